@@ -1,0 +1,149 @@
+//! Imaging as rows, and the ImagingStudy drawn from them.
+//!
+//! Study, series and instance rows are the truth; an ImagingStudy is a rendering of them, written as a version now and then. Which
+//! DICOM attribute fills which FHIR element is decided by the rule tables of `hilum-normalise`: the rows carry
+//! finished FHIR elements, so that this crate and the store know no DICOM.
+
+use serde_json::{Map, Value};
+
+use crate::{Match, Resource};
+
+/// What an order, a performed step or an image says of a study. First value wins on the stored row; differences are conflicts.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Study {
+    /// Study Instance UID, `[0-9.]{1,64}`.
+    pub uid: String,
+    /// The patient's business identifier and the Patient to create when it is unknown.
+    pub patient: Option<(Match, Resource)>,
+    /// Accession number: identifier system (issuer or site default) and value. `ImagingStudy.basedOn` is the ServiceRequest with it.
+    pub accession: Option<(String, String)>,
+    /// Elements of ImagingStudy at study level: `started`, `description`, `referrer`, `procedureCode`, `reasonCode`, `identifier`
+    /// (further ones than UID and accession), `location`, `note`.
+    pub elements: Map<String, Value>,
+}
+
+/// One series row.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Series {
+    /// Series Instance UID.
+    pub uid: String,
+    /// Elements of `ImagingStudy.series`: `number`, `modality`, `description`, `bodySite`, `laterality`, `started`, `performer`, `specimen`.
+    pub elements: Map<String, Value>,
+}
+
+/// One instance with the rows above it. Its blob is durable before this value exists.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Instance {
+    /// SOP Instance UID.
+    pub uid: String,
+    /// SOP Class UID.
+    pub sop_class: String,
+    /// Transfer Syntax UID it was received in.
+    pub transfer_syntax: String,
+    /// Elements of `ImagingStudy.series.instance` beyond uid and sopClass: `number`, `title`.
+    pub elements: Map<String, Value>,
+    /// Bytes of the data set, without file meta information.
+    pub dataset_bytes: u64,
+    /// SHA-256 of the data set as received: the fidelity and duplicate key.
+    pub dataset_sha256: [u8; 32],
+    /// Content address of the stored Part 10 file.
+    pub blob: [u8; 32],
+    /// Size of the stored Part 10 file in bytes.
+    pub blob_bytes: u64,
+    /// Its series.
+    pub series: Series,
+    /// Its study.
+    pub study: Study,
+}
+
+/// State of a Modality Performed Procedure Step, PS3.4 F.7.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StepStatus {
+    /// `IN PROGRESS`
+    InProgress,
+    /// `COMPLETED`, final
+    Completed,
+    /// `DISCONTINUED`, final
+    Discontinued,
+}
+
+/// One message about a performed procedure step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PerformedStep {
+    /// SOP Instance UID of the MPPS.
+    pub uid: String,
+    /// The study it belongs to.
+    pub study: Study,
+    /// The state it asks for.
+    pub status: StepStatus,
+    /// The attributes sent, as a JSON object; kept merged with what was sent before.
+    pub attributes: Map<String, Value>,
+    /// Series the step performed: UID, elements as in [`Series`], expected number of images.
+    pub series: Vec<(Series, Option<u32>)>,
+    /// The Procedure's business identifier; the Procedure itself is a [`crate::Action::Merge`] of the same submission.
+    /// `ImagingStudy.procedureReference` points at it.
+    pub procedure: Match,
+}
+
+impl StepStatus {
+    /// The DICOM value (0040,0252).
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InProgress => "IN PROGRESS",
+            Self::Completed => "COMPLETED",
+            Self::Discontinued => "DISCONTINUED",
+        }
+    }
+
+    /// From the DICOM value; surrounding blanks and case are forgiven, `_` stands for a blank.
+    pub fn parse(text: &str) -> Option<Self> {
+        match text.trim().to_ascii_uppercase().replace('_', " ").as_str() {
+            "IN PROGRESS" => Some(Self::InProgress),
+            "COMPLETED" => Some(Self::Completed),
+            "DISCONTINUED" => Some(Self::Discontinued),
+            _ => None,
+        }
+    }
+
+    /// Whether the step may no longer change.
+    pub const fn is_final(self) -> bool {
+        matches!(self, Self::Completed | Self::Discontinued)
+    }
+}
+
+/// A study with everything stored of it, from which its ImagingStudy is drawn.
+#[derive(Clone, Debug)]
+pub struct StudyRows {
+    /// Study Instance UID.
+    pub uid: String,
+    /// Accession number: identifier system and value.
+    pub accession: Option<(String, String)>,
+    /// Study-level elements.
+    pub elements: Map<String, Value>,
+    /// `Patient/id`, when known.
+    pub patient: Option<String>,
+    /// `ServiceRequest/id`s the accession number resolves to.
+    pub based_on: Vec<String>,
+    /// `Procedure/id` of the performed step.
+    pub procedure: Option<String>,
+    /// Whether the only performed step was discontinued.
+    pub discontinued: bool,
+    /// The series in order of number, then UID, each with its instances in order of number, then UID.
+    pub series: Vec<(Series, Vec<InstanceRow>)>,
+}
+
+/// What an ImagingStudy says of one instance.
+#[derive(Clone, Debug)]
+pub struct InstanceRow {
+    /// SOP Instance UID.
+    pub uid: String,
+    /// SOP Class UID.
+    pub sop_class: String,
+    /// `number`, `title`.
+    pub elements: Map<String, Value>,
+}
+
+/// Draws the ImagingStudy of a study from its rows. The store sets `id` and `meta`.
+pub fn imaging_study(_rows: &StudyRows) -> Resource {
+    Resource::new(crate::ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of fhir r4")))
+}

@@ -1,0 +1,179 @@
+//! The one way in: a [`Submission`] becomes a [`Receipt`].
+//!
+//! Whatever the protocol, bytes become a submission, a submission becomes changes, and the changes are committed in one durable
+//! transaction with the original bytes. Only then is there a receipt. No listener can skip a step: there is no other function.
+
+mod publish;
+mod submission;
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use hilum_fhir::{Issue, IssueCode, Timestamp};
+use hilum_normalise::{Context, Normalised, Payload, Rules};
+use hilum_store::{Commit, Health, Site, Store};
+use tokio_util::sync::CancellationToken;
+
+pub use hilum_normalise as normalise;
+pub use hilum_store as store;
+pub use publish::publish_loop;
+pub use submission::{Source, Submission, sha256};
+
+/// Our answer to a submission, the same three-way for every protocol.
+#[must_use = "every submission is answered"]
+#[derive(Debug)]
+pub enum Receipt {
+    /// Durable.
+    Accepted(Accepted),
+    /// Our trouble: nothing was kept, the sender sends again.
+    Deferred(store::Error),
+    /// Theirs: must not be repeated unchanged. The original is kept.
+    Rejected(Vec<Issue>),
+}
+
+/// An accepted submission.
+#[derive(Debug)]
+pub struct Accepted {
+    /// What was committed.
+    pub commit: Commit,
+    /// Remarks that blocked nothing.
+    pub issues: Vec<Issue>,
+}
+
+/// The verdict an answer is rendered from, before the commit: the answer is stored with the submission.
+#[derive(Debug)]
+pub enum Verdict<'a> {
+    /// It will be accepted, with these remarks.
+    Accepted(&'a [Issue]),
+    /// It is rejected for these.
+    Rejected(&'a [Issue]),
+}
+
+/// The way in. Cheap to clone.
+#[derive(Clone)]
+pub struct Intake {
+    store: Store,
+    rules: Arc<ArcSwap<Rules>>,
+}
+
+impl Intake {
+    /// An intake that writes to `store` and maps by `rules`.
+    pub fn new(store: Store, rules: Rules) -> Self {
+        Self { store, rules: Arc::new(ArcSwap::from_pointee(rules)) }
+    }
+
+    /// The store, for sites, credentials and reads.
+    pub fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The rules in force.
+    pub fn rules(&self) -> Arc<Rules> {
+        self.rules.load_full()
+    }
+
+    /// Replaces the rules from the next submission on.
+    pub fn replace_rules(&self, rules: Rules) {
+        self.rules.store(Arc::new(rules));
+    }
+
+    /// Accepts a submission: maps it, commits it with its original, and only then says so.
+    ///
+    /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
+    pub async fn accept(&self, submission: Submission) -> Receipt {
+        if let Health::NotAccepting(reason) = self.store.health() {
+            return Receipt::Deferred(store::Error::unavailable(reason));
+        }
+        let rules = self.rules.load_full();
+        let context = context(&submission.site, submission.received);
+        let mapped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            hilum_normalise::normalise(&submission.payload, &rules, &context)
+        }));
+        let Ok(normalised) = mapped else {
+            metrics::counter!("hilum_panics_total", "place" => "normalise").increment(1);
+            tracing::error!(listener = %submission.source.listener, "mapping panicked, submission deferred");
+            return Receipt::Deferred(store::Error::unavailable("internal error while mapping"));
+        };
+        if normalised.rejected() { self.reject(submission, normalised.issues).await } else { self.commit(submission, normalised).await }
+    }
+
+    /// Keeps a submission that a door itself had to refuse (too large, unreadable, not admitted), with its issues.
+    pub async fn reject(&self, submission: Submission, issues: Vec<Issue>) -> Receipt {
+        let answer = submission.answer(&Verdict::Rejected(&issues));
+        let original = submission.original(None);
+        match self.store.quarantine(&submission.site, original, &issues, answer).await {
+            Ok(_) => {
+                count(&submission, "rejected");
+                Receipt::Rejected(issues)
+            }
+            Err(error) => deferred(&submission, error),
+        }
+    }
+
+    async fn commit(&self, submission: Submission, mut normalised: Normalised) -> Receipt {
+        let answer = submission.answer(&Verdict::Accepted(&normalised.issues));
+        let original = submission.original(report(&submission.payload, &normalised));
+        let changes = std::mem::take(&mut normalised.changes);
+        match self.store.commit(&submission.site, original, changes, answer).await {
+            Ok(commit) => {
+                count(&submission, if commit.duplicate { "duplicate" } else { "accepted" });
+                Receipt::Accepted(Accepted { commit, issues: normalised.issues })
+            }
+            Err(error) if error.kind.is_ours() => deferred(&submission, error),
+            Err(error) => self.reject(submission, refusals(error)).await,
+        }
+    }
+
+    /// Writes the ImagingStudy versions that are due: of one study (an association that touched it was released, a read of it
+    /// waits), or of all that have been quiet long enough.
+    ///
+    /// # Errors
+    /// `Full`, `Unavailable`.
+    pub async fn publish_studies(&self, site: &Site, uid: Option<&str>) -> Result<u32, store::Error> {
+        self.store.publish_studies(site, uid, now()).await
+    }
+
+    /// Runs until `stop`: publishes quiet studies once a second.
+    pub async fn run(self, stop: CancellationToken) {
+        publish_loop(self, stop).await;
+    }
+}
+
+/// Now.
+pub fn now() -> Timestamp {
+    jiff::Timestamp::now().into()
+}
+
+/// What the meaning of a site's submissions depends on.
+pub fn context(site: &Site, received: Timestamp) -> Context {
+    let zone = jiff::tz::TimeZone::get(&site.settings().timezone).unwrap_or(jiff::tz::TimeZone::UTC);
+    Context {
+        site: site.id().to_owned(),
+        zone,
+        patient_identifier_system: site.patient_identifier_system(),
+        naming_systems: Vec::new(),
+        received,
+        seed: uuid::Uuid::now_v7().as_u128(),
+    }
+}
+
+fn report(payload: &Payload, normalised: &Normalised) -> Option<bytes::Bytes> {
+    (!matches!(payload, Payload::Fhir(_))).then(|| normalised.report())
+}
+
+fn refusals(error: store::Error) -> Vec<Issue> {
+    if error.issues.is_empty() { vec![Issue::error(IssueCode::Conflict, error.message)] } else { error.issues }
+}
+
+fn deferred(submission: &Submission, error: store::Error) -> Receipt {
+    count(submission, "deferred");
+    Receipt::Deferred(error)
+}
+
+/// One metric and one log line for each submission; no value of the message in either.
+fn count(submission: &Submission, receipt: &'static str) {
+    let Submission { site, source, .. } = submission;
+    metrics::counter!("hilum_submissions_total", "listener" => source.listener.clone(), "receipt" => receipt).increment(1);
+    tracing::info!(site = site.id(), listener = %source.listener, receipt, "submission");
+}
+

@@ -1,0 +1,1 @@
+//! DICOM C-STORE and C-ECHO SCP.

@@ -1,0 +1,1 @@
+//! MPPS as JSON over HTTP.

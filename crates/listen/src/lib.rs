@@ -1,0 +1,1 @@
+//! What every door shares: sockets, TLS, limits, drain, credentials, API pages.

@@ -1,0 +1,61 @@
+//! Why the store said no.
+
+use hilum_fhir::Issue;
+
+/// An error of the store.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// Who is at fault and what to do.
+    pub kind: ErrorKind,
+    /// A sentence without patient data.
+    pub message: String,
+    /// For the peer's faults: what and where.
+    pub issues: Vec<Issue>,
+    /// The cause.
+    #[source]
+    pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+/// The kinds of store errors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The peer's: contradicts what is stored (final MPPS, id in use, merge cycle, instance of another study).
+    Conflict,
+    /// The peer's: a condition or If-Match failed, or more than one match.
+    Precondition,
+    /// The peer's: what it names does not exist.
+    NotFound,
+    /// The peer's: the target was deleted.
+    Gone,
+    /// Ours: the disk is full or nearly so.
+    Full,
+    /// Ours: not accepting, queue full, I/O error. Send again.
+    Unavailable,
+}
+
+impl ErrorKind {
+    /// Whether the same request can succeed later.
+    pub const fn is_ours(self) -> bool {
+        matches!(self, Self::Full | Self::Unavailable)
+    }
+}
+
+impl Error {
+    /// An error of ours.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { kind: ErrorKind::Unavailable, message: message.into(), issues: Vec::new(), source: None }
+    }
+
+    /// The peer's fault, with its issue.
+    pub fn refused(kind: ErrorKind, issue: Issue) -> Self {
+        Self { kind, message: issue.diagnostics.clone(), issues: vec![issue], source: None }
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+}

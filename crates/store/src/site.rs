@@ -1,0 +1,113 @@
+//! A site: one tenant.
+
+use std::fmt;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+use serde::{Deserialize, Serialize};
+
+/// Proof that a request belongs to a site. Only [`crate::Control`] makes one, from a credential or an admission rule, so that no
+/// function of the store can be called without.
+#[derive(Clone)]
+pub struct Site(pub(crate) Arc<SiteSettings>);
+
+/// What is configured of a site. The folder of its database and blobs is derived from `id`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteSettings {
+    /// `[A-Za-z0-9.-]{1,64}`.
+    pub id: String,
+    /// Called AE titles that belong to the site; unique in the process.
+    #[serde(default)]
+    pub ae_titles: Vec<String>,
+    /// MSH-5 and MSH-6 that belong to the site.
+    #[serde(default)]
+    pub hl7_identities: Vec<Hl7Identity>,
+    /// IANA zone of local times.
+    #[serde(default = "utc")]
+    pub timezone: String,
+    /// `Identifier.system` of patient identifiers without a known assigning authority; empty = `urn:hilum:site:{id}:mrn`.
+    #[serde(default)]
+    pub patient_identifier_system: String,
+    /// Who may send without a key (MLLP, DICOM). See [`Client`].
+    #[serde(default)]
+    pub clients: Vec<Client>,
+    /// Outbound targets admitted in spite of the address rules: host names or CIDR.
+    #[serde(default)]
+    pub outbound_allow: Vec<String>,
+    /// Whether listeners refuse it.
+    #[serde(default)]
+    pub disabled: bool,
+}
+
+/// A receiver identity of HL7 v2; absent parts match anything.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hl7Identity {
+    /// MSH-5.
+    pub application: Option<String>,
+    /// MSH-6.
+    pub facility: Option<String>,
+}
+
+/// A sender known by its address and names: MLLP and DICOM have no keys.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Client {
+    /// `mllp` (or `hl7-mllp`), `dicom`.
+    pub protocols: Vec<String>,
+    /// Networks it may come from; empty = any.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    /// Calling AE title.
+    #[serde(default)]
+    pub calling_aet: Option<String>,
+    /// MSH-3.
+    #[serde(default)]
+    pub msh3: Option<String>,
+    /// MSH-4.
+    #[serde(default)]
+    pub msh4: Option<String>,
+    /// Common name of its TLS certificate.
+    #[serde(default)]
+    pub tls_cn: Option<String>,
+}
+
+impl Site {
+    /// The site's id.
+    pub fn id(&self) -> &str {
+        &self.0.id
+    }
+
+    /// Its settings.
+    pub fn settings(&self) -> &SiteSettings {
+        &self.0
+    }
+
+    /// The identifier system of its patients.
+    pub fn patient_identifier_system(&self) -> String {
+        if self.0.patient_identifier_system.is_empty() {
+            format!("urn:hilum:site:{}:mrn", self.0.id)
+        } else {
+            self.0.patient_identifier_system.clone()
+        }
+    }
+}
+
+impl fmt::Debug for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Site({})", self.0.id)
+    }
+}
+
+impl PartialEq for Site {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.id == other.0.id
+    }
+}
+
+impl Eq for Site {}
+
+fn utc() -> String {
+    "UTC".to_owned()
+}

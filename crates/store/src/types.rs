@@ -1,0 +1,223 @@
+//! The values that go in and out of the store.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use hilum_fhir::{Issue, ResourceType, Timestamp};
+
+use crate::BlobId;
+
+/// How the store is opened.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Folder of the embedded store: `control.db`, `sites/{id}/site.db`, `sites/{id}/blobs/`.
+    pub data_dir: PathBuf,
+    /// Largest number of jobs in one write transaction.
+    pub batch_jobs_max: usize,
+    /// Largest number of bytes in one write transaction.
+    pub batch_bytes_max: usize,
+    /// Largest number of jobs waiting for the writer; more are refused as `Unavailable`.
+    pub queue_jobs_max: usize,
+    /// Largest number of bytes waiting for the writer.
+    pub queue_bytes_max: usize,
+    /// Below this many free bytes on the file system writes are refused as `Full`.
+    pub free_bytes_min: u64,
+    /// Page cache of one site's writer, in bytes.
+    pub cache_bytes: u64,
+    /// Largest page of a search.
+    pub count_max: u32,
+    /// Default page of a search.
+    pub count_default: u32,
+    /// Largest number of included resources on a page.
+    pub includes_max: u32,
+    /// A total is counted on every search up to this many matches.
+    pub total_probe_max: u32,
+    /// Most candidates a search may look at.
+    pub candidates_max: u32,
+    /// Whether the lock that keeps a second edge out is taken. Commands beside a running edge (`hilum key`) do not take it and
+    /// only use [`crate::Store::control`].
+    pub exclusive: bool,
+}
+
+/// The protocol a submission came in, which separates control ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are the protocols")]
+pub enum OriginalKind { V2, V3, Mpps, Dicom, Fhir, Internal }
+
+/// What came in, as it is kept.
+#[derive(Clone, Debug)]
+pub struct Original {
+    /// The protocol.
+    pub kind: OriginalKind,
+    /// Name of the listener (`mllp-3000`).
+    pub listener: String,
+    /// The peer's address.
+    pub peer: Option<SocketAddr>,
+    /// Who the peer said or proved to be: AE title, MSH-3|MSH-4, key name.
+    pub identity: Option<String>,
+    /// Sender identity and control id: the duplicate key. `None` = no duplicate check.
+    pub control: Option<(String, String)>,
+    /// SHA-256 of the original bytes.
+    pub sha256: [u8; 32],
+    /// The bytes; at most 16 KiB go into the row, more into a blob. `None` for FHIR REST writes and DICOM (the blob of the instance).
+    pub bytes: Option<Bytes>,
+    /// Content type of the bytes.
+    pub content_type: &'static str,
+    /// When it came in.
+    pub received: Timestamp,
+    /// Lineage, issues and unmapped locations as compact JSON without values; kept with the submission.
+    pub report: Option<Bytes>,
+}
+
+/// What a commit did.
+#[derive(Clone, Debug)]
+pub struct Commit {
+    /// Number of the submission.
+    pub submission: u64,
+    /// One outcome for each change, in order. Empty for a duplicate.
+    pub outcomes: Vec<Outcome>,
+    /// The answer stored with the submission; for a duplicate the first one's.
+    pub answer: Option<Bytes>,
+    /// The same submission had been committed before; nothing was written.
+    pub duplicate: bool,
+}
+
+/// What happened to one change.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// What was done.
+    pub effect: Effect,
+    /// The resource it is about (for an instance its ImagingStudy, when it exists by now).
+    pub resource_type: ResourceType,
+    /// Its id.
+    pub id: String,
+    /// Its version after the change; for `Late` and `Unchanged` the current one.
+    pub version: u64,
+    /// `meta.lastUpdated` of that version.
+    pub last_updated: Timestamp,
+    /// The complete JSON of that version; empty for `Deleted` and rows without a resource.
+    pub body: Bytes,
+}
+
+/// What a change did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// A new resource (or a deleted one revived).
+    Created,
+    /// A new version.
+    Updated,
+    /// Equal content, or `Ensure` found it: no new version.
+    Unchanged,
+    /// A deletion version, or there was nothing to delete.
+    Deleted,
+    /// Older than what was applied before: not applied.
+    Late,
+    /// Rows were written without a resource version.
+    Recorded,
+}
+
+/// One version of a resource.
+#[derive(Clone, Debug)]
+pub struct Version {
+    /// The type.
+    pub resource_type: ResourceType,
+    /// The id.
+    pub id: String,
+    /// 1, 2, …
+    pub version: u64,
+    /// `meta.lastUpdated`.
+    pub last_updated: Timestamp,
+    /// How it came about.
+    pub operation: Operation,
+    /// The submission that caused it.
+    pub submission: Option<u64>,
+    /// Complete JSON with id and meta; empty for a deletion.
+    pub body: Bytes,
+}
+
+/// The interaction that made a version.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the names are FHIR's interactions")]
+pub enum Operation { Create, Update, Delete }
+
+/// One page of a search.
+#[derive(Clone, Debug)]
+pub struct Page {
+    /// The matches in order.
+    pub matches: Vec<Version>,
+    /// What `_include` and `_revinclude` add, each once, none of them a match of this page.
+    pub includes: Vec<Version>,
+    /// Whether includes were cut at the limit.
+    pub includes_cut: bool,
+    /// Number of matches in all, when asked or cheap.
+    pub total: Option<u64>,
+    /// Cursor of the next page, when there is one.
+    pub next: Option<String>,
+}
+
+/// One entry of the change feed.
+#[derive(Clone, Debug)]
+pub struct FeedEntry {
+    /// Feed position.
+    pub position: u64,
+    /// The version.
+    pub version: Version,
+}
+
+/// One submission as kept.
+#[derive(Clone, Debug)]
+pub struct SubmissionRow {
+    /// Its number.
+    pub sequence: u64,
+    /// The protocol.
+    pub kind: OriginalKind,
+    /// When it came in.
+    pub received: Timestamp,
+    /// Listener name.
+    pub listener: String,
+    /// Peer address.
+    pub peer: Option<String>,
+    /// Who the peer was.
+    pub identity: Option<String>,
+    /// Control id, when it had one.
+    pub control_id: Option<String>,
+    /// SHA-256 of the original.
+    pub sha256: [u8; 32],
+    /// Whether it was accepted.
+    pub accepted: bool,
+    /// The answer sent.
+    pub answer: Option<Bytes>,
+    /// The issues, without values.
+    pub issues: Vec<Issue>,
+    /// The original bytes, when kept in the row.
+    pub bytes: Option<Bytes>,
+    /// The blob that holds the original, when it is one.
+    pub blob: Option<BlobId>,
+    /// Lineage, issues, unmapped.
+    pub report: Option<Bytes>,
+    /// Versions it caused: type, id, version.
+    pub targets: Vec<(ResourceType, String, u64)>,
+}
+
+/// Where the file of a DICOM instance is.
+#[derive(Clone, Debug)]
+pub struct InstanceFile {
+    /// Content address.
+    pub blob: BlobId,
+    /// Transfer Syntax UID.
+    pub transfer_syntax: String,
+    /// Study Instance UID.
+    pub study_uid: String,
+    /// SHA-256 of the data set.
+    pub dataset_sha256: [u8; 32],
+}
+
+/// Whether the store takes writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It does.
+    Accepting,
+    /// It does not; the reason, without paths or values.
+    NotAccepting(String),
+}

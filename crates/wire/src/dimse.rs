@@ -1,0 +1,1 @@
+//! DIMSE messages (PS3.7), no sockets. (to be written)

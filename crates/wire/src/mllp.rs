@@ -1,0 +1,1 @@
+//! MLLP framing (HL7 Minimal Lower Layer Protocol). (to be written)

@@ -1,0 +1,1 @@
+//! HL7 v3 messages, bare or in SOAP. (to be written)
