@@ -94,7 +94,11 @@ impl Intake {
             tracing::error!(listener = %submission.source.listener, "mapping panicked, submission deferred");
             return Receipt::Deferred(store::Error::unavailable("internal error while mapping"));
         };
-        if normalised.rejected() { self.reject(submission, normalised.issues).await } else { self.commit(submission, normalised).await }
+        if normalised.rejected() {
+            self.reject(submission, normalised.issues).await
+        } else {
+            self.commit(submission, normalised).await
+        }
     }
 
     /// Keeps a submission that a door itself had to refuse (too large, unreadable, not admitted), with its issues.
@@ -162,7 +166,11 @@ fn report(payload: &Payload, normalised: &Normalised) -> Option<bytes::Bytes> {
 }
 
 fn refusals(error: store::Error) -> Vec<Issue> {
-    if error.issues.is_empty() { vec![Issue::error(IssueCode::Conflict, error.message)] } else { error.issues }
+    if error.issues.is_empty() {
+        vec![Issue::error(IssueCode::Conflict, error.message)]
+    } else {
+        error.issues
+    }
 }
 
 fn deferred(submission: &Submission, error: store::Error) -> Receipt {
@@ -173,7 +181,7 @@ fn deferred(submission: &Submission, error: store::Error) -> Receipt {
 /// One metric and one log line for each submission; no value of the message in either.
 fn count(submission: &Submission, receipt: &'static str) {
     let Submission { site, source, .. } = submission;
-    metrics::counter!("hilum_submissions_total", "listener" => source.listener.clone(), "receipt" => receipt).increment(1);
+    metrics::counter!("hilum_submissions_total", "listener" => source.listener.clone(), "receipt" => receipt)
+        .increment(1);
     tracing::info!(site = site.id(), listener = %source.listener, receipt, "submission");
 }
-

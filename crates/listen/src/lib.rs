@@ -1,1 +1,20 @@
-//! What every door shares: sockets, TLS, limits, drain, credentials, API pages.
+//! What every door shares: sockets, TLS, limits, drain, credentials, health and API pages. Knows no protocol's content.
+//!
+//! A door is a [`Session`] (MLLP, DICOM) or an [`axum::Router`] (HTTP) behind a [`Listener`]. The listener owns the socket: it admits,
+//! counts, encrypts, catches panics and drains; the session owns the conversation.
+
+mod credentials;
+pub mod health;
+pub mod http;
+pub mod limits;
+mod pages;
+mod session;
+mod socket;
+mod tls;
+
+pub use credentials::{Auth, Caller, Credentials, missing_scope};
+pub use limits::Limits;
+pub use pages::documentation;
+pub use session::{Peer, Session, Stream};
+pub use socket::{BindError, Listener, Settings};
+pub use tls::{TlsError, TlsFiles, TlsServer};

@@ -1,0 +1,309 @@
+//! Who calls over HTTP: an API key, or nobody on a loopback listener with `auth = "none"`.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use axum::http::{HeaderMap, Method, Uri, header};
+use hilum_fhir::{Issue, IssueCode, Timestamp};
+use hilum_intake::store::{Site, Store};
+use parking_lot::Mutex;
+
+/// Paths answered without a credential, on every surface.
+const PUBLIC: [&str; 3] = ["/livez", "/readyz", "/.well-known/smart-configuration"];
+const PUBLIC_PREFIX: &str = "/api/documentation";
+const MINUTE_MICROS: i64 = 60_000_000;
+/// Addresses remembered for throttling; beyond that the oldest minute is forgotten.
+const PEERS_MAX: usize = 10_000;
+
+/// How a listener knows its callers.
+#[derive(Clone, Debug)]
+pub enum Auth {
+    /// `X-API-Key` on every request that is not public.
+    Keys,
+    /// Everybody acts for this site with every scope. Loopback listeners only.
+    None(Site),
+}
+
+/// The authenticated caller of a request; an extension of every request that needs one.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Whose data it may touch.
+    pub site: Site,
+    /// Key id; `None` without authentication.
+    pub key_id: Option<Arc<str>>,
+    /// What it may do, such as `system/Patient.rs`, `ingest/hl7v2`. Empty with `everything`.
+    pub scopes: Arc<[String]>,
+    /// Whether it may do everything (listener with `auth = "none"`).
+    pub everything: bool,
+    /// Its address.
+    pub peer: SocketAddr,
+    /// Name of the listener.
+    pub listener: Arc<str>,
+}
+
+/// Checks the credential of each request of one listener.
+pub struct Credentials {
+    store: Store,
+    auth: Auth,
+    failures_per_minute_max: u32,
+    failures: Mutex<HashMap<IpAddr, (i64, u32)>>,
+}
+
+/// Why a request has no caller: status, issue.
+pub(crate) type Refusal = (axum::http::StatusCode, Issue);
+
+impl Credentials {
+    /// For one listener.
+    pub fn new(store: Store, auth: Auth, failures_per_minute_max: u32) -> Self {
+        Self { store, auth, failures_per_minute_max, failures: Mutex::new(HashMap::new()) }
+    }
+
+    /// The caller; `None` for public paths.
+    pub(crate) fn check(
+        &self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        listener: &Arc<str>,
+        now: Timestamp,
+    ) -> Result<Option<Caller>, Refusal> {
+        if let Auth::None(site) = &self.auth {
+            local_only(method, headers)?;
+            let caller = Caller {
+                site: site.clone(),
+                key_id: None,
+                scopes: Arc::from([]),
+                everything: true,
+                peer,
+                listener: listener.clone(),
+            };
+            return within_site(uri, caller).map(Some);
+        }
+        if is_public(method, uri.path()) {
+            return Ok(None);
+        }
+        let caller = self.by_key(headers, peer, listener, now)?;
+        within_site(uri, caller).map(Some)
+    }
+
+    fn by_key(
+        &self,
+        headers: &HeaderMap,
+        peer: SocketAddr,
+        listener: &Arc<str>,
+        now: Timestamp,
+    ) -> Result<Caller, Refusal> {
+        use axum::http::StatusCode;
+        if self.throttled(peer.ip(), now) {
+            let issue = Issue::error(
+                IssueCode::Throttled,
+                "too many refused credentials from this address, wait a minute",
+            );
+            return Err((StatusCode::TOO_MANY_REQUESTS, issue));
+        }
+        let Some(presented) = headers.get("x-api-key").and_then(|v| v.to_str().ok()) else {
+            let issue = Issue::error(
+                IssueCode::Login,
+                "send an api key in the X-API-Key header; `hilum key add` makes one",
+            );
+            return Err((StatusCode::UNAUTHORIZED, issue));
+        };
+        match self.store.control().authenticate(presented.trim(), now) {
+            Ok(Some((key, site))) => Ok(Caller {
+                site,
+                key_id: Some(Arc::from(key.key_id)),
+                scopes: Arc::from(key.scopes),
+                everything: false,
+                peer,
+                listener: listener.clone(),
+            }),
+            Ok(None) => {
+                self.note_failure(peer.ip(), now);
+                metrics::counter!("hilum_credentials_refused_total", "listener" => listener.to_string())
+                    .increment(1);
+                Err((
+                    StatusCode::UNAUTHORIZED,
+                    Issue::error(IssueCode::Login, "the api key is unknown, expired or revoked"),
+                ))
+            }
+            Err(error) => {
+                tracing::error!(%error, "credentials cannot be checked");
+                Err((
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    Issue::error(IssueCode::Transient, "credentials cannot be checked now, send again"),
+                ))
+            }
+        }
+    }
+
+    fn throttled(&self, peer: IpAddr, now: Timestamp) -> bool {
+        let failures = self.failures.lock();
+        failures.get(&peer).is_some_and(|(since, count)| {
+            now.micros() - since < MINUTE_MICROS && *count >= self.failures_per_minute_max
+        })
+    }
+
+    fn note_failure(&self, peer: IpAddr, now: Timestamp) {
+        let mut failures = self.failures.lock();
+        if failures.len() >= PEERS_MAX {
+            failures.retain(|_, (since, _)| now.micros() - *since < MINUTE_MICROS);
+        }
+        let entry = failures.entry(peer).or_insert((now.micros(), 0));
+        if now.micros() - entry.0 >= MINUTE_MICROS {
+            *entry = (now.micros(), 0);
+        }
+        entry.1 += 1;
+    }
+}
+
+impl Caller {
+    /// Whether it holds a scope that is compared as a whole: `ingest/hl7v2`, `endpoint.reveal`, `admin/site`.
+    pub fn has_scope(&self, scope: &str) -> bool {
+        self.everything || self.scopes.iter().any(|s| s == scope || s == "admin/all")
+    }
+
+    /// Whether it may do `interaction` (one of `c r u d s`) on a resource type: `system/Patient.rs`, `system/*.cruds`, and the
+    /// older `.read` (= `.rs`), `.write` (= `.cud`), `.*`.
+    pub fn may(&self, resource_type: &str, interaction: char) -> bool {
+        self.everything || self.scopes.iter().any(|scope| scope_grants(scope, resource_type, interaction))
+    }
+}
+
+/// The issue for a missing scope: it names the scope.
+pub fn missing_scope(scope: &str) -> Issue {
+    Issue::error(IssueCode::Forbidden, format!("the credential lacks the scope {scope}"))
+}
+
+fn scope_grants(scope: &str, resource_type: &str, interaction: char) -> bool {
+    if scope == "admin/all" {
+        return true;
+    }
+    let Some((of, rights)) = scope.strip_prefix("system/").and_then(|rest| rest.rsplit_once('.')) else {
+        return false;
+    };
+    let rights = match rights {
+        "read" => "rs",
+        "write" => "cud",
+        "*" => "cruds",
+        other => other,
+    };
+    (of == "*" || of == resource_type) && rights.contains(interaction)
+}
+
+fn is_public(method: &Method, path: &str) -> bool {
+    let reading = method == Method::GET || method == Method::HEAD || method == Method::OPTIONS;
+    reading && (PUBLIC.contains(&path) || path.starts_with(PUBLIC_PREFIX) || is_metadata(path))
+}
+
+/// `/fhir/metadata`, `/baseR4/metadata`, `/site/{siteId}/fhir/metadata`.
+fn is_metadata(path: &str) -> bool {
+    path.strip_suffix("/metadata").is_some_and(|base| {
+        let parts: Vec<&str> = base.split('/').collect();
+        matches!(parts.as_slice(), ["", _] | ["", "site", _, "fhir"])
+    })
+}
+
+/// A credential of one site on `/site/{other}/…` is refused, whether that site exists or not.
+fn within_site(uri: &Uri, caller: Caller) -> Result<Caller, Refusal> {
+    match uri.path().strip_prefix("/site/").and_then(|rest| rest.split('/').next()) {
+        Some(site) if site != caller.site.id() => {
+            let issue = Issue::error(IssueCode::Forbidden, "the credential is not one of this site");
+            Err((axum::http::StatusCode::FORBIDDEN, issue))
+        }
+        _ => Ok(caller),
+    }
+}
+
+/// Without authentication only this machine may ask, and no foreign page may make its browser ask (DNS rebinding, CSRF).
+fn local_only(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+    use axum::http::StatusCode;
+    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("localhost");
+    if !is_loopback_name(host) {
+        let issue = Issue::error(
+            IssueCode::Security,
+            "this listener has no authentication and answers only requests to a loopback host",
+        );
+        return Err((StatusCode::FORBIDDEN, issue));
+    }
+    let reading = method == Method::GET || method == Method::HEAD || method == Method::OPTIONS;
+    let foreign = headers
+        .get(header::ORIGIN)
+        .and_then(|v| v.to_str().ok())
+        .is_some_and(|origin| !origin.split_once("://").is_some_and(|(_, rest)| is_loopback_name(rest)));
+    if !reading && foreign {
+        let issue = Issue::error(
+            IssueCode::Security,
+            "this listener has no authentication and takes no writes from foreign pages",
+        );
+        return Err((StatusCode::FORBIDDEN, issue));
+    }
+    Ok(())
+}
+
+fn is_loopback_name(authority: &str) -> bool {
+    if let Ok(address) = authority.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
+    }
+    let host = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.is_empty() && port.bytes().all(|b| b.is_ascii_digit()) => host,
+        _ => authority,
+    };
+    let bare = host.trim_start_matches('[').trim_end_matches(']');
+    bare.eq_ignore_ascii_case("localhost") || bare.parse::<IpAddr>().is_ok_and(|ip| ip.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scopes_of_both_versions_grant_what_they_say() {
+        for (scope, resource_type, interaction, granted) in [
+            ("system/*.cruds", "Patient", 'd', true),
+            ("system/Patient.rs", "Patient", 's', true),
+            ("system/Patient.rs", "Patient", 'c', false),
+            ("system/Patient.rs", "Observation", 'r', false),
+            ("system/Endpoint.read", "Endpoint", 's', true),
+            ("system/Endpoint.write", "Endpoint", 'd', true),
+            ("system/Endpoint.write", "Endpoint", 'r', false),
+            ("ingest/hl7v2", "Patient", 'r', false),
+            ("admin/all", "Patient", 'd', true),
+        ] {
+            assert_eq!(
+                scope_grants(scope, resource_type, interaction),
+                granted,
+                "{scope} {resource_type} {interaction}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_loopback_names_pass_without_authentication() {
+        for (host, passes) in [
+            ("localhost:8080", true),
+            ("127.0.0.1", true),
+            ("127.0.0.9:1", true),
+            ("[::1]:8080", true),
+            ("evil.example", false),
+            ("localhost.evil.example:8080", false),
+            ("192.168.1.5:8080", false),
+        ] {
+            assert_eq!(is_loopback_name(host), passes, "{host}");
+        }
+    }
+
+    #[test]
+    fn metadata_is_public_and_nothing_below_it() {
+        let get = Method::GET;
+        assert!(is_public(&get, "/fhir/metadata"));
+        assert!(is_public(&get, "/baseR4/metadata"));
+        assert!(is_public(&get, "/site/7/fhir/metadata"));
+        assert!(is_public(&get, "/api/documentation/openapi.json"));
+        assert!(!is_public(&get, "/fhir/Patient/metadata"));
+        assert!(!is_public(&get, "/fhir/Patient"));
+        assert!(!is_public(&Method::POST, "/fhir/metadata"));
+        assert!(!is_public(&get, "/metrics"));
+    }
+}

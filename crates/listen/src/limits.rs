@@ -1,0 +1,275 @@
+//! Every limit of the edge in one place: read once from `[limits]`, handed to the doors and the pure parsers.
+//!
+//! The unit is in the name. A limit exceeded is counted, logged without content, and answered in the protocol.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! limits {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty = $default:expr),+ $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type),+ }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { $($field: $default),+ }
+            }
+        }
+    };
+}
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * KIB;
+const GIB: u64 = 1024 * 1024 * 1024;
+
+limits! {
+    /// All limits, `[limits]` in the configuration.
+    Limits {
+        /// `[limits.http]`
+        http: Http = Http::default(),
+        /// `[limits.mllp]`
+        mllp: Mllp = Mllp::default(),
+        /// `[limits.er7]`
+        er7: Er7 = Er7::default(),
+        /// `[limits.dicom]`
+        dicom: Dicom = Dicom::default(),
+        /// `[limits.json]`
+        json: Json = Json::default(),
+        /// `[limits.xml]`
+        xml: Xml = Xml::default(),
+        /// `[limits.fhir]`
+        fhir: Fhir = Fhir::default(),
+        /// `[limits.search]`
+        search: Search = Search::default(),
+        /// `[limits.store]`
+        store: Store = Store::default(),
+        /// `[limits.delivery]`
+        delivery: Delivery = Delivery::default(),
+    }
+}
+
+limits! {
+    /// HTTP listeners.
+    Http {
+        /// Connections of one listener.
+        connections_max: usize = 4_000,
+        /// Connections of one peer address.
+        per_peer_max: usize = 256,
+        /// Time for the TLS handshake.
+        tls_handshake_timeout_ms: u64 = 10_000,
+        /// Bytes of a request body as sent.
+        body_bytes_max: usize = 16 * MIB,
+        /// Bytes of a request body after gzip.
+        body_inflated_bytes_max: usize = 64 * MIB,
+        /// Largest ratio of inflated to sent bytes.
+        inflate_ratio_max: usize = 100,
+        /// Bytes of the request target.
+        uri_bytes_max: usize = 8 * KIB,
+        /// Number of header lines (HTTP/1).
+        headers_max: usize = 100,
+        /// Bytes of all header lines (HTTP/1).
+        headers_bytes_max: usize = 64 * KIB,
+        /// Bytes of all header fields (HTTP/2).
+        header_list_bytes_max: u32 = 16 * 1024,
+        /// Time to send the header.
+        header_timeout_ms: u64 = 30_000,
+        /// Longest silence within a body.
+        body_idle_timeout_ms: u64 = 30_000,
+        /// Time from header to answer.
+        request_timeout_ms: u64 = 60_000,
+        /// Streams of one connection (HTTP/2).
+        streams_max: u32 = 100,
+        /// Streams reset by the peer and not yet seen by us (HTTP/2).
+        pending_resets_max: usize = 20,
+        /// Refused credentials of one peer address within a minute; more are answered 429.
+        auth_failures_per_minute_max: u32 = 20,
+        /// Time for work in flight after SIGTERM.
+        drain_timeout_ms: u64 = 20_000,
+    }
+}
+
+limits! {
+    /// MLLP listeners.
+    Mllp {
+        /// Connections of one listener.
+        connections_max: usize = 10_000,
+        /// Connections of one peer address.
+        per_peer_max: usize = 256,
+        /// Time for the TLS handshake.
+        tls_handshake_timeout_ms: u64 = 10_000,
+        /// Time for the peer to take an answer.
+        write_timeout_ms: u64 = 30_000,
+        /// Time for work in flight after SIGTERM.
+        drain_timeout_ms: u64 = 20_000,
+        /// Bytes of one message. Raise to 16 MiB where documents travel in OBX.
+        frame_bytes_max: usize = MIB,
+        /// Bytes of all unfinished frames of a listener.
+        frames_bytes_max: usize = 256 * MIB,
+        /// Time from the first to the last byte of a frame.
+        frame_timeout_ms: u64 = 30_000,
+        /// Longest silence between frames; 0 = none (TCP keep-alive after 60 s).
+        idle_timeout_ms: u64 = 0,
+        /// Bytes outside frames before the connection is closed.
+        junk_bytes_max: usize = 64 * KIB,
+        /// Unanswered frames of one connection.
+        in_flight_max: usize = 64,
+        /// Bytes of unanswered frames of one connection.
+        unanswered_bytes_max: usize = 4 * MIB,
+    }
+}
+
+limits! {
+    /// HL7 v2 messages.
+    Er7 {
+        /// Segments of one message.
+        segments_max: usize = 10_000,
+        /// Values of one message.
+        leaves_max: usize = 200_000,
+        /// Messages of one batch.
+        batch_messages_max: usize = 1_000,
+    }
+}
+
+limits! {
+    /// DICOM listeners.
+    Dicom {
+        /// Associations of one listener.
+        associations_max: usize = 1_000,
+        /// Associations of one peer address.
+        per_peer_max: usize = 64,
+        /// Time for the TLS handshake.
+        tls_handshake_timeout_ms: u64 = 10_000,
+        /// Time for the peer to take an answer.
+        write_timeout_ms: u64 = 30_000,
+        /// Time for work in flight after SIGTERM.
+        drain_timeout_ms: u64 = 20_000,
+        /// Bytes of an A-ASSOCIATE-RQ.
+        associate_bytes_max: usize = 256 * KIB,
+        /// Time from accept to a complete A-ASSOCIATE-RQ (ARTIM).
+        associate_timeout_ms: u64 = 5_000,
+        /// Bytes of a P-DATA-TF after its header; announced to the peer.
+        pdu_bytes_max: u32 = 131_072,
+        /// Time from the first to the last byte of a PDU.
+        pdu_timeout_ms: u64 = 30_000,
+        /// Longest silence within a message.
+        message_timeout_ms: u64 = 60_000,
+        /// Longest silence between messages.
+        idle_timeout_ms: u64 = 300_000,
+        /// Time for the peer to close after release or abort.
+        close_timeout_ms: u64 = 2_000,
+        /// Bytes of a command set.
+        command_bytes_max: usize = 64 * KIB,
+        /// Bytes of a data set.
+        object_bytes_max: u64 = 2 * GIB,
+        /// Nested sequences.
+        depth_max: usize = 64,
+        /// Elements before pixel data.
+        elements_max: usize = 5_000_000,
+        /// Bytes of element headers and short values before pixel data.
+        header_bytes_max: usize = 16 * MIB,
+        /// Bytes of one value copied for the record.
+        value_bytes_max: usize = 4 * KIB,
+        /// Bytes of all values copied for the record.
+        wanted_bytes_max: usize = 64 * KIB,
+        /// Bytes inflated before pixel data (deflated transfer syntax).
+        inflated_bytes_max: usize = 16 * MIB,
+        /// Largest ratio of inflated to received bytes.
+        inflate_ratio_max: usize = 100,
+        /// Operations a peer may have unanswered.
+        async_operations_max: u16 = 8,
+    }
+}
+
+limits! {
+    /// JSON bodies.
+    Json {
+        /// Nested objects and lists.
+        depth_max: usize = 64,
+        /// Values and members in all.
+        nodes_max: usize = 1_000_000,
+    }
+}
+
+limits! {
+    /// XML bodies.
+    Xml {
+        /// Nested elements.
+        depth_max: usize = 64,
+        /// Elements, attributes and texts in all.
+        nodes_max: usize = 1_000_000,
+        /// Attributes of one element.
+        attributes_max: usize = 256,
+    }
+}
+
+limits! {
+    /// FHIR requests.
+    Fhir {
+        /// Entries of a batch or transaction.
+        bundle_entries_max: usize = 5_000,
+    }
+}
+
+limits! {
+    /// FHIR searches.
+    Search {
+        /// Largest `_count`; larger ones are clamped.
+        count_max: u32 = 1_000,
+        /// `_count` when none is given.
+        count_default: u32 = 20,
+        /// Included resources of a page.
+        includes_max: u32 = 1_000,
+        /// Parameters of a search.
+        parameters_max: usize = 64,
+        /// Comma-separated values of a search.
+        or_values_max: usize = 500,
+        /// Candidates a search may look at.
+        candidates_max: u32 = 100_000,
+        /// Matches counted for a total that was not asked for.
+        total_probe_max: u32 = 1_000,
+    }
+}
+
+limits! {
+    /// The store.
+    Store {
+        /// Jobs waiting for the writer of a site.
+        queue_jobs_max: usize = 4_096,
+        /// Bytes waiting for the writer of a site.
+        queue_bytes_max: usize = 256 * MIB,
+        /// Jobs of one transaction.
+        batch_jobs_max: usize = 512,
+        /// Bytes of one transaction.
+        batch_bytes_max: usize = 4 * MIB,
+        /// Below this much free disk nothing is accepted.
+        free_bytes_min: u64 = GIB,
+        /// Page cache of a site's writer.
+        cache_bytes: u64 = 256 * 1024 * 1024,
+    }
+}
+
+limits! {
+    /// Deliveries.
+    Delivery {
+        /// Bytes read of an answer.
+        response_bytes_max: usize = 64 * KIB,
+        /// Time of one attempt.
+        attempt_timeout_ms: u64 = 30_000,
+        /// Time until a delivery is given up.
+        retry_hours_max: u64 = 72,
+        /// Deliveries kept for a destination that does not take them.
+        backlog_rows_max: u64 = 100_000,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Limits;
+
+    #[test]
+    fn an_unknown_limit_is_refused() {
+        assert!(serde_json::from_str::<Limits>(r#"{"mllp":{"frame_bytes_max":5}}"#).is_ok());
+        assert!(serde_json::from_str::<Limits>(r#"{"mllp":{"frame_byte_max":5}}"#).is_err());
+    }
+}
