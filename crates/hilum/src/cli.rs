@@ -1,0 +1,205 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Hilum hears every protocol in the building and gives back one clean FHIR record.
+///
+/// Without a command it serves the development default: FHIR, HL7 v2 and v3, and MPPS over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
+/// 127.0.0.1:3000, DICOM on 127.0.0.1:11112, data in ./data.
+#[derive(Debug, Parser)]
+#[command(name = "hilum", version, max_term_width = 110)]
+pub struct Cli {
+    /// Configuration file; without one the development default is used
+    #[arg(long, short, global = true, env = "HILUM_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+
+    /// What to do; `serve` when left out
+    #[command(subcommand)]
+    pub command: Option<Command>,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Open all doors and serve until SIGTERM
+    Serve(Serve),
+    /// Read the configuration, certificates and rule tables, and say what is wrong with them
+    Check,
+    /// Make a certificate authority and a server certificate for development in certs/
+    DevCerts(DevCerts),
+    /// List the sites, or switch one off and on
+    Site(SiteArgs),
+    /// Make, list and revoke API keys; works beside a running edge
+    Key(KeyArgs),
+    /// Show the FHIR transaction a v2, v3, MPPS or DICOM file makes, with lineage and unmapped fields; stores nothing
+    Map(Map),
+    /// Send files as a sender would, and print each answer
+    Send(Send),
+    /// Bring the databases below the data folder to this version's schema
+    Migrate,
+    /// Exit 0 when a running edge on this machine is ready (container health check)
+    Health(HealthArgs),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// Write {"listeners":[{"protocol","address","surfaces"}]} here once all doors are open
+    #[arg(long, value_name = "PATH")]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Arguments of `dev-certs`.
+#[derive(Debug, Args)]
+pub struct DevCerts {
+    /// Folder for ca.pem, edge.pem, edge.key
+    #[arg(long, default_value = "certs")]
+    pub out: PathBuf,
+    /// Names and addresses the certificate is for
+    #[arg(long, default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])]
+    pub host: Vec<String>,
+}
+
+/// Arguments of `site`.
+#[derive(Debug, Args)]
+pub struct SiteArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: SiteCommand,
+}
+
+/// The `site` commands.
+#[derive(Debug, Subcommand)]
+pub enum SiteCommand {
+    /// List all sites
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse everything of a site; its data is kept
+    Disable {
+        /// Its id
+        id: String,
+    },
+    /// Serve a disabled site again
+    Enable {
+        /// Its id
+        id: String,
+    },
+}
+
+/// Arguments of `key`.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub command: KeyCommand,
+}
+
+/// The `key` commands.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// Make a key; it is printed once, alone on the last line
+    Add {
+        /// The site it belongs to
+        #[arg(long, default_value = "default")]
+        site: String,
+        /// What people call it
+        #[arg(long)]
+        name: String,
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site
+        #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
+        scope: String,
+        /// Days until it expires
+        #[arg(long, value_name = "DAYS")]
+        days: Option<u32>,
+    },
+    /// List all keys, revoked ones too
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Revoke a key; the next request with it is refused
+    Revoke {
+        /// The part between hil_ and the second underscore
+        key_id: String,
+    },
+}
+
+/// Arguments of `map`.
+#[derive(Debug, Args)]
+pub struct Map {
+    /// Files, or folders to go through
+    #[arg(required = true, value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// What the files are; found out by their first bytes when left out
+    #[arg(long)]
+    pub kind: Option<PayloadKind>,
+    /// Site whose settings apply
+    #[arg(long, default_value = "default")]
+    pub site: String,
+    /// One line for each file instead of its Bundle
+    #[arg(long)]
+    pub summary: bool,
+    /// One JSON object for each file: bundle, issues, unmapped, lineage
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a file holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names are the protocols")]
+pub enum PayloadKind {
+    V2,
+    V3,
+    Mpps,
+    Dicom,
+}
+
+/// Arguments of `send`.
+#[derive(Debug, Args)]
+pub struct Send {
+    /// The protocol
+    pub protocol: SendProtocol,
+    /// mllp and dicom: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
+    pub target: String,
+    /// Files, or folders to go through
+    #[arg(required = true, value_name = "FILE")]
+    pub paths: Vec<PathBuf>,
+    /// API key for v2, v3, mpps, fhir
+    #[arg(long, env = "HILUM_API_KEY", hide_env_values = true)]
+    pub key: Option<String>,
+    /// Calling AE title
+    #[arg(long, default_value = "HILUMSCU")]
+    pub calling: String,
+    /// Called AE title
+    #[arg(long, default_value = "HILUM")]
+    pub called: String,
+    /// Certificate authority (PEM) of an https target
+    #[arg(long, value_name = "FILE")]
+    pub cacert: Option<PathBuf>,
+}
+
+/// How files are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[expect(missing_docs, reason = "the names are the protocols")]
+pub enum SendProtocol {
+    Mllp,
+    V2,
+    V3,
+    Mpps,
+    Dicom,
+    Fhir,
+}
+
+/// Arguments of `health`.
+#[derive(Debug, Args)]
+pub struct HealthArgs {
+    /// Address of an http listener on this machine
+    #[arg(long, default_value = "127.0.0.1:8080")]
+    pub address: String,
+}

@@ -1,0 +1,41 @@
+//! What the commands do.
+
+pub mod check;
+pub mod dev_certs;
+pub mod health;
+pub mod key;
+pub mod map;
+pub mod migrate;
+pub mod send;
+pub mod site;
+
+use anyhow::{Context, Result};
+use hilum_intake::normalise::Rules;
+use hilum_intake::store::Control;
+
+use crate::config::Config;
+
+/// The control database of the configured data folder, with the configured sites in it. Works beside a running edge.
+pub fn control(config: &Config) -> Result<Control> {
+    std::fs::create_dir_all(&config.node.data).with_context(|| format!("cannot make {}", config.node.data.display()))?;
+    let control = Control::open(&config.node.data)?;
+    for site in config.sites()? {
+        let known = control.sites()?.into_iter().find(|s| s.id() == site.id);
+        let disabled = known.is_some_and(|s| s.settings().disabled);
+        control.put_site(hilum_intake::store::SiteSettings { disabled, ..site })?;
+    }
+    Ok(control)
+}
+
+/// The rule tables with the configured overlays.
+pub fn rules(config: &Config) -> Result<Rules> {
+    let mut overlays = Vec::new();
+    for path in &config.mapping.overlays {
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the overlay {}", path.display()))?;
+        overlays.push((path.display().to_string(), text));
+    }
+    Rules::compile(&overlays).map_err(|errors| {
+        let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+        anyhow::anyhow!("{} rule rows were not understood:\n{}", errors.len(), lines.join("\n"))
+    })
+}

@@ -1,0 +1,493 @@
+//! The configuration: one TOML file with what belongs to this node. Unknown keys are refused by name;
+//! `HILUM__SECTION__KEY` overrides; without a file the development default runs on loopback.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use hilum_intake::store::{Client, Hl7Identity, SiteSettings};
+use hilum_listen::Limits;
+use serde::{Deserialize, Serialize};
+
+const ENVIRONMENT_PREFIX: &str = "HILUM__";
+
+/// The whole file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// This node.
+    #[serde(default)]
+    pub node: Node,
+    /// The database.
+    #[serde(default)]
+    pub store: StoreUrl,
+    /// Where large objects lie.
+    #[serde(default)]
+    pub blobs: BlobUrl,
+    /// FHIR REST.
+    #[serde(default)]
+    pub fhir: Fhir,
+    /// Mapping.
+    #[serde(default)]
+    pub mapping: Mapping,
+    /// Logs.
+    #[serde(default)]
+    pub log: Log,
+    /// Open doors, one table for each socket.
+    #[serde(default)]
+    pub listen: Vec<Listen>,
+    /// Tenants.
+    #[serde(default)]
+    pub site: Vec<Site>,
+    /// Senders without a key (MLLP, DICOM).
+    #[serde(default)]
+    pub client: Vec<SiteClient>,
+    /// Limits.
+    #[serde(default)]
+    pub limits: Limits,
+}
+
+/// `[node]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Node {
+    /// Name of this edge.
+    pub name: String,
+    /// Folder of the embedded store and of blobs.
+    pub data: PathBuf,
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreUrl {
+    /// `sqlite`: below `node.data`.
+    pub url: String,
+}
+
+/// `[blobs]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BlobUrl {
+    /// `file:`: below `node.data`.
+    pub url: String,
+}
+
+/// `[fhir]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Fhir {
+    /// Further bases that serve the same as `/fhir`.
+    pub aliases: Vec<String>,
+    /// Resource types nobody may delete.
+    pub deny_delete: Vec<String>,
+    /// Whether a client may choose the id of a new resource (`PUT`).
+    pub client_ids: bool,
+}
+
+/// `[mapping]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mapping {
+    /// Rule files applied after ours, in order.
+    pub overlays: Vec<PathBuf>,
+}
+
+/// `[log]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// `text` or `json`.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[[listen]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listen {
+    /// The protocol spoken.
+    pub protocol: Protocol,
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// What an HTTP listener serves.
+    #[serde(default)]
+    pub surfaces: Vec<Surface>,
+    /// `keys` (default) or `none` (loopback only).
+    #[serde(default)]
+    pub auth: AuthMode,
+    /// The site of a listener with `auth = "none"`, or of a dedicated MLLP port.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub site: Option<String>,
+    /// Certificate chain (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cert: Option<PathBuf>,
+    /// Private key (PEM).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Authorities of client certificates (PEM); a client without one is refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client_ca: Option<PathBuf>,
+}
+
+/// The protocol of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// HTTP without TLS.
+    Http,
+    /// HTTP over TLS.
+    Https,
+    /// HL7 v2 over MLLP.
+    Mllp,
+    /// MLLP over TLS.
+    Mllps,
+    /// DICOM upper layer.
+    Dicom,
+    /// DICOM over TLS.
+    Dicoms,
+}
+
+/// What an HTTP listener serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Surface {
+    /// FHIR R4 at `/fhir`.
+    Fhir,
+    /// `/v2/ingest`, `/v3/ingest`.
+    Hl7,
+    /// `/ingest`.
+    Mpps,
+    /// `/metrics`.
+    Metrics,
+}
+
+/// How a listener knows its callers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AuthMode {
+    /// `X-API-Key`.
+    #[default]
+    Keys,
+    /// Nobody is asked; loopback only.
+    None,
+}
+
+/// `[[site]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Site {
+    /// `[A-Za-z0-9.-]{1,64}`
+    pub id: String,
+    /// Called AE titles.
+    #[serde(default)]
+    pub ae_titles: Vec<String>,
+    /// Receiver identities (MSH-5, MSH-6).
+    #[serde(default)]
+    pub hl7_identities: Vec<Hl7Identity>,
+    /// IANA zone.
+    #[serde(default = "utc")]
+    pub timezone: String,
+    /// Identifier system of patients without a known authority.
+    #[serde(default)]
+    pub patient_identifier_system: String,
+    /// Outbound targets admitted in spite of the address rules.
+    #[serde(default)]
+    pub outbound_allow: Vec<String>,
+}
+
+/// `[[client]]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SiteClient {
+    /// Its site.
+    pub site: String,
+    /// `mllp`, `dicom`.
+    pub protocols: Vec<String>,
+    /// Networks it may come from, such as `10.1.0.0/16`; `*` or nothing = any.
+    #[serde(default)]
+    pub addresses: Vec<String>,
+    /// Calling AE title.
+    #[serde(default)]
+    pub calling_aet: Option<String>,
+    /// MSH-3.
+    #[serde(default)]
+    pub msh3: Option<String>,
+    /// MSH-4.
+    #[serde(default)]
+    pub msh4: Option<String>,
+}
+
+impl Default for Node {
+    fn default() -> Self {
+        Self { name: "edge-1".into(), data: "data".into() }
+    }
+}
+
+impl Default for StoreUrl {
+    fn default() -> Self {
+        Self { url: "sqlite".into() }
+    }
+}
+
+impl Default for BlobUrl {
+    fn default() -> Self {
+        Self { url: "file:".into() }
+    }
+}
+
+impl Default for Fhir {
+    fn default() -> Self {
+        Self {
+            aliases: vec!["/baseR4".into()],
+            deny_delete: vec!["AuditEvent".into(), "Provenance".into()],
+            client_ids: true,
+        }
+    }
+}
+
+fn utc() -> String {
+    "UTC".into()
+}
+
+impl Protocol {
+    /// Whether it runs over TLS.
+    pub fn is_encrypted(self) -> bool {
+        matches!(self, Self::Https | Self::Mllps | Self::Dicoms)
+    }
+
+    /// Whether it is HTTP.
+    pub fn is_http(self) -> bool {
+        matches!(self, Self::Http | Self::Https)
+    }
+
+    /// As written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Mllp => "mllp",
+            Self::Mllps => "mllps",
+            Self::Dicom => "dicom",
+            Self::Dicoms => "dicoms",
+        }
+    }
+}
+
+impl Surface {
+    /// As written in the configuration.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fhir => "fhir",
+            Self::Hl7 => "hl7",
+            Self::Mpps => "mpps",
+            Self::Metrics => "metrics",
+        }
+    }
+}
+
+impl Config {
+    /// The development default: every door on loopback, one site, data in `./data`.
+    pub fn development() -> Result<Self> {
+        Self::read(include_str!("../../../config/development.toml"), std::env::vars())
+    }
+
+    /// Reads a file, or the development default when there is none given.
+    ///
+    /// # Errors
+    /// The file cannot be read, a key is unknown, or a rule between keys is broken; the text names the place.
+    pub fn load(path: Option<&Path>) -> Result<Self> {
+        let Some(path) = path else { return Self::development() };
+        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        Self::read(&text, std::env::vars()).with_context(|| format!("in {}", path.display()))
+    }
+
+    fn read(text: &str, environment: impl Iterator<Item = (String, String)>) -> Result<Self> {
+        let mut table: toml::Table = text.parse().context("not toml")?;
+        for (name, value) in environment {
+            if let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) {
+                overlay(&mut table, path, &value).with_context(|| format!("in the environment variable {name}"))?;
+            }
+        }
+        let config: Self = toml::Value::Table(table).try_into()?;
+        config.check()?;
+        Ok(config)
+    }
+
+    /// The settings of every site, its clients included.
+    ///
+    /// # Errors
+    /// A client names an unknown site or a wrong network.
+    pub fn sites(&self) -> Result<Vec<SiteSettings>> {
+        let mut sites: Vec<SiteSettings> = self.site.iter().map(settings).collect();
+        for client in &self.client {
+            let site = sites
+                .iter_mut()
+                .find(|s| s.id == client.site)
+                .with_context(|| format!("[[client]] names the site {:?}, which has no [[site]] table", client.site))?;
+            site.clients.push(admission(client)?);
+        }
+        Ok(sites)
+    }
+
+    /// Rules between keys that types cannot express.
+    fn check(&self) -> Result<()> {
+        ensure!(self.store.url == "sqlite", "[store] url: only \"sqlite\" is served by this version");
+        ensure!(self.blobs.url == "file:", "[blobs] url: only \"file:\" is served by this version");
+        ensure!(!self.listen.is_empty(), "no [[listen]] table: nothing would be open");
+        ensure!(!self.site.is_empty(), "no [[site]] table: nobody's data could be taken");
+        for listen in &self.listen {
+            self.check_listener(listen).with_context(|| format!("[[listen]] {} {}", listen.protocol.as_str(), listen.address))?;
+        }
+        let mut titles = HashSet::new();
+        for site in &self.site {
+            for title in &site.ae_titles {
+                ensure!(titles.insert(title), "the ae title {title:?} belongs to two sites, one of them {:?}", site.id);
+            }
+        }
+        self.sites().map(drop)
+    }
+
+    fn check_listener(&self, listen: &Listen) -> Result<()> {
+        if listen.auth == AuthMode::None {
+            ensure!(listen.address.ip().is_loopback(), "auth = \"none\" is for loopback addresses only");
+            ensure!(listen.site.is_some() || self.site.len() == 1, "auth = \"none\" with several sites needs a site key");
+        }
+        if let Some(site) = &listen.site {
+            ensure!(self.site.iter().any(|s| &s.id == site), "the site {site:?} has no [[site]] table");
+        }
+        ensure!(listen.protocol.is_http() == !listen.surfaces.is_empty(), "surfaces are for http and https, and these need at least one");
+        ensure!(
+            listen.protocol.is_encrypted() == (listen.cert.is_some() && listen.key.is_some()),
+            "cert and key are for https, mllps and dicoms, and these need both"
+        );
+        Ok(())
+    }
+}
+
+fn settings(site: &Site) -> SiteSettings {
+    SiteSettings {
+        id: site.id.clone(),
+        ae_titles: site.ae_titles.clone(),
+        hl7_identities: site.hl7_identities.clone(),
+        timezone: site.timezone.clone(),
+        patient_identifier_system: site.patient_identifier_system.clone(),
+        clients: Vec::new(),
+        outbound_allow: site.outbound_allow.clone(),
+        disabled: false,
+    }
+}
+
+fn admission(client: &SiteClient) -> Result<Client> {
+    let mut addresses = Vec::new();
+    for text in client.addresses.iter().filter(|a| *a != "*") {
+        let network = match text.parse::<std::net::IpAddr>() {
+            Ok(address) => address.into(),
+            Err(_) => text.parse().with_context(|| format!("[[client]] address {text:?} is neither an address nor a network"))?,
+        };
+        addresses.push(network);
+    }
+    Ok(Client {
+        protocols: client.protocols.clone(),
+        addresses,
+        calling_aet: client.calling_aet.clone(),
+        msh3: client.msh3.clone(),
+        msh4: client.msh4.clone(),
+        tls_cn: None,
+    })
+}
+
+/// Sets `SECTION__KEY` or `LISTEN__0__ADDRESS`; a value that is no TOML literal is a string.
+fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
+    let value = format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let keys: Vec<String> = path.split("__").map(str::to_lowercase).collect();
+    let Some((last, sections)) = keys.split_last() else { bail!("no key") };
+    let mut place = table;
+    let mut at = 0;
+    while at < sections.len() {
+        let entry = place.entry(sections[at].clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        place = match entry {
+            toml::Value::Table(inner) => inner,
+            toml::Value::Array(list) => {
+                at += 1;
+                let index: usize = sections.get(at).and_then(|s| s.parse().ok()).context("a list needs an index")?;
+                list.get_mut(index).and_then(toml::Value::as_table_mut).context("the list has no such entry")?
+            }
+            _ => bail!("{} is no section", sections[at]),
+        };
+        at += 1;
+    }
+    place.insert(last.clone(), value);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str, environment: &[(&str, &str)]) -> Result<Config> {
+        Config::read(text, environment.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())))
+    }
+
+    const SITE: &str = "[[site]]\nid = \"default\"\n";
+
+    #[test]
+    fn the_development_default_is_loopback_only() {
+        let config = Config::development().unwrap();
+        assert!(config.listen.iter().all(|l| l.address.ip().is_loopback()));
+        assert!(config.listen.iter().any(|l| l.address.port() == 8080 && l.auth == AuthMode::None));
+    }
+
+    #[test]
+    fn the_documented_configuration_is_valid() {
+        let config = read(include_str!("../../../config/hilum.toml"), &[]).unwrap();
+        assert_eq!(config.limits, Limits::default(), "config/hilum.toml shows the defaults");
+    }
+
+    #[test]
+    fn a_misspelt_key_stops_the_start_by_name() {
+        let error = read("[node]\ndatta = \"x\"\n", &[]).unwrap_err();
+        assert!(format!("{error:#}").contains("datta"), "{error:#}");
+    }
+
+    #[test]
+    fn no_authentication_is_refused_beyond_loopback() {
+        let listen = "[[listen]]\nprotocol = \"http\"\naddress = \"0.0.0.0:8080\"\nsurfaces = [\"fhir\"]\nauth = \"none\"\n";
+        let error = read(&format!("{SITE}{listen}"), &[]).unwrap_err();
+        assert!(format!("{error:#}").contains("0.0.0.0:8080"), "{error:#}");
+    }
+
+    #[test]
+    fn the_environment_overrides_sections_and_list_entries() {
+        let listen = "[[listen]]\nprotocol = \"mllp\"\naddress = \"127.0.0.1:3000\"\n";
+        let config = read(
+            &format!("{SITE}{listen}"),
+            &[("HILUM__NODE__DATA", "/srv/hilum"), ("HILUM__LISTEN__0__ADDRESS", "127.0.0.1:0"), ("HILUM__LIMITS__MLLP__FRAME_BYTES_MAX", "99")],
+        )
+        .unwrap();
+        assert_eq!(config.node.data, Path::new("/srv/hilum"));
+        assert_eq!(config.listen[0].address.port(), 0);
+        assert_eq!(config.limits.mllp.frame_bytes_max, 99);
+    }
+
+    #[test]
+    fn one_ae_title_has_one_site() {
+        let text = "[[site]]\nid = \"a\"\nae_titles = [\"X\"]\n[[site]]\nid = \"b\"\nae_titles = [\"X\"]\n[[listen]]\nprotocol = \"mllp\"\naddress = \"127.0.0.1:3000\"\n";
+        assert!(read(text, &[]).is_err());
+    }
+}
