@@ -4,9 +4,9 @@
 //! DICOM attribute fills which FHIR element is decided by the rule tables of `hilum-normalise`: the rows carry
 //! finished FHIR elements, so that this crate and the store know no DICOM.
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
-use crate::{Match, Resource};
+use crate::{Match, Resource, ResourceType};
 
 /// What an order, a performed step or an image says of a study. First value wins on the stored row; differences are conflicts.
 #[derive(Clone, Debug, PartialEq)]
@@ -143,7 +143,150 @@ pub struct InstanceRow {
     pub elements: Map<String, Value>,
 }
 
-/// Draws the ImagingStudy of a study from its rows. The store sets `id` and `meta`.
-pub fn imaging_study(_rows: &StudyRows) -> Resource {
-    Resource::new(crate::ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of fhir r4")))
+/// Draws the ImagingStudy of a study from its rows. The store sets `id` and `meta`. DICOM PS3.3 C.7 to FHIR R4 ImagingStudy.
+pub fn imaging_study(rows: &StudyRows) -> Resource {
+    let mut study = Resource::new(imaging_study_type());
+    let mut elements = rows.elements.clone();
+    study.set("identifier", Value::Array(identifiers(rows, elements.shift_remove("identifier"))));
+    study.set("status", status(rows).into());
+    let modalities = modalities(rows);
+    if !modalities.is_empty() {
+        study.set("modality", Value::Array(modalities));
+    }
+    let unknown_patient = || json!({ "display": "unknown patient" });
+    study.set(
+        "subject",
+        rows.patient.as_ref().map_or_else(unknown_patient, |reference| json!({ "reference": reference })),
+    );
+    for (name, value) in elements {
+        study.set(&name, value);
+    }
+    if !rows.based_on.is_empty() {
+        study.set(
+            "basedOn",
+            rows.based_on.iter().map(|reference| json!({ "reference": reference })).collect(),
+        );
+    }
+    if let Some(procedure) = &rows.procedure {
+        study.set("procedureReference", json!({ "reference": procedure }));
+    }
+    let instances: usize = rows.series.iter().map(|(_, instances)| instances.len()).sum();
+    study.set("numberOfSeries", rows.series.len().into());
+    study.set("numberOfInstances", instances.into());
+    if !rows.series.is_empty() {
+        study.set("series", rows.series.iter().map(|(row, instances)| series(row, instances)).collect());
+    }
+    study
+}
+
+fn imaging_study_type() -> ResourceType {
+    ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of fhir r4"))
+}
+
+fn status(rows: &StudyRows) -> &'static str {
+    match (rows.series.iter().any(|(_, instances)| !instances.is_empty()), rows.discontinued) {
+        (true, _) => "available",
+        (false, true) => "cancelled",
+        (false, false) => "registered",
+    }
+}
+
+fn identifiers(rows: &StudyRows, further: Option<Value>) -> Vec<Value> {
+    let mut list = vec![
+        json!({ "use": "official", "system": "urn:dicom:uid", "value": format!("urn:oid:{}", rows.uid) }),
+    ];
+    if let Some((system, value)) = &rows.accession {
+        list.push(json!({
+            "type": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0203", "code": "ACSN" }] },
+            "system": system, "value": value,
+        }));
+    }
+    if let Some(Value::Array(further)) = further {
+        list.extend(further);
+    }
+    list
+}
+
+/// The distinct modalities of the series, in order of appearance.
+fn modalities(rows: &StudyRows) -> Vec<Value> {
+    let mut list: Vec<Value> = Vec::new();
+    for (series, _) in &rows.series {
+        if let Some(modality) = series.elements.get("modality").filter(|m| !list.contains(m)) {
+            list.push(modality.clone());
+        }
+    }
+    list
+}
+
+fn series(row: &Series, instances: &[InstanceRow]) -> Value {
+    let mut series = Map::new();
+    series.insert("uid".into(), row.uid.clone().into());
+    series.extend(row.elements.clone());
+    if !series.contains_key("modality") {
+        series.insert(
+            "modality".into(),
+            json!({ "system": "http://dicom.nema.org/resources/ontology/DCM", "code": "OT" }),
+        );
+    }
+    series.insert("numberOfInstances".into(), instances.len().into());
+    if !instances.is_empty() {
+        series.insert("instance".into(), instances.iter().map(instance).collect());
+    }
+    Value::Object(series)
+}
+
+fn instance(row: &InstanceRow) -> Value {
+    let mut instance = Map::new();
+    instance.insert("uid".into(), row.uid.clone().into());
+    instance.insert(
+        "sopClass".into(),
+        json!({ "system": "urn:ietf:rfc:3986", "code": format!("urn:oid:{}", row.sop_class) }),
+    );
+    instance.extend(row.elements.clone());
+    Value::Object(instance)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(value: Value) -> Map<String, Value> {
+        value.as_object().unwrap().clone()
+    }
+
+    #[test]
+    fn counts_come_from_rows_and_status_from_what_exists() {
+        let mut rows = StudyRows {
+            uid: "1.2.3".into(),
+            accession: Some(("urn:a".into(), "A1".into())),
+            elements: object(json!({ "description": "CT chest", "identifier": [{ "value": "S1" }] })),
+            patient: Some("Patient/p".into()),
+            based_on: vec!["ServiceRequest/s".into()],
+            procedure: None,
+            discontinued: false,
+            series: Vec::new(),
+        };
+        assert_eq!(imaging_study(&rows).get("status"), Some(&json!("registered")));
+        let ct = Series {
+            uid: "1.2.3.1".into(),
+            elements: object(json!({ "number": 1, "modality": { "code": "CT" } })),
+        };
+        let row = InstanceRow {
+            uid: "1.2.3.1.1".into(),
+            sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),
+            elements: Map::new(),
+        };
+        rows.series = vec![(ct.clone(), vec![row.clone(), row]), (ct, Vec::new())];
+        let study = imaging_study(&rows).into_value();
+        assert_eq!(study["status"], "available");
+        assert_eq!(study["numberOfSeries"], 2);
+        assert_eq!(study["numberOfInstances"], 2);
+        assert_eq!(study["modality"], json!([{ "code": "CT" }]));
+        assert_eq!(study["identifier"][0]["value"], "urn:oid:1.2.3");
+        assert_eq!(study["identifier"][2]["value"], "S1");
+        assert_eq!(
+            study["series"][0]["instance"][0]["sopClass"]["code"],
+            "urn:oid:1.2.840.10008.5.1.4.1.1.2"
+        );
+    }
 }

@@ -4,11 +4,11 @@
 //! FHIR resource, and a [`Change`] is one entry of the transaction a submission turns into.
 
 pub mod change;
-pub mod definitions;
 pub mod imaging;
 pub mod issue;
 pub mod json;
 pub mod merge;
+pub mod references;
 mod resource;
 pub mod search;
 mod timestamp;

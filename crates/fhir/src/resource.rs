@@ -27,12 +27,12 @@ impl Resource {
         let Value::Object(object) = value else {
             return Err(Issue::error(IssueCode::Structure, "a resource is a json object"));
         };
-        let name = object
-            .get("resourceType")
-            .and_then(Value::as_str)
-            .ok_or_else(|| Issue::error(IssueCode::Structure, "resourceType is missing").at("resourceType"))?;
+        let name = object.get("resourceType").and_then(Value::as_str).ok_or_else(|| {
+            Issue::error(IssueCode::Structure, "resourceType is missing").at("resourceType")
+        })?;
         let resource_type = ResourceType::from_name(name).ok_or_else(|| {
-            Issue::error(IssueCode::Structure, "resourceType is not a resource type of fhir r4").at("resourceType")
+            Issue::error(IssueCode::Structure, "resourceType is not a resource type of fhir r4")
+                .at("resourceType")
         })?;
         Ok(Self { resource_type, object })
     }

@@ -4,16 +4,22 @@
 //! name-value pairs into a [`Query`]; [`index`] turns a resource into [`Entry`]s; [`Query::matches`] compares the
 //! two. The store writes entries as index rows and re-checks every candidate with `matches`.
 
+mod date;
 mod extract;
 mod matches;
 mod normal;
 mod parameters;
 mod parse;
+mod path;
+#[cfg(test)]
+mod tests;
 
-pub use extract::index;
+pub use date::date_range;
+pub use extract::{clinical_parameter, index};
+pub use matches::canonical_system;
 pub use normal::normal_form;
 pub use parameters::{ParamType, Parameter, parameter, parameters};
-pub use parse::Options;
+pub use parse::{Options, decode_pairs};
 
 use jiff::tz::TimeZone;
 
@@ -149,7 +155,17 @@ pub struct Comparison {
 /// Prefixes of ordered parameters, <https://hl7.org/fhir/R4/search.html#prefix>.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the standard's codes")]
-pub enum Prefix { Eq, Ne, Gt, Lt, Ge, Le, Sa, Eb, Ap }
+pub enum Prefix {
+    Eq,
+    Ne,
+    Gt,
+    Lt,
+    Ge,
+    Le,
+    Sa,
+    Eb,
+    Ap,
+}
 
 /// One `_sort` key.
 #[derive(Clone, Copy, Debug)]
@@ -175,7 +191,14 @@ pub enum Total {
 /// `_summary`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the standard's codes")]
-pub enum Summary { #[default] False, True, Text, Data, Count }
+pub enum Summary {
+    #[default]
+    False,
+    True,
+    Text,
+    Data,
+    Count,
+}
 
 /// One `_include` or `_revinclude`.
 #[derive(Clone, Debug)]

@@ -1,0 +1,251 @@
+//! Base validation: the shape R4 demands of a resource (cardinality, JSON kinds, primitive formats, choice types, required bindings,
+//! reference targets), in one pass over the tree. Nothing recurses on input.
+
+mod primitive;
+mod schema;
+
+use serde_json::{Map, Value};
+
+use self::schema::{Child, SCHEMA};
+use crate::{Issue, IssueCode, Resource, ResourceType};
+
+/// Issues reported for one resource; more are cut.
+const ISSUES_MAX: usize = 50;
+
+/// Checks a resource against the base definition of its type. Every issue has a FHIRPath location and is an error; texts name
+/// places and types, never values.
+pub fn validate(resource: &Resource) -> Vec<Issue> {
+    let name = resource.resource_type().name();
+    let mut walk = Walk { work: Vec::with_capacity(32), issues: Vec::new() };
+    walk.work.push(Node { object: resource.object(), definition: name, location: name.to_owned() });
+    while let Some(node) = walk.work.pop() {
+        walk.object(&node);
+        if walk.issues.len() >= ISSUES_MAX {
+            walk.issues.truncate(ISSUES_MAX);
+            break;
+        }
+    }
+    walk.issues
+}
+
+/// An object still to be checked, the definition of its members, and where it is.
+struct Node<'v> {
+    object: &'v Map<String, Value>,
+    definition: &'static str,
+    location: String,
+}
+
+struct Walk<'v> {
+    work: Vec<Node<'v>>,
+    issues: Vec<Issue>,
+}
+
+impl<'v> Walk<'v> {
+    fn object(&mut self, node: &Node<'v>) {
+        let Some(definition) = SCHEMA.get(node.definition) else { return };
+        let is_resource = ResourceType::from_name(node.definition).is_some();
+        if node.object.len() <= usize::from(is_resource) {
+            self.issue(IssueCode::Structure, &node.location, "an object has at least one member");
+        }
+        let mut choices_seen: Vec<&str> = Vec::new();
+        for (name, value) in node.object {
+            if is_resource && name == "resourceType" {
+                continue;
+            }
+            let plain = name.strip_prefix('_').unwrap_or(name);
+            let Some(child) = definition.child(plain) else {
+                self.issue(
+                    IssueCode::Structure,
+                    &format!("{}.{}", node.location, printable(name)),
+                    "is no element of the type",
+                );
+                continue;
+            };
+            if name.starts_with('_') {
+                self.primitive_sibling(node, name, value, child);
+                continue;
+            }
+            if let Some(choice) = child.choice {
+                if choices_seen.contains(&choice) {
+                    self.issue(
+                        IssueCode::Structure,
+                        &format!("{}.{choice}[x]", node.location),
+                        "has more than one type",
+                    );
+                }
+                choices_seen.push(choice);
+            }
+            self.member(node, name, value, child);
+        }
+        for required in &definition.required {
+            if !required
+                .names
+                .iter()
+                .any(|name| node.object.contains_key(*name) || has_sibling(node.object, name))
+            {
+                self.issue(
+                    IssueCode::Required,
+                    &format!("{}.{}", node.location, required.label),
+                    "is required",
+                );
+            }
+        }
+        self.invariants(node);
+    }
+
+    fn member(&mut self, node: &Node<'v>, name: &str, value: &'v Value, child: &'static Child) {
+        let location = format!("{}.{name}", node.location);
+        match value {
+            Value::Array(items) if child.repeats => {
+                if items.is_empty() {
+                    self.issue(IssueCode::Structure, &location, "a list has at least one member");
+                }
+                let padded = has_sibling(node.object, name);
+                for (at, item) in items.iter().enumerate() {
+                    if !(item.is_null() && padded) {
+                        self.value(&format!("{location}[{at}]"), item, child);
+                    }
+                }
+            }
+            Value::Array(_) => self.issue(IssueCode::Structure, &location, "occurs once and is no list"),
+            _ if child.repeats => self.issue(IssueCode::Structure, &location, "may repeat and is a list"),
+            one => self.value(&location, one, child),
+        }
+    }
+
+    fn value(&mut self, location: &str, value: &'v Value, child: &'static Child) {
+        if primitive::is_primitive(child.of) {
+            if let Err((code, text)) = primitive::check(child.of, value) {
+                self.issue(code, location, text);
+            } else if let Some(codes) = child.binding
+                && !value.as_str().is_some_and(|code| codes.contains(&code))
+            {
+                self.issue(IssueCode::CodeInvalid, location, "is no code of the required value set");
+            }
+            return;
+        }
+        let Value::Object(object) = value else {
+            self.issue(IssueCode::Structure, location, &format!("is an object of type {}", child.of));
+            return;
+        };
+        if child.of == "Resource" {
+            match ResourceType::of(value) {
+                Some(of) => {
+                    self.work.push(Node { object, definition: of.name(), location: location.to_owned() })
+                }
+                None => self.issue(
+                    IssueCode::Structure,
+                    location,
+                    "resourceType is missing or no type of fhir r4",
+                ),
+            }
+            return;
+        }
+        match child.of {
+            "Reference" => self.reference(location, object, child),
+            "CodeableConcept" | "Coding" => self.bound(location, object, child),
+            _ => {}
+        }
+        self.work.push(Node { object, definition: child.of, location: location.to_owned() });
+    }
+
+    /// `_name`: an element or a list of elements and nulls beside a primitive.
+    fn primitive_sibling(&mut self, node: &Node<'v>, name: &str, value: &'v Value, child: &'static Child) {
+        let location = format!("{}.{name}", node.location);
+        if !primitive::is_primitive(child.of) {
+            self.issue(IssueCode::Structure, &location, "only primitive elements have an underscore sibling");
+            return;
+        }
+        let items = match value {
+            Value::Array(items) if child.repeats => items.as_slice(),
+            Value::Object(_) if !child.repeats => std::slice::from_ref(value),
+            _ => {
+                self.issue(IssueCode::Structure, &location, "has the shape of the element it belongs to");
+                return;
+            }
+        };
+        for item in items {
+            match item {
+                Value::Null => {}
+                Value::Object(object) => {
+                    self.work.push(Node { object, definition: "Element", location: location.clone() })
+                }
+                _ => self.issue(IssueCode::Structure, &location, "holds id and extension only"),
+            }
+        }
+    }
+
+    fn reference(&mut self, location: &str, object: &Map<String, Value>, child: &Child) {
+        let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
+        if child.targets.is_empty() || text.contains(':') || text.starts_with('#') {
+            return;
+        }
+        let name = text.split(['/', '?']).next().unwrap_or_default();
+        if ResourceType::from_name(name).is_some() && !child.targets.contains(&name) {
+            let text = format!("refers to one of {}", child.targets.join(", "));
+            self.issue(IssueCode::Value, &format!("{location}.reference"), &text);
+        }
+    }
+
+    /// A required binding of a Coding or CodeableConcept: one of the codings is of the value set.
+    fn bound(&mut self, location: &str, object: &Map<String, Value>, child: &Child) {
+        let Some(codes) = child.binding else { return };
+        let is_bound = |coding: &Map<String, Value>| {
+            coding.get("code").and_then(Value::as_str).is_some_and(|c| codes.contains(&c))
+        };
+        let fits = match object.get("coding").and_then(Value::as_array) {
+            Some(codings) => codings.iter().filter_map(Value::as_object).any(is_bound),
+            None => child.of == "CodeableConcept" || is_bound(object),
+        };
+        if !fits {
+            self.issue(IssueCode::CodeInvalid, location, "has no code of the required value set");
+        }
+    }
+
+    /// ext-1, per-1 and the narrative's allow-list.
+    fn invariants(&mut self, node: &Node<'v>) {
+        match node.definition {
+            "Extension" => {
+                let value =
+                    node.object.keys().any(|name| name.starts_with("value") || name.starts_with("_value"));
+                if value == node.object.contains_key("extension") {
+                    self.issue(
+                        IssueCode::Invariant,
+                        &node.location,
+                        "has either a value or extensions (ext-1)",
+                    );
+                }
+            }
+            "Period" => {
+                let bound = |name| {
+                    node.object
+                        .get(name)
+                        .and_then(Value::as_str)
+                        .and_then(|t| crate::search::date_range(t, &jiff::tz::TimeZone::UTC))
+                };
+                if let (Some((start, _)), Some((_, end))) = (bound("start"), bound("end"))
+                    && start >= end
+                {
+                    self.issue(IssueCode::Invariant, &node.location, "ends before it starts (per-1)");
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn issue(&mut self, code: IssueCode, location: &str, text: &str) {
+        self.issues.push(Issue::error(code, text).at(location));
+    }
+}
+
+fn has_sibling(object: &Map<String, Value>, name: &str) -> bool {
+    object.iter().any(|(key, _)| key.strip_prefix('_') == Some(name))
+}
+
+/// A member name as it may stand in a text: its harmless letters.
+fn printable(name: &str) -> String {
+    name.chars().filter(|c| c.is_ascii_alphanumeric() || "_-".contains(*c)).take(40).collect()
+}
+
+#[cfg(test)]
+mod tests;
