@@ -44,6 +44,11 @@ macro_rules! issue_codes {
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $text),+ }
             }
+
+            /// From the code as FHIR writes it.
+            pub fn from_code(code: &str) -> Option<Self> {
+                match code { $($text => Some(Self::$name),)+ _ => None }
+            }
         }
     };
 }

@@ -23,10 +23,13 @@ pub fn merge(current: &Resource, update: &Resource, clear: &[String]) -> Resourc
     merged
 }
 
-/// Whether two versions say the same: everything but `meta.versionId` and `meta.lastUpdated`.
+/// Whether two versions say the same: everything but `id`, `meta.versionId` and `meta.lastUpdated`.
 pub fn same_content(one: &Resource, other: &Resource) -> bool {
     fn without_version(resource: &Resource) -> Value {
         let mut value = resource.to_value();
+        if let Some(object) = value.as_object_mut() {
+            object.shift_remove("id");
+        }
         if let Some(Value::Object(meta)) = value.get_mut("meta") {
             meta.shift_remove("versionId");
             meta.shift_remove("lastUpdated");

@@ -134,7 +134,7 @@ impl Intake {
     /// # Errors
     /// `Full`, `Unavailable`.
     pub async fn publish_studies(&self, site: &Site, uid: Option<&str>) -> Result<u32, store::Error> {
-        self.store.publish_studies(site, uid, now()).await
+        self.store.publish_studies(site, uid).await
     }
 
     /// Runs until `stop`: publishes quiet studies once a second.

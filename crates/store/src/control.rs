@@ -1,15 +1,39 @@
 //! What is shared by all sites: site settings and API keys. One small database beside the sites'.
 //!
-//! Works while an edge runs: `hilum key revoke` in another process takes effect on the edge's next request (`PRAGMA data_version`).
+//! Works while an edge runs: `hilum key revoke` in another process takes effect on the edge's next request, because each look-up
+//! first asks whether the file changed (`PRAGMA data_version`, about a microsecond).
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+use std::sync::Arc;
 
 use hilum_fhir::Timestamp;
+use parking_lot::Mutex;
+use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq;
 
-use crate::{Error, Site, SiteSettings};
+use crate::{Error, ErrorKind, Site, SiteSettings, sha256};
+
+const FILE: &str = "control.db";
+const SCHEMA_VERSION: i64 = 1;
+const SECRET_BYTES: usize = 32;
+const KEY_ID_BYTES: usize = 6;
+const USE_STAMP_SECONDS: i64 = 60;
+const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 
 /// The control database. Cheap to clone.
 #[derive(Clone)]
-pub struct Control {}
+pub struct Control {
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    connection: Connection,
+    data_version: i64,
+    sites: HashMap<String, Site>,
+    keys: HashMap<String, (ApiKey, [u8; 32])>,
+}
 
 /// An API key as listed: never its secret.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,43 +60,356 @@ pub struct ApiKey {
 pub struct KeySecret(pub String);
 
 impl Control {
+    /// Opens (creates) `control.db` in the data folder. Needs no lock: several processes may have it open.
+    ///
+    /// # Errors
+    /// `Unavailable` when the file cannot be used or is of a newer version.
+    pub fn open(data_dir: &Path) -> Result<Self, Error> {
+        let connection = Connection::open(data_dir.join(FILE)).map_err(unusable)?;
+        connection
+            .execute_batch(
+                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;
+                 CREATE TABLE IF NOT EXISTS meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS site(id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
+                 CREATE TABLE IF NOT EXISTS api_key(key_id TEXT PRIMARY KEY, site TEXT NOT NULL, name TEXT NOT NULL, scopes TEXT NOT NULL,
+                   secret_sha256 BLOB NOT NULL, created INT NOT NULL, expires INT, last_used INT, revoked INT) WITHOUT ROWID;",
+            )
+            .map_err(unusable)?;
+        connection
+            .execute("INSERT OR IGNORE INTO meta VALUES('schema_version', ?1)", [SCHEMA_VERSION])
+            .map_err(unusable)?;
+        let version: i64 = connection
+            .query_row("SELECT v FROM meta WHERE k='schema_version'", [], |r| r.get(0))
+            .map_err(unusable)?;
+        if version > SCHEMA_VERSION {
+            return Err(Error::unavailable(format!(
+                "control.db has schema {version}, this version knows {SCHEMA_VERSION}"
+            )));
+        }
+        let mut state = State { connection, data_version: -1, sites: HashMap::new(), keys: HashMap::new() };
+        state.refresh()?;
+        Ok(Self { state: Arc::new(Mutex::new(state)) })
+    }
+
     /// Creates or replaces a site.
-    pub fn put_site(&self, _settings: SiteSettings) -> Result<(), Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Conflict` when the id, the zone or an AE title is not acceptable; `Unavailable`.
+    pub fn put_site(&self, settings: SiteSettings) -> Result<(), Error> {
+        check_site(&settings)?;
+        let mut state = self.state.lock();
+        state.refresh()?;
+        for other in state.sites.values().filter(|s| s.id() != settings.id) {
+            if let Some(title) =
+                settings.ae_titles.iter().find(|title| other.settings().ae_titles.contains(title))
+            {
+                return Err(conflict(format!(
+                    "the ae title {title} belongs to the sites {} and {}",
+                    other.id(),
+                    settings.id
+                )));
+            }
+        }
+        if state.sites.get(&settings.id).is_some_and(|known| *known.settings() == settings) {
+            return Ok(());
+        }
+        let text =
+            serde_json::to_string(&settings).map_err(|e| Error::unavailable("site settings").because(e))?;
+        let sql = "INSERT INTO site VALUES(?1,?2) ON CONFLICT(id) DO UPDATE SET settings=?2";
+        state.connection.execute(sql, params![settings.id, text]).map_err(unusable)?;
+        state.reload()
     }
 
     /// All sites, disabled ones too, in order of id.
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub fn sites(&self) -> Result<Vec<Site>, Error> {
-        todo!()
+        let mut state = self.state.lock();
+        state.refresh()?;
+        let mut sites: Vec<Site> = state.sites.values().cloned().collect();
+        sites.sort_by(|a, b| a.id().cmp(b.id()));
+        Ok(sites)
     }
 
     /// The enabled site with this id.
-    pub fn site(&self, _id: &str) -> Result<Option<Site>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn site(&self, id: &str) -> Result<Option<Site>, Error> {
+        let mut state = self.state.lock();
+        state.refresh()?;
+        Ok(state.sites.get(id).filter(|s| !s.settings().disabled).cloned())
     }
 
     /// The enabled site that owns a called AE title.
-    pub fn site_by_ae_title(&self, _ae_title: &str) -> Result<Option<Site>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn site_by_ae_title(&self, ae_title: &str) -> Result<Option<Site>, Error> {
+        let mut state = self.state.lock();
+        state.refresh()?;
+        let mut sites = state.sites.values().filter(|s| !s.settings().disabled);
+        Ok(sites.find(|s| s.settings().ae_titles.iter().any(|title| title == ae_title)).cloned())
     }
 
     /// Makes a key. The secret is returned once and only its SHA-256 kept.
-    pub fn add_key(&self, _site: &str, _name: &str, _scopes: &[String], _expires: Option<i64>, _now: Timestamp) -> Result<(ApiKey, KeySecret), Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `NotFound` for an unknown site; `Unavailable`.
+    pub fn add_key(
+        &self,
+        site: &str,
+        name: &str,
+        scopes: &[String],
+        expires: Option<i64>,
+        now: Timestamp,
+    ) -> Result<(ApiKey, KeySecret), Error> {
+        let mut state = self.state.lock();
+        state.refresh()?;
+        if !state.sites.contains_key(site) {
+            let message = format!("there is no site {site}");
+            return Err(Error { kind: ErrorKind::NotFound, message, issues: Vec::new(), source: None });
+        }
+        let (key_id, secret) = (random_text(KEY_ID_BYTES)?, random_text(SECRET_BYTES)?);
+        let key = ApiKey {
+            key_id: key_id.clone(),
+            site: site.to_owned(),
+            name: name.to_owned(),
+            scopes: scopes.to_vec(),
+            created: now.seconds(),
+            expires,
+            last_used: None,
+            revoked: None,
+        };
+        let sql = "INSERT INTO api_key VALUES(?1,?2,?3,?4,?5,?6,?7,NULL,NULL)";
+        let row = params![
+            key.key_id,
+            key.site,
+            key.name,
+            key.scopes.join(" "),
+            sha256(secret.as_bytes()),
+            key.created,
+            key.expires
+        ];
+        state.connection.execute(sql, row).map_err(unusable)?;
+        state.reload()?;
+        Ok((key, KeySecret(format!("hil_{key_id}_{secret}"))))
     }
 
-    /// All keys, revoked ones too.
+    /// All keys, revoked ones too, oldest first.
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub fn keys(&self) -> Result<Vec<ApiKey>, Error> {
-        todo!()
+        let mut state = self.state.lock();
+        state.refresh()?;
+        let mut keys: Vec<ApiKey> = state.keys.values().map(|(key, _)| key.clone()).collect();
+        keys.sort_by(|a, b| (a.created, &a.key_id).cmp(&(b.created, &b.key_id)));
+        Ok(keys)
     }
 
     /// Revokes a key; false when there is none with this id.
-    pub fn revoke_key(&self, _key_id: &str, _now: Timestamp) -> Result<bool, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn revoke_key(&self, key_id: &str, now: Timestamp) -> Result<bool, Error> {
+        let mut state = self.state.lock();
+        let sql = "UPDATE api_key SET revoked=coalesce(revoked,?2) WHERE key_id=?1";
+        let changed = state.connection.execute(sql, params![key_id, now.seconds()]).map_err(unusable)?;
+        state.reload()?;
+        Ok(changed > 0)
     }
 
     /// The key and site of a presented `hil_…` text: unknown, wrong, expired and revoked ones cost the same time. Stamps last use (at most once a minute).
-    pub fn authenticate(&self, _presented: &str, _now: Timestamp) -> Result<Option<(ApiKey, Site)>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Option<(ApiKey, Site)>, Error> {
+        let mut state = self.state.lock();
+        state.refresh()?;
+        let (key_id, secret) =
+            presented.strip_prefix("hil_").and_then(|rest| rest.split_once('_')).unwrap_or(("", presented));
+        // an unknown key is compared with a digest nobody has the secret of, so that it costs the same
+        let nobody = [0u8; 32];
+        let known = state.keys.get(key_id).cloned();
+        let expected = known.as_ref().map_or(&nobody, |(_, digest)| digest);
+        let equal = bool::from(sha256(secret.as_bytes()).ct_eq(expected));
+        let Some((key, _)) = known.filter(|(key, _)| {
+            equal && key.revoked.is_none() && key.expires.is_none_or(|at| at > now.seconds())
+        }) else {
+            return Ok(None);
+        };
+        let Some(site) = state.sites.get(&key.site).filter(|s| !s.settings().disabled).cloned() else {
+            return Ok(None);
+        };
+        if key.last_used.is_none_or(|at| now.seconds() - at >= USE_STAMP_SECONDS) {
+            state.stamp(&key.key_id, now.seconds());
+        }
+        Ok(Some((key, site)))
+    }
+}
+
+impl State {
+    /// Reads everything again when another connection changed the file.
+    fn refresh(&mut self) -> Result<(), Error> {
+        let version: i64 =
+            self.connection.query_row("PRAGMA data_version", [], |r| r.get(0)).map_err(unusable)?;
+        if version != self.data_version {
+            self.data_version = version;
+            self.reload()?;
+        }
+        Ok(())
+    }
+
+    fn reload(&mut self) -> Result<(), Error> {
+        let mut sites = HashMap::new();
+        let mut statement = self.connection.prepare_cached("SELECT settings FROM site").map_err(unusable)?;
+        for text in statement.query_map([], |r| r.get::<_, String>(0)).map_err(unusable)? {
+            let settings: SiteSettings = serde_json::from_str(&text.map_err(unusable)?).map_err(|e| {
+                Error::unavailable("control.db holds a site that is not understood").because(e)
+            })?;
+            sites.insert(settings.id.clone(), Site(Arc::new(settings)));
+        }
+        let mut keys = HashMap::new();
+        let sql = "SELECT key_id, site, name, scopes, created, expires, last_used, revoked, secret_sha256 FROM api_key";
+        let mut statement = self.connection.prepare_cached(sql).map_err(unusable)?;
+        let rows = statement.query_map([], |r| Ok((key(r)?, r.get::<_, [u8; 32]>(8)?))).map_err(unusable)?;
+        for row in rows {
+            let (key, digest) = row.map_err(unusable)?;
+            keys.insert(key.key_id.clone(), (key, digest));
+        }
+        drop(statement);
+        (self.sites, self.keys) = (sites, keys);
+        Ok(())
+    }
+
+    /// Best effort: a missed stamp harms nobody.
+    fn stamp(&mut self, key_id: &str, seconds: i64) {
+        let _ = self
+            .connection
+            .execute("UPDATE api_key SET last_used=?2 WHERE key_id=?1", params![key_id, seconds]);
+        if let Some((key, _)) = self.keys.get_mut(key_id) {
+            key.last_used = Some(seconds);
+        }
+    }
+}
+
+fn key(row: &rusqlite::Row<'_>) -> rusqlite::Result<ApiKey> {
+    Ok(ApiKey {
+        key_id: row.get(0)?,
+        site: row.get(1)?,
+        name: row.get(2)?,
+        scopes: row.get::<_, String>(3)?.split_whitespace().map(str::to_owned).collect(),
+        created: row.get(4)?,
+        expires: row.get(5)?,
+        last_used: row.get(6)?,
+        revoked: row.get(7)?,
+    })
+}
+
+fn check_site(settings: &SiteSettings) -> Result<(), Error> {
+    let id = settings.id.as_bytes();
+    let harmless = |b: &u8| b.is_ascii_alphanumeric() || *b == b'-' || *b == b'.';
+    if id.is_empty() || id.len() > 64 || !id.iter().all(harmless) || id.iter().all(|b| *b == b'.') {
+        return Err(conflict("a site id is 1 to 64 of A-Z, a-z, 0-9, - and .".to_owned()));
+    }
+    if jiff::tz::TimeZone::get(&settings.timezone).is_err() {
+        return Err(conflict(format!("the site {} has an unknown time zone; use an iana name", settings.id)));
+    }
+    let mut titles = HashSet::new();
+    for title in &settings.ae_titles {
+        if title.trim() != title
+            || title.is_empty()
+            || title.len() > 16
+            || !title.is_ascii()
+            || !titles.insert(title)
+        {
+            return Err(conflict(format!(
+                "the site {} has a wrong or repeated ae title (1 to 16 ascii characters)",
+                settings.id
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Random text of this many bytes of entropy, in base 62.
+fn random_text(bytes: usize) -> Result<String, Error> {
+    // 62 symbols hold 5.95 bits each; a byte of 0..248 gives an unbiased symbol
+    let symbols = (bytes * 8).div_ceil(5);
+    let mut text = String::with_capacity(symbols);
+    let mut random = [0u8; 64];
+    while text.len() < symbols {
+        getrandom::fill(&mut random).map_err(|e| Error::unavailable(format!("no randomness: {e}")))?;
+        let usable = random.iter().filter(|b| **b < 248).map(|b| char::from(BASE62[usize::from(b % 62)]));
+        text.extend(usable.take(symbols - text.len()));
+    }
+    Ok(text)
+}
+
+fn conflict(message: String) -> Error {
+    Error { kind: ErrorKind::Conflict, message, issues: Vec::new(), source: None }
+}
+
+fn unusable(error: rusqlite::Error) -> Error {
+    Error::unavailable("control.db cannot be used").because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn site(id: &str, title: &str) -> SiteSettings {
+        serde_json::from_value(serde_json::json!({ "id": id, "ae_titles": [title] })).unwrap()
+    }
+
+    #[test]
+    fn a_key_works_until_it_is_revoked_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let (edge, command) = (Control::open(dir.path()).unwrap(), Control::open(dir.path()).unwrap());
+        command.put_site(site("a", "A")).unwrap();
+        let now = Timestamp::from_micros(1_000_000_000);
+        let (key, secret) = command.add_key("a", "ris", &["ingest/hl7v2".into()], None, now).unwrap();
+        assert_eq!(edge.authenticate(&secret.0, now).unwrap().unwrap().1.id(), "a");
+        assert!(edge.authenticate("hil_unknown_x", now).unwrap().is_none());
+        assert!(edge.authenticate(&format!("{}x", secret.0), now).unwrap().is_none());
+        assert!(command.revoke_key(&key.key_id, now).unwrap());
+        assert!(edge.authenticate(&secret.0, now).unwrap().is_none(), "effective on the next request");
+        assert_eq!(edge.keys().unwrap().len(), 1, "revoked keys stay listed");
+        let files = std::fs::read(dir.path().join("control.db")).unwrap();
+        let wal = std::fs::read(dir.path().join("control.db-wal")).unwrap_or_default();
+        let secret = secret.0.rsplit('_').next().unwrap().as_bytes().to_vec();
+        assert!(
+            ![files, wal].iter().any(|f| f.windows(secret.len()).any(|w| w == secret)),
+            "the secret is in no file"
+        );
+    }
+
+    #[test]
+    fn expired_keys_and_disabled_sites_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::open(dir.path()).unwrap();
+        control.put_site(site("a", "A")).unwrap();
+        let (_, secret) = control.add_key("a", "x", &[], Some(100), Timestamp::from_micros(0)).unwrap();
+        assert!(control.authenticate(&secret.0, Timestamp::from_micros(99_000_000)).unwrap().is_some());
+        assert!(control.authenticate(&secret.0, Timestamp::from_micros(100_000_000)).unwrap().is_none());
+        control.put_site(SiteSettings { disabled: true, ..site("a", "A") }).unwrap();
+        assert!(control.site("a").unwrap().is_none());
+        assert!(control.authenticate(&secret.0, Timestamp::from_micros(99_000_000)).unwrap().is_none());
+    }
+
+    #[test]
+    fn an_ae_title_has_one_site_and_the_error_names_both() {
+        let dir = tempfile::tempdir().unwrap();
+        let control = Control::open(dir.path()).unwrap();
+        control.put_site(site("one", "X")).unwrap();
+        let error = control.put_site(site("two", "X")).unwrap_err();
+        assert!(error.message.contains("one") && error.message.contains("two"), "{error}");
+        assert_eq!(control.site_by_ae_title("X").unwrap().unwrap().id(), "one");
+        assert!(control.site_by_ae_title("x").unwrap().is_none());
+        for bad in ["", "a/b", "..", "ü"] {
+            assert!(control.put_site(site(bad, "Y")).is_err(), "{bad}");
+        }
     }
 }

@@ -59,3 +59,32 @@ impl Error {
         self
     }
 }
+
+impl From<std::io::Error> for Error {
+    fn from(error: std::io::Error) -> Self {
+        let kind = if error.kind() == std::io::ErrorKind::StorageFull {
+            ErrorKind::Full
+        } else {
+            ErrorKind::Unavailable
+        };
+        Self {
+            kind,
+            message: "a file of the store cannot be written or read".into(),
+            issues: Vec::new(),
+            source: Some(Box::new(error)),
+        }
+    }
+}
+
+impl From<rusqlite::Error> for Error {
+    fn from(error: rusqlite::Error) -> Self {
+        let full = error.sqlite_error_code() == Some(rusqlite::ErrorCode::DiskFull);
+        let kind = if full { ErrorKind::Full } else { ErrorKind::Unavailable };
+        Self {
+            kind,
+            message: "the database refused".into(),
+            issues: Vec::new(),
+            source: Some(Box::new(error)),
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod control;
 mod error;
 mod outbox;
 mod site;
+mod sqlite;
 mod types;
 
 pub use blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob};
@@ -17,31 +18,70 @@ pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
 pub use site::{Client, Hl7Identity, Site, SiteSettings};
 pub use types::*;
 
-/// SHA-256 of bytes.
-pub fn sha256(_bytes: &[u8]) -> [u8; 32] {
-    todo!()
-}
+use std::collections::HashMap;
+use std::fs::File;
+use std::sync::Arc;
 
 use bytes::Bytes;
+use fs4::fs_std::FileExt;
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
+use parking_lot::RwLock;
+use rusqlite::OptionalExtension;
+
+use crate::sqlite::{Gate, Packed, SiteDb};
+
+/// Holds a second edge out of the data folder.
+const LOCK_FILE: &str = "lock";
 
 /// The store of one edge: control database, and for each site one database and its blobs. Cheap to clone.
 #[derive(Clone)]
-pub struct Store {}
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    config: Config,
+    control: Control,
+    gate: Arc<Gate>,
+    sites: RwLock<HashMap<String, Arc<SiteDb>>>,
+    _lock: Option<File>,
+}
+
+/// SHA-256 of bytes.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
+    digest
+}
 
 impl Store {
     /// Opens (creates, migrates) the store under `config.data_dir`, takes its lock and recovers.
     ///
     /// # Errors
     /// `Unavailable` when the directory cannot be used (another edge holds it, the write-sync-read probe fails, a newer schema).
-    pub async fn open(_config: Config) -> Result<Self, Error> {
-        todo!()
+    pub async fn open(config: Config) -> Result<Self, Error> {
+        tokio::task::spawn_blocking(move || Self::open_now(config))
+            .await
+            .map_err(|e| Error::unavailable("opening").because(e))?
+    }
+
+    fn open_now(config: Config) -> Result<Self, Error> {
+        std::fs::create_dir_all(&config.data_dir)?;
+        sqlite::probe(&config.data_dir)?;
+        let lock = if config.exclusive { Some(lock(&config)?) } else { None };
+        let control = Control::open(&config.data_dir)?;
+        let inner = Inner { config, control, gate: Arc::default(), sites: RwLock::default(), _lock: lock };
+        let store = Self { inner: Arc::new(inner) };
+        for site in store.control().sites()? {
+            store.site_db(&site)?;
+        }
+        Ok(store)
     }
 
     /// Sites, API keys, clients: what is shared by all sites.
     pub fn control(&self) -> &Control {
-        todo!()
+        &self.inner.control
     }
 
     /// Applies all changes or none, with the original and its answer, in one durable transaction.
@@ -53,12 +93,22 @@ impl Store {
     /// [`ErrorKind`] says who is at fault; `Error::issues` says where, for `Conflict`, `Precondition`, `NotFound`.
     pub async fn commit(
         &self,
-        _site: &Site,
-        _original: Original,
-        _changes: Vec<Change>,
-        _answer: Option<Bytes>,
+        site: &Site,
+        original: Original,
+        changes: Vec<Change>,
+        answer: Option<Bytes>,
     ) -> Result<Commit, Error> {
-        todo!()
+        let db = self.site_db(site)?;
+        let packed = self.pack(&db, original).await?;
+        let now = jiff::Timestamp::now().as_microsecond();
+        let plan = db.read(|connection| sqlite::plan(connection, &db.zone, now, &changes))?;
+        let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
+        let kept = answer.clone();
+        let applied = db
+            .writer
+            .write(bytes, move |apply| apply.commit(&packed, plan, &changes, answer.as_deref()))
+            .await?;
+        Ok(applied.told(kept))
     }
 
     /// Keeps a rejected or incomplete submission: original, issues, answer. Durable when it returns.
@@ -67,107 +117,247 @@ impl Store {
     /// `Full` or `Unavailable`.
     pub async fn quarantine(
         &self,
-        _site: &Site,
-        _original: Original,
-        _issues: &[Issue],
-        _answer: Option<Bytes>,
+        site: &Site,
+        original: Original,
+        issues: &[Issue],
+        answer: Option<Bytes>,
     ) -> Result<u64, Error> {
-        todo!()
+        let db = self.site_db(site)?;
+        let packed = self.pack(&db, original).await?;
+        let issues = issues.to_vec();
+        db.writer
+            .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref()))
+            .await
     }
 
     /// The current version, or the deletion; `None` when the id never existed.
-    pub async fn read(&self, _site: &Site, _resource_type: ResourceType, _id: &str) -> Result<Option<Version>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn read(
+        &self,
+        site: &Site,
+        resource_type: ResourceType,
+        id: &str,
+    ) -> Result<Option<Version>, Error> {
+        self.site_db(site)?.read(|connection| sqlite::current(connection, resource_type, id))
     }
 
     /// One version; `None` when unknown.
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub async fn vread(
         &self,
-        _site: &Site,
-        _resource_type: ResourceType,
-        _id: &str,
-        _version: u64,
+        site: &Site,
+        resource_type: ResourceType,
+        id: &str,
+        version: u64,
     ) -> Result<Option<Version>, Error> {
-        todo!()
+        self.site_db(site)?.read(|connection| sqlite::version(connection, resource_type, id, version))
     }
 
     /// Versions of one resource, newest first, at most `count` older than `before` (a version number).
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub async fn history(
         &self,
-        _site: &Site,
-        _resource_type: ResourceType,
-        _id: &str,
-        _before: Option<u64>,
-        _count: u32,
+        site: &Site,
+        resource_type: ResourceType,
+        id: &str,
+        before: Option<u64>,
+        count: u32,
     ) -> Result<Vec<Version>, Error> {
-        todo!()
+        self.site_db(site)?.read(|connection| sqlite::history(connection, resource_type, id, before, count))
     }
 
-    /// One page of matches with the resources they include. Every match was re-checked on its body.
+    /// One page of matches with the resources they include. Runs off the async threads: a search may look at many bodies.
     ///
     /// # Errors
     /// `Precondition` with an issue for a bad cursor or a search that is too costly.
-    pub async fn search(&self, _site: &Site, _query: &Query, _cursor: Option<&str>) -> Result<Page, Error> {
-        todo!()
+    pub async fn search(&self, site: &Site, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
+        let (db, query, cursor) = (self.site_db(site)?, query.clone(), cursor.map(str::to_owned));
+        let search = move || sqlite::search(&db, &query, cursor.as_deref());
+        tokio::task::spawn_blocking(search)
+            .await
+            .map_err(|e| Error::unavailable("the search broke off").because(e))?
     }
 
     /// One submission.
-    pub async fn submission(&self, _site: &Site, _sequence: u64) -> Result<Option<SubmissionRow>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn submission(&self, site: &Site, sequence: u64) -> Result<Option<SubmissionRow>, Error> {
+        self.site_db(site)?.read(|connection| sqlite::submission(connection, sequence))
     }
 
     /// The submissions that caused the versions of a resource, newest first, at most `count`.
+    ///
+    /// # Errors
+    /// `Unavailable`.
     pub async fn submissions_of(
         &self,
-        _site: &Site,
-        _resource_type: ResourceType,
-        _id: &str,
-        _count: u32,
+        site: &Site,
+        resource_type: ResourceType,
+        id: &str,
+        count: u32,
     ) -> Result<Vec<SubmissionRow>, Error> {
-        todo!()
+        self.site_db(site)?.read(|connection| sqlite::submissions_of(connection, resource_type, id, count))
     }
 
     /// The newest submissions before `before`, newest first, at most `count`.
-    pub async fn submissions(&self, _site: &Site, _before: Option<u64>, _count: u32) -> Result<Vec<SubmissionRow>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn submissions(
+        &self,
+        site: &Site,
+        before: Option<u64>,
+        count: u32,
+    ) -> Result<Vec<SubmissionRow>, Error> {
+        self.site_db(site)?.read(|connection| sqlite::newest_submissions(connection, before, count))
     }
 
     /// Versions after feed position `after`, in feed order, at most `limit`.
-    pub async fn feed(&self, _site: &Site, _after: u64, _limit: u32) -> Result<Vec<FeedEntry>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn feed(&self, site: &Site, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
+        self.site_db(site)?.read(|connection| sqlite::feed(connection, after, limit))
     }
 
     /// The newest feed position of a site; changes after each commit.
-    pub fn watch(&self, _site: &Site) -> tokio::sync::watch::Receiver<u64> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn watch(&self, site: &Site) -> Result<tokio::sync::watch::Receiver<u64>, Error> {
+        Ok(self.site_db(site)?.newest.clone())
     }
 
-    /// Publishes the ImagingStudy of studies that are dirty: all that are due at `now` (quiet period over), or with `uid` that one at once.
+    /// Publishes the ImagingStudy of studies that are dirty: all that have been quiet long enough, or with `uid` that one at once.
     /// Returns how many versions were written.
-    pub async fn publish_studies(&self, _site: &Site, _uid: Option<&str>, _now: hilum_fhir::Timestamp) -> Result<u32, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Full` or `Unavailable`.
+    pub async fn publish_studies(&self, site: &Site, uid: Option<&str>) -> Result<u32, Error> {
+        let db = self.site_db(site)?;
+        let sql =
+            "SELECT EXISTS(SELECT 1 FROM study WHERE dirty_since IS NOT NULL AND (?1 IS NULL OR uid=?1))";
+        let dirty: bool =
+            db.read(|connection| Ok(connection.prepare_cached(sql)?.query_row([uid], |r| r.get(0))?))?;
+        if !dirty {
+            return Ok(0);
+        }
+        let uid = uid.map(str::to_owned);
+        db.writer.write(1024, move |apply| apply.publish_due(uid.as_deref())).await
+    }
+
+    /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
+    ///
+    /// # Errors
+    /// `Full` or `Unavailable`.
+    pub async fn publish_stale(&self, site: &Site) -> Result<(), Error> {
+        let db = self.site_db(site)?;
+        let stale: Vec<String> = db.read(|connection| {
+            let mut statement = connection
+                .prepare_cached("SELECT uid FROM study WHERE dirty_since IS NOT NULL LIMIT 1000")?;
+            let rows = statement.query_map([], |r| r.get(0))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        })?;
+        for uid in stale {
+            db.writer.write(1024, move |apply| apply.publish_due(Some(&uid))).await?;
+        }
+        Ok(())
     }
 
     /// A new blob of a site. `head` is written first; see [`BlobWriter`].
-    pub async fn blob_writer(&self, _site: &Site, _head: Bytes) -> Result<BlobWriter, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn blob_writer(&self, site: &Site, head: Bytes) -> Result<BlobWriter, Error> {
+        Ok(self.site_db(site)?.blobs.writer(head))
     }
 
     /// Opens a stored blob.
-    pub async fn blob(&self, _site: &Site, _id: &BlobId) -> Result<Option<BlobReader>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn blob(&self, site: &Site, id: &BlobId) -> Result<Option<BlobReader>, Error> {
+        match tokio::fs::File::open(self.site_db(site)?.blobs.path(id)).await {
+            Ok(file) => Ok(Some(BlobReader { bytes: file.metadata().await?.len(), file })),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The blob and transfer syntax of a stored DICOM instance.
-    pub async fn instance(&self, _site: &Site, _sop_uid: &str) -> Result<Option<InstanceFile>, Error> {
-        todo!()
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn instance(&self, site: &Site, sop_uid: &str) -> Result<Option<InstanceFile>, Error> {
+        let sql = "SELECT blob, syntax, study, sha FROM instance WHERE sop=?1 AND superseded=0";
+        self.site_db(site)?.read(|connection| {
+            let found = connection.prepare_cached(sql)?.query_row([sop_uid], |r| {
+                Ok(InstanceFile {
+                    blob: BlobId(r.get(0)?),
+                    transfer_syntax: r.get(1)?,
+                    study_uid: r.get(2)?,
+                    dataset_sha256: r.get(3)?,
+                })
+            });
+            Ok(found.optional()?)
+        })
     }
 
     /// Whether writes are accepted, and why not.
     pub fn health(&self) -> Health {
-        todo!()
+        self.inner.gate.health()
     }
 
     /// Waits for queued writes, checkpoints, closes.
-    pub async fn close(&self) {}
+    pub async fn close(&self) {
+        let sites: Vec<Arc<SiteDb>> = self.inner.sites.read().values().cloned().collect();
+        let closing = tokio::task::spawn_blocking(move || sites.iter().for_each(|db| db.writer.close()));
+        if closing.await.is_err() {
+            tracing::error!("the store did not close cleanly");
+        }
+    }
+
+    pub(crate) fn site_db(&self, site: &Site) -> Result<Arc<SiteDb>, Error> {
+        if let Some(db) = self.inner.sites.read().get(site.id()) {
+            return Ok(db.clone());
+        }
+        let mut sites = self.inner.sites.write();
+        if let Some(db) = sites.get(site.id()) {
+            return Ok(db.clone());
+        }
+        let db = SiteDb::open(&self.inner.config, site, self.inner.gate.clone())?;
+        sites.insert(site.id().to_owned(), db.clone());
+        Ok(db)
+    }
+
+    /// Large originals become blobs before the row that names them.
+    async fn pack(&self, db: &Arc<SiteDb>, original: Original) -> Result<Packed, Error> {
+        let large = original.bytes.clone().filter(|b| b.len() > sqlite::INLINE_BYTES_MAX);
+        let (Some(bytes), None) = (large, original.blob) else {
+            let blob = original.blob;
+            return Ok(Packed::new(original, blob));
+        };
+        let db = db.clone();
+        let written = tokio::task::spawn_blocking(move || db.blobs.write_now(&bytes));
+        let blob = written.await.map_err(|e| Error::unavailable("blob writer").because(e))??.id;
+        Ok(Packed::new(original, Some(blob)))
+    }
+}
+
+fn lock(config: &Config) -> Result<File, Error> {
+    let file = File::create(config.data_dir.join(LOCK_FILE))?;
+    match file.try_lock_exclusive() {
+        Ok(true) => Ok(file),
+        _ => Err(Error::unavailable(format!(
+            "another edge uses {}; stop it or choose another [node] data",
+            config.data_dir.display()
+        ))),
+    }
 }

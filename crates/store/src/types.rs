@@ -43,7 +43,14 @@ pub struct Config {
 /// The protocol a submission came in, which separates control ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are the protocols")]
-pub enum OriginalKind { V2, V3, Mpps, Dicom, Fhir, Internal }
+pub enum OriginalKind {
+    V2,
+    V3,
+    Mpps,
+    Dicom,
+    Fhir,
+    Internal,
+}
 
 /// What came in, as it is kept.
 #[derive(Clone, Debug)]
@@ -60,6 +67,8 @@ pub struct Original {
     pub control: Option<(String, String)>,
     /// SHA-256 of the original bytes.
     pub sha256: [u8; 32],
+    /// The blob that holds the original, when it is one already (DICOM).
+    pub blob: Option<BlobId>,
     /// The bytes; at most 16 KiB go into the row, more into a blob. `None` for FHIR REST writes and DICOM (the blob of the instance).
     pub bytes: Option<Bytes>,
     /// Content type of the bytes.
@@ -139,7 +148,11 @@ pub struct Version {
 /// The interaction that made a version.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[expect(missing_docs, reason = "the names are FHIR's interactions")]
-pub enum Operation { Create, Update, Delete }
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
 
 /// One page of a search.
 #[derive(Clone, Debug)]

@@ -1,0 +1,107 @@
+//! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
+
+mod apply;
+mod body;
+mod cursor;
+mod imaging;
+mod keys;
+mod migrate;
+mod outbox;
+mod plan;
+mod read;
+mod search;
+mod submission;
+mod writer;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use parking_lot::Mutex;
+use rusqlite::{Connection, OpenFlags};
+use tokio::sync::watch;
+
+pub(crate) use apply::Apply;
+pub(crate) use outbox::{destinations, next as next_delivery};
+pub(crate) use plan::plan;
+pub(crate) use read::{current, feed, history, version};
+pub(crate) use search::search;
+pub(crate) use submission::{
+    INLINE_BYTES_MAX, Packed, newest as newest_submissions, of as submissions_of, one as submission,
+};
+use writer::Writer;
+pub(crate) use writer::{Gate, probe};
+
+use crate::blobs::Blobs;
+use crate::{Config, Error, Site};
+
+const READERS_MAX: usize = 16;
+const STATEMENTS_MAX: usize = 128;
+const READ_CACHE_KIB: i64 = 4096;
+
+/// The database of one site.
+pub(crate) struct SiteDb {
+    path: PathBuf,
+    pub(crate) config: Config,
+    /// The site's zone, for dates without one.
+    pub(crate) zone: TimeZone,
+    pub(crate) blobs: Blobs,
+    readers: Mutex<Vec<Connection>>,
+    pub(crate) writer: Writer,
+    pub(crate) newest: watch::Receiver<u64>,
+    /// Key of the cursors.
+    secret: [u8; 32],
+}
+
+impl SiteDb {
+    /// Opens (creates, migrates) `sites/{id}/site.db` and starts its writer.
+    pub(crate) fn open(config: &Config, site: &Site, gate: Arc<Gate>) -> Result<Arc<Self>, Error> {
+        let dir = config.data_dir.join("sites").join(site.id());
+        std::fs::create_dir_all(&dir)?;
+        let blobs = Blobs::open(dir.join("blobs"))?;
+        let path = dir.join("site.db");
+        let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
+        let connection = writer::open(&path, config.cache_bytes)?;
+        let secret = migrate::migrate(&connection)?;
+        let counters = apply::Counters::read(&connection)?;
+        let (newest_in, newest) = watch::channel(counters.vid);
+        let context = apply::SiteContext { zone: zone.clone() };
+        let writer =
+            Writer::start(site.id(), path.clone(), connection, counters, context, config, gate, newest_in)?;
+        Ok(Arc::new(Self {
+            path,
+            config: config.clone(),
+            zone,
+            blobs,
+            readers: Mutex::new(Vec::new()),
+            writer,
+            newest,
+            secret,
+        }))
+    }
+
+    /// Runs a read on one of the read-only connections.
+    pub(crate) fn read<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        let pooled = self.readers.lock().pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => self.reader()?,
+        };
+        let done = work(&connection);
+        let mut readers = self.readers.lock();
+        if readers.len() < READERS_MAX {
+            readers.push(connection);
+        }
+        done
+    }
+
+    fn reader(&self) -> Result<Connection, Error> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.path, flags)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+        connection.execute_batch(&format!(
+            "PRAGMA query_only=ON; PRAGMA busy_timeout=5000; PRAGMA cache_size=-{READ_CACHE_KIB}; PRAGMA mmap_size=1073741824;"
+        ))?;
+        Ok(connection)
+    }
+}

@@ -1,0 +1,784 @@
+//! From changes to versions: targets are found, contents merged, links resolved, versions prepared.
+//!
+//! A plan is made outside the transaction on a read-only connection, where all the CPU time goes. Inside the transaction every look-up it
+//! rests on is repeated ([`Plan::holds`]); when one differs the plan is made again there. So conditions are decided under the
+//! write lock, and the writer hardly computes.
+
+use std::collections::HashMap;
+
+use hilum_fhir::imaging::{Instance, PerformedStep, Study};
+use hilum_fhir::merge::{merge, same_content};
+use hilum_fhir::references::visit_references;
+use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
+use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType, Target, Timestamp};
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, OptionalExtension, params};
+use serde_json::{Value, json};
+
+use super::apply::{Apply, Base, Head, Prepared, Written, prepare};
+use super::{body, keys, search};
+use crate::{Effect, Error, ErrorKind, Outcome};
+
+/// Replacements followed from a superseded Patient to its survivor.
+const SUCCESSORS_MAX: usize = 64;
+
+/// What the changes of a submission come to.
+pub(crate) struct Plan {
+    drafts: Vec<Draft>,
+    results: Vec<Planned>,
+    seen: Vec<Seen>,
+    imaging: Vec<Imaging>,
+    superseded: Vec<(usize, usize)>,
+}
+
+/// A resource the submission touches.
+struct Draft {
+    resource_type: ResourceType,
+    id: String,
+    base: Option<Base>,
+    /// The content after all changes so far; `None` = deleted.
+    content: Option<Resource>,
+    touched: bool,
+    happened: Option<i64>,
+    prepared: Option<Prepared>,
+}
+
+/// What a change came to.
+enum Planned {
+    Draft(usize, Effect),
+    Imaging(usize),
+}
+
+/// Imaging rows to write.
+pub(super) enum Imaging {
+    Study(Box<Study>, Option<usize>),
+    Instance(Box<Instance>, Option<usize>),
+    Step(Box<PerformedStep>, Option<usize>),
+}
+
+/// A look-up the plan rests on, and what it found: `(rid, vid)` of each resource.
+struct Seen {
+    what: Lookup,
+    found: Vec<(i64, i64)>,
+}
+
+#[derive(Clone)]
+enum Lookup {
+    Id(ResourceType, String),
+    Match(Match),
+    Query(Box<Query>),
+}
+
+/// What executing a plan wrote.
+pub(crate) struct Executed {
+    /// For each draft the version written, if any.
+    written: Vec<Option<Written>>,
+    /// For each imaging change what it did.
+    imaging: Vec<(Effect, Option<(String, Written)>)>,
+    /// `rid/version` of everything written.
+    pub(super) targets: String,
+}
+
+/// Makes the plan of a submission's changes.
+pub(crate) fn plan(
+    connection: &Connection,
+    zone: &TimeZone,
+    now: i64,
+    changes: &[Change],
+) -> Result<Plan, Error> {
+    let mut planner = Planner {
+        connection,
+        zone,
+        now,
+        drafts: Vec::new(),
+        by_id: HashMap::new(),
+        by_identifier: HashMap::new(),
+        links: HashMap::new(),
+        seen: Vec::new(),
+        imaging: Vec::new(),
+        superseded: Vec::new(),
+    };
+    let mut results = Vec::with_capacity(changes.len());
+    for change in changes {
+        let planned = planner.change(change)?;
+        if let (Some(url), Planned::Draft(at, _)) = (&change.full_url, &planned) {
+            let draft = &planner.drafts[*at];
+            planner.links.insert(url.clone(), format!("{}/{}", draft.resource_type, draft.id));
+        }
+        results.push(planned);
+    }
+    planner.finish(results)
+}
+
+struct Planner<'c> {
+    connection: &'c Connection,
+    zone: &'c TimeZone,
+    now: i64,
+    drafts: Vec<Draft>,
+    by_id: HashMap<(ResourceType, String), usize>,
+    by_identifier: HashMap<Match, usize>,
+    links: HashMap<String, String>,
+    seen: Vec<Seen>,
+    imaging: Vec<Imaging>,
+    superseded: Vec<(usize, usize)>,
+}
+
+impl Planner<'_> {
+    fn change(&mut self, change: &Change) -> Result<Planned, Error> {
+        match &change.action {
+            Action::Create(resource) => Ok(self.create(resource, None, change)),
+            Action::Ensure(target, resource) => Ok(match self.find(target)? {
+                Some(at) => Planned::Draft(at, Effect::Unchanged),
+                None => self.create(resource, target_id(target), change),
+            }),
+            Action::Merge(target, resource, clear) => self.merge(target, resource, clear, change),
+            Action::Replace(target, resource) => self.replace(target, resource, change),
+            Action::Delete(target) => self.delete(target, change),
+            Action::Supersede { survivor, prior } => self.supersede(survivor, prior, change),
+            Action::Study(study) => {
+                let patient = self.patient(study)?;
+                self.imaging.push(Imaging::Study(study.clone(), patient));
+                Ok(Planned::Imaging(self.imaging.len() - 1))
+            }
+            Action::Instance(instance) => {
+                let patient = self.patient(&instance.study)?;
+                self.imaging.push(Imaging::Instance(instance.clone(), patient));
+                Ok(Planned::Imaging(self.imaging.len() - 1))
+            }
+            Action::Step(step) => {
+                let patient = self.patient(&step.study)?;
+                self.imaging.push(Imaging::Step(step.clone(), patient));
+                Ok(Planned::Imaging(self.imaging.len() - 1))
+            }
+        }
+    }
+
+    fn create(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> Planned {
+        let id = id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let at = self.draft(resource.resource_type(), id, None);
+        self.set(at, Some(resource.clone()), change);
+        Planned::Draft(at, Effect::Created)
+    }
+
+    fn merge(
+        &mut self,
+        target: &Target,
+        resource: &Resource,
+        clear: &[String],
+        change: &Change,
+    ) -> Result<Planned, Error> {
+        let Some(at) = self.find(target)? else {
+            return Ok(self.create(resource, target_id(target), change));
+        };
+        let draft = &self.drafts[at];
+        let applied = draft.base.as_ref().and_then(|base| base.head.applied);
+        if change.happened.zip(applied).is_some_and(|(happened, applied)| happened.millis() < applied) {
+            return Ok(Planned::Draft(at, Effect::Late));
+        }
+        let merged = draft
+            .content
+            .as_ref()
+            .map_or_else(|| resource.clone(), |content| merge(content, resource, clear));
+        self.set(at, Some(merged), change);
+        Ok(Planned::Draft(at, Effect::Updated))
+    }
+
+    fn replace(&mut self, target: &Target, resource: &Resource, change: &Change) -> Result<Planned, Error> {
+        let found = self.find(target)?;
+        self.check(found, target, change)?;
+        if let (Some(at), Target::Query(_), Some(id)) = (found, target, resource.id())
+            && self.drafts[at].id != id
+        {
+            let issue = Issue::error(
+                IssueCode::Invalid,
+                "the condition matches a resource with another id than the one sent",
+            );
+            return Err(Error::refused(ErrorKind::Precondition, issue.at("id")));
+        }
+        let Some(at) = found else {
+            let id = match target {
+                Target::Id(_, id) => Some(id.clone()),
+                Target::Query(_) => resource.id().map(str::to_owned),
+                Target::Match(_) => None,
+            };
+            if let (Target::Query(_), Some(id)) = (target, &id)
+                && self.by_id(resource.resource_type(), id)?.is_some()
+            {
+                let issue = Issue::error(
+                    IssueCode::Conflict,
+                    "a resource with this id exists and does not match the condition",
+                );
+                return Err(Error::refused(ErrorKind::Conflict, issue.at("id")));
+            }
+            return self.revive(resource, id, change);
+        };
+        self.set(at, Some(resource.clone()), change);
+        Ok(Planned::Draft(at, Effect::Updated))
+    }
+
+    /// A new resource, or a deleted one under its old id.
+    fn revive(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> Result<Planned, Error> {
+        let Some(id) = id else { return Ok(self.create(resource, None, change)) };
+        let base = base(self.connection, resource.resource_type(), &id, self.zone)?;
+        let at = self.draft(resource.resource_type(), id, base);
+        self.set(at, Some(resource.clone()), change);
+        Ok(Planned::Draft(at, Effect::Created))
+    }
+
+    fn delete(&mut self, target: &Target, change: &Change) -> Result<Planned, Error> {
+        let found = self.find(target)?;
+        if change.precondition.if_match.is_some() {
+            self.check(found, target, change)?;
+        }
+        let at = match (found, target) {
+            (Some(at), _) => at,
+            (None, Target::Id(resource_type, id)) => {
+                let base = base(self.connection, *resource_type, id, self.zone)?;
+                self.draft(*resource_type, id.clone(), base)
+            }
+            (None, _) => self.draft(target_type(target), String::new(), None),
+        };
+        if found.is_some() {
+            self.set(at, None, change);
+        }
+        Ok(Planned::Draft(at, Effect::Deleted))
+    }
+
+    fn supersede(
+        &mut self,
+        survivor: &(Target, Resource),
+        prior: &(Target, Resource),
+        change: &Change,
+    ) -> Result<Planned, Error> {
+        let keep = match self.find(&survivor.0)? {
+            Some(at) => at,
+            None => self.created(&survivor.1, change),
+        };
+        let gone = match self.find_exact(&prior.0)? {
+            Some(at) => at,
+            None => self.created(&prior.1, change),
+        };
+        let (survivor_reference, prior_reference) = (self.reference(keep), self.reference(gone));
+        if keep == gone {
+            let linked = self.drafts[gone].base.as_ref().is_some_and(|base| base.head.successor.is_some());
+            if linked {
+                return Ok(Planned::Draft(keep, Effect::Unchanged));
+            }
+            let issue = Issue::error(IssueCode::Conflict, "a patient cannot be merged into itself").hl7(204);
+            return Err(Error::refused(ErrorKind::Conflict, issue));
+        }
+        self.edit(gone, change, |patient| {
+            patient.set("active", Value::Bool(false));
+            link(patient, &survivor_reference, "replaced-by");
+        });
+        self.edit(keep, change, |patient| link(patient, &prior_reference, "replaces"));
+        self.superseded.push((gone, keep));
+        Ok(Planned::Draft(keep, Effect::Updated))
+    }
+
+    fn created(&mut self, resource: &Resource, change: &Change) -> usize {
+        match self.create(resource, None, change) {
+            Planned::Draft(at, _) => at,
+            Planned::Imaging(_) => unreachable!("create makes drafts"),
+        }
+    }
+
+    fn reference(&self, at: usize) -> String {
+        format!("{}/{}", self.drafts[at].resource_type, self.drafts[at].id)
+    }
+
+    fn edit(&mut self, at: usize, change: &Change, work: impl FnOnce(&mut Resource)) {
+        let mut content =
+            self.drafts[at].content.clone().unwrap_or_else(|| Resource::new(self.drafts[at].resource_type));
+        work(&mut content);
+        self.set(at, Some(content), change);
+    }
+
+    /// The patient of a study: created when unknown, never altered.
+    fn patient(&mut self, study: &Study) -> Result<Option<usize>, Error> {
+        let Some((patient, resource)) = &study.patient else { return Ok(None) };
+        let ensure = Change::new(Action::Ensure(patient.clone().into(), resource.clone()));
+        match self.change(&ensure)? {
+            Planned::Draft(at, _) => Ok(Some(at)),
+            Planned::Imaging(_) => Ok(None),
+        }
+    }
+
+    /// If-Match and If-None-Match.
+    fn check(&self, found: Option<usize>, target: &Target, change: &Change) -> Result<(), Error> {
+        let refuse = |code, text: &str| {
+            let place = target_type(target).name();
+            Err(Error::refused(ErrorKind::Precondition, Issue::error(code, text).at(place)))
+        };
+        if change.precondition.must_not_exist && found.is_some() {
+            return refuse(IssueCode::Conflict, "the resource exists already (If-None-Match)");
+        }
+        let Some(wanted) = &change.precondition.if_match else { return Ok(()) };
+        let current = found.and_then(|at| self.drafts[at].base.as_ref()).map(|base| base.head.version);
+        match current {
+            None => refuse(IssueCode::Conflict, "the resource does not exist (If-Match)"),
+            Some(version) if !wanted.is_empty() && !wanted.contains(&version) => refuse(
+                IssueCode::Conflict,
+                "the resource has another version by now (If-Match); read it again",
+            ),
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn draft(&mut self, resource_type: ResourceType, id: String, base: Option<Base>) -> usize {
+        if let Some(at) = self.by_id.get(&(resource_type, id.clone())) {
+            return *at;
+        }
+        let content = base.as_ref().filter(|base| !base.head.deleted).and_then(|base| base.resource.clone());
+        self.by_id.insert((resource_type, id.clone()), self.drafts.len());
+        self.drafts.push(Draft {
+            resource_type,
+            id,
+            base,
+            content,
+            touched: false,
+            happened: None,
+            prepared: None,
+        });
+        self.drafts.len() - 1
+    }
+
+    fn set(&mut self, at: usize, content: Option<Resource>, change: &Change) {
+        if let Some(content) = &content {
+            for identifier in identifiers(content) {
+                self.by_identifier.entry(identifier).or_insert(at);
+            }
+        }
+        let draft = &mut self.drafts[at];
+        draft.content = content;
+        draft.touched = true;
+        draft.happened = draft.happened.max(change.happened.map(Timestamp::millis));
+    }
+
+    /// The existing target; a superseded Patient leads to its survivor.
+    fn find(&mut self, target: &Target) -> Result<Option<usize>, Error> {
+        let Some(at) = self.find_exact(target)? else { return Ok(None) };
+        if !matches!(target, Target::Match(_)) {
+            return Ok(Some(at));
+        }
+        let mut at = at;
+        for _ in 0..SUCCESSORS_MAX {
+            let Some(successor) = self.drafts[at].base.as_ref().and_then(|base| base.head.successor) else {
+                return Ok(Some(at));
+            };
+            let Some((resource_type, id)) = name(self.connection, successor)? else { return Ok(Some(at)) };
+            let Some(next) = self.by_id(resource_type, &id)? else { return Ok(Some(at)) };
+            at = next;
+        }
+        Ok(Some(at))
+    }
+
+    fn find_exact(&mut self, target: &Target) -> Result<Option<usize>, Error> {
+        match target {
+            Target::Id(resource_type, id) => self.by_id(*resource_type, id),
+            Target::Match(wanted) => {
+                if let Some(at) =
+                    self.by_identifier.get(wanted).filter(|at| self.drafts[**at].content.is_some())
+                {
+                    return Ok(Some(*at));
+                }
+                let found = self.look(Lookup::Match(wanted.clone()))?;
+                found.first().map(|rid| self.load(*rid)).transpose()
+            }
+            Target::Query(query) => self.by_query(query),
+        }
+    }
+
+    fn by_id(&mut self, resource_type: ResourceType, id: &str) -> Result<Option<usize>, Error> {
+        if let Some(at) = self.by_id.get(&(resource_type, id.to_owned())) {
+            return Ok(Some(*at).filter(|at| self.drafts[*at].content.is_some()));
+        }
+        let found = self.look(Lookup::Id(resource_type, id.to_owned()))?;
+        let Some(rid) = found.first() else { return Ok(None) };
+        let at = self.load(*rid)?;
+        Ok(Some(at).filter(|at| self.drafts[*at].content.is_some()))
+    }
+
+    fn by_query(&mut self, query: &Query) -> Result<Option<usize>, Error> {
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let fresh = self.drafts.iter().position(|draft| {
+            draft.touched
+                && draft.resource_type == query.resource_type
+                && draft.content.as_ref().is_some_and(|content| {
+                    query.matches(&index(content, &context), &draft.id, Timestamp::from_micros(self.now))
+                })
+        });
+        let mut found = self.look(Lookup::Query(Box::new(query.clone())))?;
+        found.retain(|rid| {
+            !self.drafts.iter().any(|d| d.touched && d.base.as_ref().is_some_and(|b| b.head.rid == *rid))
+        });
+        match (fresh, found.as_slice()) {
+            (Some(at), []) => Ok(Some(at)),
+            (None, [rid]) => self.load(*rid).map(Some),
+            (None, []) => Ok(None),
+            _ => {
+                let issue =
+                    Issue::error(IssueCode::MultipleMatches, "the condition matches more than one resource");
+                Err(Error::refused(ErrorKind::Precondition, issue))
+            }
+        }
+    }
+
+    fn look(&mut self, what: Lookup) -> Result<Vec<i64>, Error> {
+        let found = look(self.connection, &what, self.zone, self.now)?;
+        let rids = found.iter().map(|(rid, _)| *rid).collect();
+        self.seen.push(Seen { what, found });
+        Ok(rids)
+    }
+
+    fn load(&mut self, rid: i64) -> Result<usize, Error> {
+        let Some((resource_type, id)) = name(self.connection, rid)? else {
+            return Err(Error::unavailable("a row vanished"));
+        };
+        if let Some(at) = self.by_id.get(&(resource_type, id.clone())) {
+            return Ok(*at);
+        }
+        let base = base(self.connection, resource_type, &id, self.zone)?;
+        Ok(self.draft(resource_type, id, base))
+    }
+
+    /// All ids are known: links are resolved and what changed is prepared.
+    fn finish(mut self, mut results: Vec<Planned>) -> Result<Plan, Error> {
+        let mut drafts = std::mem::take(&mut self.drafts);
+        for draft in &mut drafts {
+            if !draft.touched {
+                continue;
+            }
+            let Some(content) = draft.content.take() else { continue };
+            let content = self.linked(content)?;
+            let unchanged = draft.base.as_ref().filter(|b| !b.head.deleted).and_then(|b| b.resource.as_ref());
+            if unchanged.is_some_and(|stored| same_content(stored, &content)) {
+                draft.touched = false;
+            } else {
+                draft.prepared = Some(prepare(&content, &draft.id, self.zone, self.now));
+            }
+            draft.content = Some(content);
+        }
+        for planned in &mut results {
+            if let Planned::Draft(at, effect @ Effect::Updated) = planned
+                && drafts[*at].prepared.is_none()
+            {
+                *effect = Effect::Unchanged;
+            }
+        }
+        Ok(Plan { drafts, results, seen: self.seen, imaging: self.imaging, superseded: self.superseded })
+    }
+
+    fn linked(&mut self, content: Resource) -> Result<Resource, Error> {
+        let resource_type = content.resource_type();
+        let mut value = content.into_value();
+        let mut wanted: Vec<String> = Vec::new();
+        visit_references(&mut value, &mut |object| {
+            let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
+            if let Some(link) = self.links.get(text) {
+                object.insert("reference".into(), Value::String(link.clone()));
+            } else if text.contains('?') {
+                wanted.push(text.to_owned());
+            }
+        });
+        for text in wanted {
+            let found = self.conditional_reference(&text, resource_type)?;
+            let mut unresolved = false;
+            visit_references(&mut value, &mut |object| {
+                if object.get("reference").and_then(Value::as_str) == Some(&text) {
+                    match &found {
+                        Some(reference) => {
+                            drop(object.insert("reference".into(), Value::String(reference.clone())))
+                        }
+                        None if object.contains_key("identifier") => drop(object.shift_remove("reference")),
+                        None => unresolved = true,
+                    }
+                }
+            });
+            if unresolved {
+                let issue = Issue::error(IssueCode::NotFound, "a conditional reference matches nothing")
+                    .at(resource_type.name());
+                return Err(Error::refused(ErrorKind::Precondition, issue));
+            }
+        }
+        Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))
+    }
+
+    fn conditional_reference(&mut self, text: &str, of: ResourceType) -> Result<Option<String>, Error> {
+        let refuse = |issue: Issue| Error::refused(ErrorKind::Precondition, issue.at(of.name()));
+        let (name, rest) = text.split_once('?').unwrap_or((text, ""));
+        let resource_type = ResourceType::from_name(name).ok_or_else(|| {
+            refuse(Issue::error(IssueCode::Value, "a conditional reference names an unknown type"))
+        })?;
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let (query, _) = Query::parse(resource_type, &decode_pairs(rest), &Options::condition(), &context)
+            .map_err(|issues| {
+                refuse(
+                    issues
+                        .into_iter()
+                        .next()
+                        .unwrap_or_else(|| Issue::error(IssueCode::Value, "bad condition")),
+                )
+            })?;
+        let found = self.look(Lookup::Query(Box::new(query)))?;
+        match found.as_slice() {
+            [] => Ok(None),
+            [rid] => Ok(self::name(self.connection, *rid)?.map(|(of, id)| format!("{of}/{id}"))),
+            _ => Err(refuse(Issue::error(
+                IssueCode::MultipleMatches,
+                "a conditional reference matches more than one resource",
+            ))),
+        }
+    }
+}
+
+impl Plan {
+    /// Bytes this adds to a batch.
+    pub(crate) fn bytes(&self) -> usize {
+        self.drafts
+            .iter()
+            .filter_map(|d| d.prepared.as_ref())
+            .map(|p| 256 + p.packed.len() + 16 * p.rows.keys.len())
+            .sum()
+    }
+
+    /// Whether everything the plan rests on still is so.
+    pub(super) fn holds(&self, connection: &Connection, zone: &TimeZone, now: i64) -> Result<bool, Error> {
+        for seen in &self.seen {
+            if look(connection, &seen.what, zone, now)? != seen.found {
+                return Ok(false);
+            }
+        }
+        for draft in self.drafts.iter().filter(|d| d.prepared.is_some() || d.content.is_none()) {
+            let current = head(connection, draft.resource_type, &draft.id)?;
+            if current != draft.base.as_ref().map(|base| base.head) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes everything.
+    pub(super) fn execute(&self, apply: &mut Apply<'_>) -> Result<Executed, Error> {
+        use std::fmt::Write;
+        let mut executed = Executed { written: Vec::new(), imaging: Vec::new(), targets: String::new() };
+        for draft in &self.drafts {
+            let written = match (&draft.prepared, &draft.content, &draft.base) {
+                (Some(prepared), ..) => Some(apply.write(prepared, draft.base.as_ref(), draft.happened)?),
+                (None, None, Some(base)) if draft.touched && !base.head.deleted => Some(apply.delete(base)?),
+                _ => None,
+            };
+            if let Some(written) = written {
+                let _ = write!(executed.targets, "{}/{} ", written.rid, written.version);
+            }
+            executed.written.push(written);
+        }
+        for (gone, keep) in &self.superseded {
+            let rid = |at: usize| {
+                executed.written[at].map(|w| w.rid).or(self.drafts[at].base.as_ref().map(|b| b.head.rid))
+            };
+            if let (Some(gone), Some(keep)) = (rid(*gone), rid(*keep)) {
+                apply.set_successor(gone, keep)?;
+            }
+        }
+        for imaging in &self.imaging {
+            let rid = |at: Option<usize>| {
+                let at = at?;
+                executed.written[at].map(|w| w.rid).or(self.drafts[at].base.as_ref().map(|b| b.head.rid))
+            };
+            let (effect, drawn) = match imaging {
+                Imaging::Study(study, patient) => apply.study(study, rid(*patient))?,
+                Imaging::Instance(instance, patient) => apply.instance(instance, rid(*patient))?,
+                Imaging::Step(step, patient) => apply.step(step, rid(*patient))?,
+            };
+            if let Some((_, written)) = &drawn {
+                let _ = write!(executed.targets, "{}/{} ", written.rid, written.version);
+            }
+            executed.imaging.push((effect, drawn));
+        }
+        Ok(executed)
+    }
+
+    /// What is told of each change.
+    pub(super) fn outcomes(&self, executed: &Executed) -> Vec<Outcome> {
+        self.results.iter().map(|planned| self.outcome(planned, executed)).collect()
+    }
+
+    fn outcome(&self, planned: &Planned, executed: &Executed) -> Outcome {
+        let imaging_study =
+            || ResourceType::from_name("ImagingStudy").unwrap_or(self.drafts[0].resource_type);
+        match planned {
+            Planned::Imaging(at) => {
+                let (effect, drawn) = &executed.imaging[*at];
+                let (id, version, last_updated) =
+                    drawn.as_ref().map_or((String::new(), 0, Timestamp::from_micros(0)), |(id, w)| {
+                        (id.clone(), w.version, w.last_updated)
+                    });
+                Outcome {
+                    effect: *effect,
+                    resource_type: imaging_study(),
+                    id,
+                    version,
+                    last_updated,
+                    body: bytes::Bytes::new(),
+                }
+            }
+            Planned::Draft(at, effect) => {
+                let draft = &self.drafts[*at];
+                let (version, last_updated) = match (&executed.written[*at], &draft.base) {
+                    (Some(written), _) => (written.version, written.last_updated),
+                    (None, Some(base)) => (base.head.version, Timestamp::from_micros(base.last_updated)),
+                    (None, None) => (0, Timestamp::from_micros(0)),
+                };
+                let effect =
+                    match (effect, executed.written[*at], draft.base.as_ref().is_none_or(|b| b.head.deleted))
+                    {
+                        (Effect::Updated, Some(_), true) => Effect::Created,
+                        (effect, ..) => *effect,
+                    };
+                let stored = match (&draft.prepared, &draft.content, &draft.base) {
+                    (Some(prepared), ..) => prepared.stored.clone(),
+                    (None, Some(content), _) => body::stored_form(content, &draft.id),
+                    (None, None, Some(Base { resource: Some(resource), .. }))
+                        if effect != Effect::Deleted =>
+                    {
+                        body::stored_form(resource, &draft.id)
+                    }
+                    _ => Vec::new(),
+                };
+                let body = if stored.is_empty() {
+                    bytes::Bytes::new()
+                } else {
+                    body::complete(&stored, draft.resource_type.name(), &draft.id, version, last_updated)
+                };
+                Outcome {
+                    effect,
+                    resource_type: draft.resource_type,
+                    id: draft.id.clone(),
+                    version,
+                    last_updated,
+                    body,
+                }
+            }
+        }
+    }
+}
+
+fn target_type(target: &Target) -> ResourceType {
+    match target {
+        Target::Id(of, _) => *of,
+        Target::Match(wanted) => wanted.resource_type,
+        Target::Query(query) => query.resource_type,
+    }
+}
+
+fn target_id(target: &Target) -> Option<String> {
+    match target {
+        Target::Id(_, id) => Some(id.clone()),
+        _ => None,
+    }
+}
+
+fn identifiers(resource: &Resource) -> Vec<Match> {
+    let list = match resource.get("identifier") {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    };
+    let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
+    list.iter()
+        .filter_map(|identifier| {
+            Some(Match {
+                resource_type: resource.resource_type(),
+                system: text(identifier, "system"),
+                value: text(identifier, "value")?,
+            })
+        })
+        .collect()
+}
+
+/// Adds a Patient.link once.
+fn link(patient: &mut Resource, other: &str, kind: &str) {
+    let entry = json!({ "other": { "reference": other }, "type": kind });
+    let mut links = patient.get("link").and_then(Value::as_array).cloned().unwrap_or_default();
+    if !links.contains(&entry) {
+        links.push(entry);
+        patient.set("link", Value::Array(links));
+    }
+}
+
+fn look(connection: &Connection, what: &Lookup, zone: &TimeZone, now: i64) -> Result<Vec<(i64, i64)>, Error> {
+    match what {
+        Lookup::Id(resource_type, id) => Ok(head(connection, *resource_type, id)?
+            .filter(|h| !h.deleted)
+            .map(|h| (h.rid, h.vid))
+            .into_iter()
+            .collect()),
+        Lookup::Match(wanted) => {
+            let key = keys::identifier_key(wanted.resource_type, wanted.system.as_deref(), &wanted.value);
+            let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 ORDER BY h.rid LIMIT 8";
+            let mut statement = connection.prepare_cached(sql)?;
+            let rows = statement.query_map([key], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            Ok(rows.collect::<rusqlite::Result<_>>()?)
+        }
+        Lookup::Query(query) => search::first_two(connection, query, zone, now),
+    }
+}
+
+/// The head of a resource by id, deleted or not.
+pub(super) fn head(
+    connection: &Connection,
+    resource_type: ResourceType,
+    id: &str,
+) -> Result<Option<Head>, Error> {
+    let sql = "SELECT rid,ver,vid,ord,deleted,applied,successor FROM head WHERE rt=?1 AND fid=?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found = statement.query_row(params![resource_type.number(), id], |r| {
+        Ok(Head {
+            rid: r.get(0)?,
+            version: r.get::<_, i64>(1)?.cast_unsigned(),
+            vid: r.get(2)?,
+            ord: r.get(3)?,
+            deleted: r.get(4)?,
+            applied: r.get(5)?,
+            successor: r.get(6)?,
+        })
+    });
+    Ok(found.optional()?)
+}
+
+/// Type and id of a row.
+pub(super) fn name(connection: &Connection, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
+    let mut statement = connection.prepare_cached("SELECT rt, fid FROM head WHERE rid=?1")?;
+    let found: Option<(i64, String)> =
+        statement.query_row([rid], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+    Ok(found.and_then(|(rt, id)| Some((ResourceType::from_number(rt)?, id))))
+}
+
+/// The current version of a resource with its index rows, deleted or not.
+pub(super) fn base(
+    connection: &Connection,
+    resource_type: ResourceType,
+    id: &str,
+    zone: &TimeZone,
+) -> Result<Option<Base>, Error> {
+    let Some(head) = head(connection, resource_type, id)? else { return Ok(None) };
+    let mut statement = connection.prepare_cached("SELECT lm, enc, body FROM version WHERE vid=?1")?;
+    let (last_updated, encoding, packed): (i64, i64, Option<Vec<u8>>) =
+        statement.query_row([head.vid], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    let Some(packed) = packed else {
+        return Ok(Some(Base { head, last_updated, resource: None, rows: keys::Rows::default() }));
+    };
+    let stored = body::decode(encoding, &packed)?;
+    let resource = parse(&stored)?;
+    let entries =
+        index(&resource, &Context { zone: zone.clone(), now: Timestamp::from_micros(last_updated) });
+    Ok(Some(Base { head, last_updated, rows: keys::rows(&entries), resource: Some(resource) }))
+}
+
+/// A stored body as a resource.
+pub(super) fn parse(stored: &[u8]) -> Result<Resource, Error> {
+    let value = serde_json::from_slice(stored)
+        .map_err(|e| Error::unavailable("a stored body is not json").because(e))?;
+    Resource::from_value(value).map_err(|_| Error::unavailable("a stored body is no resource"))
+}

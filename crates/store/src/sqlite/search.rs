@@ -1,0 +1,605 @@
+//! Searches: driven by the rarest key, streamed in index order, every candidate checked on its body.
+//!
+//! The order of the index is `(ord, rid)`: `ord` is the clinical date of the type, or the time of creation for types without one. Searches without
+//! `_sort`, and those sorted by the clinical date, stream in it and stop at the end of the page; other sorts are made in memory
+//! within `candidates_max`.
+
+use std::collections::HashSet;
+
+use hilum_fhir::search::{
+    Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary, Total,
+    clinical_parameter, index, normal_form, parameters,
+};
+use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, Timestamp};
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, params};
+
+use super::cursor::{self, Position};
+use super::keys::{self, Lookup};
+use super::{SiteDb, plan, read};
+use crate::{Error, ErrorKind, Page, Version};
+
+/// Hits counted to find the rarest key.
+const PROBE_MAX: i64 = 1000;
+/// Rows fetched from the index at a time.
+const STEP: usize = 256;
+/// Levels of `:iterate`.
+const ITERATIONS_MAX: usize = 4;
+
+/// One page of matches with the resources they include.
+pub(crate) fn search(db: &SiteDb, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
+    let now = jiff::Timestamp::now().as_microsecond();
+    let identity = format!(
+        "{:?}{:?}",
+        query.resource_type,
+        query.applied.iter().filter(|(n, _)| n != "_count").collect::<Vec<_>>()
+    );
+    let after = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
+    db.read(|connection| {
+        connection.execute_batch("BEGIN")?;
+        let done = Search { connection, db, query, zone: &db.zone, now }.page(&identity, after);
+        connection.execute_batch("COMMIT")?;
+        done
+    })
+}
+
+/// At most two matches of a condition, as `(rid, vid)`.
+pub(super) fn first_two(
+    connection: &Connection,
+    query: &Query,
+    zone: &TimeZone,
+    now: i64,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let mut found = Vec::new();
+    let stream = Stream { connection, query, zone, now, candidates_max: 100_000, descending: false };
+    stream.run(None, &mut |_, candidate, version| {
+        let _ = version;
+        found.push((candidate.rid, candidate.vid));
+        found.len() < 2
+    })?;
+    Ok(found)
+}
+
+struct Search<'s> {
+    connection: &'s Connection,
+    db: &'s SiteDb,
+    query: &'s Query,
+    zone: &'s TimeZone,
+    now: i64,
+}
+
+/// A hit of the index.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    ord: i64,
+    rid: i64,
+    vid: i64,
+}
+
+impl Search<'_> {
+    fn page(&self, identity: &str, after: Option<Position>) -> Result<Page, Error> {
+        let config = &self.db.config;
+        let size = self.query.count.unwrap_or(config.count_default).min(config.count_max) as usize;
+        if self.query.summary == Summary::Count || size == 0 {
+            let total = Some(self.count(u64::from(config.candidates_max))?.ok_or_else(too_costly)?);
+            return Ok(Page {
+                matches: Vec::new(),
+                includes: Vec::new(),
+                includes_cut: false,
+                total,
+                next: None,
+            });
+        }
+        let (found, last) = match self.index_order() {
+            Some(descending) => self.streamed(after, size, descending)?,
+            None => self.sorted(after, size)?,
+        };
+        let next = last.map(|position| cursor::seal(&self.db.secret, identity, position));
+        let total = self.total(after.is_none() && next.is_none(), found.len())?;
+        let (includes, includes_cut) = self.includes(&found)?;
+        Ok(Page { matches: found, includes, includes_cut, total, next })
+    }
+
+    /// `Some(descending)` when the asked order is the index's.
+    fn index_order(&self) -> Option<bool> {
+        match self.query.sort.as_slice() {
+            [] => Some(false),
+            [Sort { parameter, descending }]
+                if clinical_parameter(self.query.resource_type) == Some(parameter.name) =>
+            {
+                Some(*descending)
+            }
+            _ => None,
+        }
+    }
+
+    fn stream(&self, descending: bool) -> Stream<'_> {
+        let Self { connection, query, zone, now, .. } = *self;
+        Stream {
+            connection,
+            query,
+            zone,
+            now,
+            candidates_max: self.db.config.candidates_max as usize,
+            descending,
+        }
+    }
+
+    /// A page in index order, and the position after it when more follows.
+    fn streamed(
+        &self,
+        after: Option<Position>,
+        size: usize,
+        descending: bool,
+    ) -> Result<(Vec<Version>, Option<Position>), Error> {
+        let mut found: Vec<(Position, Version)> = Vec::new();
+        self.stream(descending).run(after, &mut |_, candidate, version| {
+            found.push((Position { ord: candidate.ord, rid: candidate.rid }, version));
+            found.len() <= size
+        })?;
+        let more = found.len() > size;
+        found.truncate(size);
+        let last = found.last().filter(|_| more).map(|(position, _)| *position);
+        Ok((found.into_iter().map(|(_, version)| version).collect(), last))
+    }
+
+    /// A page of an order that is made in memory. The cursor counts the matches before it.
+    fn sorted(
+        &self,
+        after: Option<Position>,
+        size: usize,
+    ) -> Result<(Vec<Version>, Option<Position>), Error> {
+        let mut all: Vec<(Vec<SortKey>, Version)> = Vec::new();
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        self.stream(false).run(None, &mut |resource, _, version| {
+            let parsed;
+            let resource = match resource {
+                Some(resource) => resource,
+                None => match plan::parse(&version.body) {
+                    Ok(resource) => {
+                        parsed = resource;
+                        &parsed
+                    }
+                    Err(_) => return true,
+                },
+            };
+            let keys =
+                self.query.sort.iter().map(|sort| sort_key(sort, resource, &version, &context)).collect();
+            all.push((keys, version));
+            true
+        })?;
+        all.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
+        let start = after.map_or(0, |position| usize::try_from(position.rid).unwrap_or(0));
+        let more = all.len() > start + size;
+        let next = more.then(|| Position { ord: 0, rid: i64::try_from(start + size).unwrap_or(i64::MAX) });
+        Ok((all.into_iter().skip(start).take(size).map(|(_, version)| version).collect(), next))
+    }
+
+    fn total(&self, complete: bool, found: usize) -> Result<Option<u64>, Error> {
+        let config = &self.db.config;
+        let control_plane = matches!(
+            self.query.resource_type.name(),
+            "Endpoint" | "Subscription" | "NamingSystem" | "ConceptMap"
+        );
+        match self.query.total {
+            Total::None => Ok(None),
+            _ if complete => Ok(Some(found as u64)),
+            Total::Accurate => self.count(u64::from(config.candidates_max))?.ok_or_else(too_costly).map(Some),
+            Total::WhenCheap if control_plane => self.count(u64::from(config.candidates_max)),
+            Total::WhenCheap => self.cheap_count(i64::from(config.total_probe_max)),
+        }
+    }
+
+    fn count(&self, max: u64) -> Result<Option<u64>, Error> {
+        let mut count = 0_u64;
+        if self.query.filters.is_empty() {
+            let sql = "SELECT count(*) FROM head WHERE rt=?1 AND deleted=0";
+            let all = self
+                .connection
+                .prepare_cached(sql)?
+                .query_row([self.query.resource_type.number()], |r| r.get::<_, i64>(0))?;
+            return Ok(Some(all.cast_unsigned()));
+        }
+        self.stream(false).run(None, &mut |_, _, _| {
+            count += 1;
+            count <= max
+        })?;
+        Ok(Some(count).filter(|count| *count <= max))
+    }
+
+    /// The number of hits of a search that one exact key decides, when there are few.
+    fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
+        let [filter] = self.query.filters.as_slice() else { return Ok(None) };
+        let Some(Lookup::Keys { keys, exact: true }) = keys::lookup(filter) else { return Ok(None) };
+        let [key] = keys.as_slice() else { return Ok(None) };
+        let count = probe(self.connection, *key, max + 1)?;
+        Ok((count <= max).then_some(count.cast_unsigned()))
+    }
+
+    /// What `_include` and `_revinclude` add, each once.
+    fn includes(&self, matches: &[Version]) -> Result<(Vec<Version>, bool), Error> {
+        let max = self.db.config.includes_max as usize;
+        let (includes, revincludes) = (&self.query.includes, &self.query.revincludes);
+        if includes.is_empty() && revincludes.is_empty() {
+            return Ok((Vec::new(), false));
+        }
+        let mut known: HashSet<(ResourceType, String)> =
+            matches.iter().map(|v| (v.resource_type, v.id.clone())).collect();
+        let mut added: Vec<Version> = Vec::new();
+        let mut from = 0;
+        for round in 0..ITERATIONS_MAX {
+            let sources: Vec<Version> = if round == 0 { matches.to_vec() } else { added[from..].to_vec() };
+            from = added.len();
+            for source in &sources {
+                let mut wanted = Vec::new();
+                for include in includes.iter().filter(|i| round == 0 || i.iterate) {
+                    wanted.extend(self.references_of(source, include)?);
+                }
+                for include in revincludes.iter().filter(|i| round == 0 || i.iterate) {
+                    wanted.extend(self.referrers_of(source, include, max)?);
+                }
+                for (resource_type, id) in wanted {
+                    if !known.insert((resource_type, id.clone())) {
+                        continue;
+                    }
+                    if added.len() >= max {
+                        return Ok((added, true));
+                    }
+                    added.extend(
+                        read::current(self.connection, resource_type, &id)?.filter(|v| !v.body.is_empty()),
+                    );
+                }
+            }
+            if added.len() == from {
+                break;
+            }
+        }
+        Ok((added, false))
+    }
+
+    fn references_of(
+        &self,
+        source: &Version,
+        include: &Include,
+    ) -> Result<Vec<(ResourceType, String)>, Error> {
+        if include.source != source.resource_type {
+            return Ok(Vec::new());
+        }
+        let resource = plan::parse(&source.body)?;
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let entries = index(&resource, &context).entries.into_iter();
+        let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
+        Ok(found
+            .filter_map(|entry| match entry.value {
+                EntryValue::Reference { target: Some(Reference::Local(of, id)), .. } => Some((of, id)),
+                _ => None,
+            })
+            .filter(|(of, _)| include.target.is_none_or(|target| target == *of))
+            .collect())
+    }
+
+    fn referrers_of(
+        &self,
+        target: &Version,
+        include: &Include,
+        max: usize,
+    ) -> Result<Vec<(ResourceType, String)>, Error> {
+        if include.target.is_some_and(|of| of != target.resource_type) {
+            return Ok(Vec::new());
+        }
+        let all: Vec<&'static Parameter> = match include.parameter {
+            Some(parameter) => vec![parameter],
+            None => {
+                parameters(include.source).iter().filter(|p| p.param_type == ParamType::Reference).collect()
+            }
+        };
+        let mut found = Vec::new();
+        for parameter in all {
+            let wanted = Reference::Local(target.resource_type, target.id.clone());
+            let filter =
+                Filter { parameter, condition: hilum_fhir::search::Condition::Reference(vec![wanted]) };
+            let Some(Lookup::Keys { keys, .. }) = keys::lookup(&filter) else { continue };
+            for key in keys {
+                let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 LIMIT ?2";
+                let mut statement = self.connection.prepare_cached(sql)?;
+                let limit = i64::try_from(max + 1).unwrap_or(i64::MAX);
+                for id in statement.query_map(params![key, limit], |r| r.get::<_, String>(0))? {
+                    found.push((include.source, id?));
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A walk over the candidates of a query in index order.
+struct Stream<'s> {
+    connection: &'s Connection,
+    query: &'s Query,
+    zone: &'s TimeZone,
+    now: i64,
+    candidates_max: usize,
+    descending: bool,
+}
+
+/// Called for each match; false ends the walk. The resource is given when the body had to be read for the check.
+type Take<'t> = dyn FnMut(Option<&Resource>, Candidate, Version) -> bool + 't;
+
+impl Stream<'_> {
+    fn run(&self, after: Option<Position>, take: &mut Take<'_>) -> Result<(), Error> {
+        let (drive, rest) = self.choose()?;
+        match drive {
+            Some(Lookup::Keys { keys, .. }) if keys.len() == 1 => {
+                self.by_steps(Some(keys[0]), after, &rest, take)
+            }
+            None => self.by_steps(None, after, &rest, take),
+            Some(lookup) => {
+                let mut all = self.gather(&lookup)?;
+                all.sort_unstable_by_key(|c| (c.ord, c.rid));
+                if self.descending {
+                    all.reverse();
+                }
+                all.retain(|c| after.is_none_or(|p| self.is_after(*c, p)));
+                self.check(&all, &rest, take).map(drop)
+            }
+        }
+    }
+
+    fn is_after(&self, candidate: Candidate, position: Position) -> bool {
+        let (one, other) = ((candidate.ord, candidate.rid), (position.ord, position.rid));
+        if self.descending { one < other } else { one > other }
+    }
+
+    /// The filter with the fewest hits drives; exact keys among the others are looked up per candidate.
+    fn choose(&self) -> Result<(Option<Lookup>, Rest), Error> {
+        let lookups: Vec<Option<Lookup>> = self.query.filters.iter().map(keys::lookup).collect();
+        let exact =
+            |l: &Option<Lookup>| matches!(l, Some(Lookup::Keys { exact: true, keys }) if keys.len() == 1);
+        let mut best: Option<(i64, usize)> = None;
+        let candidates = lookups.iter().flatten().count();
+        for (at, lookup) in lookups.iter().enumerate() {
+            let Some(lookup) = lookup else { continue };
+            let hits = if candidates == 1 { 0 } else { self.estimate(lookup)? };
+            if best.is_none_or(|(fewest, _)| hits < fewest) {
+                best = Some((hits, at));
+            }
+        }
+        let driver = best.map(|(_, at)| at);
+        let others = |at: &usize| Some(*at) != driver;
+        let keys = (0..lookups.len()).filter(others).filter_map(|at| match &lookups[at] {
+            Some(Lookup::Keys { keys, exact: true }) if keys.len() == 1 => Some(keys[0]),
+            _ => None,
+        });
+        let rest = Rest { keys: keys.collect(), body: !lookups.iter().all(exact) };
+        Ok((driver.and_then(|at| lookups[at].clone()), rest))
+    }
+
+    fn estimate(&self, lookup: &Lookup) -> Result<i64, Error> {
+        let mut hits = 0;
+        match lookup {
+            Lookup::Ids(ids) => return Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX)),
+            Lookup::Keys { keys, .. } => {
+                for key in keys {
+                    hits += probe(self.connection, *key, PROBE_MAX)?;
+                }
+            }
+            Lookup::Strings(key, forms) => {
+                for form in forms {
+                    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix_str WHERE key=?1 AND val>=?2 AND val<?3 LIMIT ?4)";
+                    let row = params![key, form, after_prefix(form), PROBE_MAX];
+                    hits += self.connection.prepare_cached(sql)?.query_row(row, |r| r.get::<_, i64>(0))?;
+                }
+            }
+            // ranges are wide as a rule: used only when nothing else drives
+            Lookup::Ranges(..) => hits = PROBE_MAX * 10,
+        }
+        Ok(hits)
+    }
+
+    /// All candidates of a look-up that is not one key, bounded.
+    fn gather(&self, lookup: &Lookup) -> Result<Vec<Candidate>, Error> {
+        let mut found = Vec::new();
+        match lookup {
+            Lookup::Ids(ids) => {
+                for id in ids {
+                    if let Some(head) =
+                        plan::head(self.connection, self.query.resource_type, id)?.filter(|h| !h.deleted)
+                    {
+                        found.push(Candidate { ord: head.ord, rid: head.rid, vid: head.vid });
+                    }
+                }
+            }
+            Lookup::Keys { keys, .. } => {
+                let sql = "SELECT h.ord, h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0";
+                for key in keys {
+                    self.collect(sql, params![key], &mut found)?;
+                }
+            }
+            Lookup::Strings(key, forms) => {
+                let sql = "SELECT h.ord, h.rid, h.vid FROM ix_str s JOIN head h ON h.rid=s.rid WHERE s.key=?1 AND s.val>=?2 AND s.val<?3 AND h.deleted=0";
+                for form in forms {
+                    self.collect(sql, params![key, form, after_prefix(form)], &mut found)?;
+                }
+            }
+            Lookup::Ranges(key, ranges) => {
+                let sql = "SELECT h.ord, h.rid, h.vid FROM ix_range r JOIN head h ON h.rid=r.rid WHERE r.key=?1 AND r.lo<=?3 AND r.hi>=?2 AND h.deleted=0";
+                for (low, high) in ranges {
+                    self.collect(sql, params![key, low, high], &mut found)?;
+                }
+            }
+        }
+        let mut known = HashSet::with_capacity(found.len());
+        found.retain(|candidate| known.insert(candidate.rid));
+        Ok(found)
+    }
+
+    fn collect(
+        &self,
+        sql: &str,
+        row: impl rusqlite::Params,
+        found: &mut Vec<Candidate>,
+    ) -> Result<(), Error> {
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let mut rows = statement.query(row)?;
+        while let Some(row) = rows.next()? {
+            if found.len() >= self.candidates_max {
+                return Err(too_costly());
+            }
+            found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
+        }
+        Ok(())
+    }
+
+    /// Candidates of one key, or of the whole type, fetched in steps.
+    fn by_steps(
+        &self,
+        key: Option<i64>,
+        after: Option<Position>,
+        rest: &Rest,
+        take: &mut Take<'_>,
+    ) -> Result<(), Error> {
+        let start = if self.descending {
+            Position { ord: i64::MAX, rid: i64::MAX }
+        } else {
+            Position { ord: i64::MIN, rid: i64::MIN }
+        };
+        let mut position = after.unwrap_or(start);
+        let mut seen = 0;
+        let mut step = self.query.count.map_or(32, |count| count as usize + 1).clamp(2, STEP);
+        loop {
+            let candidates = self.step(key, position, step)?;
+            let Some(last) = candidates.last() else { return Ok(()) };
+            position = Position { ord: last.ord, rid: last.rid };
+            seen += candidates.len();
+            let more = candidates.len() == step;
+            if !self.check(&candidates, rest, take)? || !more {
+                return Ok(());
+            }
+            if seen >= self.candidates_max {
+                return Err(too_costly());
+            }
+            step = STEP;
+        }
+    }
+
+    fn step(&self, key: Option<i64>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
+        let sql = match (key.is_some(), self.descending) {
+            (true, false) => {
+                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND (i.ord,i.rid)>(?2,?3) AND h.deleted=0 ORDER BY i.ord, i.rid LIMIT ?4"
+            }
+            (true, true) => {
+                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND (i.ord,i.rid)<(?2,?3) AND h.deleted=0 ORDER BY i.ord DESC, i.rid DESC LIMIT ?4"
+            }
+            (false, false) => {
+                "SELECT ord, rid, vid FROM head WHERE rt=?1 AND (ord,rid)>(?2,?3) AND deleted=0 ORDER BY ord, rid LIMIT ?4"
+            }
+            (false, true) => {
+                "SELECT ord, rid, vid FROM head WHERE rt=?1 AND (ord,rid)<(?2,?3) AND deleted=0 ORDER BY ord DESC, rid DESC LIMIT ?4"
+            }
+        };
+        let first = key.unwrap_or_else(|| self.query.resource_type.number());
+        let mut statement = self.connection.prepare_cached(sql)?;
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = statement.query_map(params![first, after.ord, after.rid, limit], |r| {
+            Ok(Candidate { ord: r.get(0)?, rid: r.get(1)?, vid: r.get(2)? })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
+    /// Hands on the candidates that match; false when the taker has enough.
+    fn check(&self, candidates: &[Candidate], rest: &Rest, take: &mut Take<'_>) -> Result<bool, Error> {
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        for candidate in candidates {
+            if !self.has_keys(*candidate, &rest.keys)? {
+                continue;
+            }
+            let Some(version) = read::by_vid(self.connection, candidate.rid, candidate.vid)? else {
+                continue;
+            };
+            if version.resource_type != self.query.resource_type {
+                continue;
+            }
+            let resource = if rest.body { Some(plan::parse(&version.body)?) } else { None };
+            if let Some(resource) = &resource {
+                let entries = index(resource, &context);
+                if !self.query.matches(&entries, &version.id, version.last_updated) {
+                    continue;
+                }
+            }
+            if !take(resource.as_ref(), *candidate, version) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn has_keys(&self, candidate: Candidate, keys: &[i64]) -> Result<bool, Error> {
+        let mut statement =
+            self.connection.prepare_cached("SELECT 1 FROM ix WHERE key=?1 AND ord=?2 AND rid=?3")?;
+        for key in keys {
+            if !statement.exists(params![key, candidate.ord, candidate.rid])? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What is left to check of a candidate.
+struct Rest {
+    /// Exact keys it must have.
+    keys: Vec<i64>,
+    /// Whether its body must be read.
+    body: bool,
+}
+
+/// A value to sort by; what lacks one comes last in both directions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SortKey {
+    Text(String),
+    TextDescending(std::cmp::Reverse<String>),
+    Number(i64),
+    Absent,
+}
+
+fn sort_key(sort: &Sort, resource: &Resource, version: &Version, context: &Context) -> SortKey {
+    let number =
+        |n: i64| SortKey::Number(if sort.descending { n.checked_neg().unwrap_or(i64::MAX) } else { n });
+    let text = |t: String| {
+        if sort.descending { SortKey::TextDescending(std::cmp::Reverse(t)) } else { SortKey::Text(t) }
+    };
+    match sort.parameter.name {
+        "_lastUpdated" => return number(version.last_updated.micros()),
+        "_id" => return text(version.id.clone()),
+        _ => {}
+    }
+    let entries = index(resource, context).entries;
+    let keys =
+        entries.iter().filter(|e| e.parameter == sort.parameter).filter_map(|entry| match &entry.value {
+            EntryValue::Date(low, high) => Some(number(if sort.descending { *high } else { *low })),
+            EntryValue::Number(low, _) | EntryValue::Quantity(low, ..) => Some(number(*low)),
+            EntryValue::String(value) => Some(text(normal_form(value))),
+            EntryValue::Uri(value) => Some(text(value.clone())),
+            EntryValue::Token { code: Some(code), .. } => Some(text(code.clone())),
+            EntryValue::Reference { target: Some(Reference::Local(of, id)), .. } => {
+                Some(text(format!("{of}/{id}")))
+            }
+            _ => None,
+        });
+    keys.min().unwrap_or(SortKey::Absent)
+}
+
+fn probe(connection: &Connection, key: i64, max: i64) -> Result<i64, Error> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix WHERE key=?1 LIMIT ?2)";
+    Ok(connection.prepare_cached(sql)?.query_row(params![key, max], |r| r.get(0))?)
+}
+
+/// The first text after all that start with `prefix`.
+fn after_prefix(prefix: &str) -> String {
+    format!("{prefix}\u{10FFFF}")
+}
+
+fn too_costly() -> Error {
+    let text = "the search would look at too many resources; narrow it by an identifier, a code, a patient or a name";
+    Error::refused(ErrorKind::Precondition, Issue::error(IssueCode::TooCostly, text))
+}
