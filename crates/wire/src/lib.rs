@@ -1,10 +1,9 @@
-//! The other wires as bytes: MLLP, ER7, v3 and SOAP, DIMSE, the DICOM data-set scanner. No I/O, no clock.
+//! The other wires as bytes: MLLP, ER7. No I/O, no clock.
 //!
-//! Every reader has limits and never recurses on input. Reading returns a value and issues; it does not fail as a whole.
+//! Every reader has limits and never recurses on input. Reading returns a value and faults; it does not fail as a whole.
 
-pub mod dimse;
 pub mod er7;
+mod fault;
 pub mod mllp;
-pub mod scan;
-pub mod v3;
 
+pub use fault::Fault;

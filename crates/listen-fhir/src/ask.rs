@@ -1,0 +1,195 @@
+//! A request, read: who asks, for what, in which form, and how the answer should look.
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use bytes::Bytes;
+use hilum_fhir::search::{Context, decode_pairs};
+use hilum_fhir::{Issue, IssueCode, Resource, json};
+use hilum_intake::store::Site;
+use hilum_listen::{Caller, Peer, missing_scope};
+
+use crate::Door;
+use crate::answer::Refusal;
+
+/// What the writer of a request wants back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Return {
+    Minimal,
+    #[default]
+    Representation,
+    Outcome,
+}
+
+/// A request.
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    /// Path below the base.
+    pub(crate) segments: Vec<String>,
+    /// Decoded query.
+    pub(crate) query: Vec<(String, String)>,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    /// Absolute base called, such as `http://localhost:8080/fhir`.
+    pub(crate) base: String,
+    pub(crate) caller: Option<Caller>,
+    pub(crate) strict: bool,
+    pub(crate) returns: Return,
+    pub(crate) pretty: bool,
+}
+
+impl Ask {
+    pub(crate) async fn read(door: &Door, request: Request<Body>) -> Result<Self, Refusal> {
+        let (parts, body) = request.into_parts();
+        let body =
+            to_bytes(body, door.settings.limits.http.body_inflated_bytes_max).await.unwrap_or_default();
+        let (prefix, rest) = split_base(parts.uri.path());
+        let scheme =
+            if parts.extensions.get::<Peer>().is_some_and(|peer| peer.encrypted) { "https" } else { "http" };
+        let host = parts.headers.get(header::HOST).and_then(|h| h.to_str().ok());
+        let host = host.or_else(|| parts.uri.authority().map(|a| a.as_str())).unwrap_or("localhost");
+        let prefer = parts.headers.get("prefer").and_then(|p| p.to_str().ok()).unwrap_or_default();
+        let ask = Self {
+            segments: rest.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
+            query: decode_pairs(parts.uri.query().unwrap_or_default()),
+            base: format!("{scheme}://{host}{prefix}"),
+            caller: parts.extensions.get::<Caller>().cloned(),
+            strict: prefer.contains("handling=strict"),
+            returns: match prefer {
+                p if p.contains("return=minimal") => Return::Minimal,
+                p if p.contains("return=OperationOutcome") => Return::Outcome,
+                _ => Return::Representation,
+            },
+            pretty: false,
+            method: parts.method,
+            headers: parts.headers,
+            body,
+        };
+        ask.negotiated()
+    }
+
+    /// Only JSON is served; anything else asked for is refused.
+    fn negotiated(mut self) -> Result<Self, Refusal> {
+        let format = self.query.iter().find(|(name, _)| name == "_format").map(|(_, value)| value.clone());
+        self.pretty = self.query.iter().any(|(name, value)| name == "_pretty" && value == "true");
+        let accept = format.or_else(|| self.header("accept").map(str::to_owned)).unwrap_or_default();
+        if !accept.is_empty() && !accept.split(',').any(is_json) {
+            let issue = Issue::error(IssueCode::NotSupported, "only json is served: application/fhir+json");
+            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, issue));
+        }
+        Ok(self)
+    }
+
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
+    /// The caller; everything but metadata needs one.
+    pub(crate) fn caller(&self) -> Result<&Caller, Refusal> {
+        self.caller.as_ref().ok_or_else(|| {
+            Refusal::new(
+                StatusCode::UNAUTHORIZED,
+                Issue::error(IssueCode::Login, "send an api key in the X-API-Key header"),
+            )
+        })
+    }
+
+    pub(crate) fn site(&self) -> Result<&Site, Refusal> {
+        Ok(&self.caller()?.site)
+    }
+
+    /// Checks the scope for an interaction (one of `c r u d s`) on a type.
+    pub(crate) fn may(&self, name: &str, interaction: char) -> Result<(), Refusal> {
+        if self.caller()?.may(name, interaction) {
+            return Ok(());
+        }
+        Err(Refusal::new(StatusCode::FORBIDDEN, missing_scope(&format!("system/{name}.{interaction}"))))
+    }
+
+    /// What dates and prefixes need to know.
+    pub(crate) fn context(&self) -> Result<Context, Refusal> {
+        let now = hilum_intake::now();
+        Ok(Context { zone: hilum_intake::context(self.site()?, now).zone, now })
+    }
+
+    /// The body as a resource.
+    pub(crate) fn resource(&self, limits: &json::Limits) -> Result<Resource, Refusal> {
+        let content_type = self.header("content-type").unwrap_or_default();
+        if !is_json(content_type) || content_type.is_empty() {
+            let issue = Issue::error(IssueCode::NotSupported, "send application/fhir+json");
+            return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue));
+        }
+        let bad = |issue| Refusal::new(StatusCode::BAD_REQUEST, issue);
+        Resource::from_value(json::parse(&self.body, limits).map_err(bad)?).map_err(bad)
+    }
+}
+
+/// A JSON media type of FHIR 4.0, generic names included.
+fn is_json(text: &str) -> bool {
+    let mut parts = text.split(';').map(str::trim);
+    let essence = parts.next().unwrap_or_default().replace(' ', "+");
+    let known = matches!(
+        essence.as_str(),
+        "application/fhir+json"
+            | "application/json"
+            | "application/json+fhir"
+            | "text/json"
+            | "json"
+            | "*/*"
+            | "application/*"
+            | "text/html"
+    );
+    let fits = |parameter: &str| match parameter.split_once('=') {
+        Some(("fhirVersion", version)) => version == "4.0",
+        Some(("charset", charset)) => charset.trim_matches('"').eq_ignore_ascii_case("utf-8"),
+        Some(("q", "0" | "0.0")) => false,
+        _ => true,
+    };
+    known && parts.all(fits)
+}
+
+/// The base and what is below it: `/site/{id}/fhir` has three segments, every other base one.
+fn split_base(path: &str) -> (&str, &str) {
+    let segments = if path.starts_with("/site/") { 3 } else { 1 };
+    let end = path.match_indices('/').nth(segments).map_or(path.len(), |(at, _)| at);
+    path.split_at(end)
+}
+
+/// Ids are 1 to 64 of `A-Z a-z 0-9 - .`.
+pub(crate) fn check_id(id: &str) -> Result<(), Refusal> {
+    let harmless = !id.is_empty()
+        && id.len() <= 64
+        && id.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    if harmless {
+        return Ok(());
+    }
+    let issue = Issue::error(IssueCode::Value, "an id is 1 to 64 of A-Z, a-z, 0-9, - and .");
+    Err(Refusal::new(StatusCode::BAD_REQUEST, issue))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bases_are_split_from_what_is_below() {
+        assert_eq!(split_base("/fhir/Patient/1"), ("/fhir", "/Patient/1"));
+        assert_eq!(split_base("/baseR4"), ("/baseR4", ""));
+        assert_eq!(split_base("/site/7/fhir/Patient"), ("/site/7/fhir", "/Patient"));
+    }
+
+    #[test]
+    fn json_in_all_its_names() {
+        for (text, fits) in [
+            ("application/fhir+json", true),
+            ("application/fhir+json; fhirVersion=4.0; charset=UTF-8", true),
+            ("application/fhir json", true),
+            ("*/*;q=0.8", true),
+            ("application/fhir+json;fhirVersion=5.0", false),
+            ("application/fhir+xml", false),
+            ("application/json;charset=latin1", false),
+        ] {
+            assert_eq!(is_json(text), fits, "{text}");
+        }
+    }
+}

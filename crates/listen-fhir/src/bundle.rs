@@ -1,0 +1,289 @@
+//! Batch and transaction, <https://hl7.org/fhir/R4/http.html#transaction>.
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use hilum_fhir::issue::operation_outcome;
+use hilum_fhir::references::visit_references;
+use hilum_fhir::search::decode_pairs;
+use hilum_fhir::{Action, Change, Issue, IssueCode, Resource, ResourceType, Target};
+use hilum_intake::store::{Effect, Outcome};
+use serde_json::{Value, json};
+
+use crate::answer::{Refusal, json as json_answer};
+use crate::ask::{Ask, Return};
+use crate::{Door, ask, mask, search, write};
+
+/// One entry, read.
+enum Entry {
+    Write(Box<Change>),
+    Read(String),
+}
+
+/// `POST {base}`
+pub(crate) async fn post(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
+    ask.caller()?;
+    let bundle = ask.resource(&door.json)?;
+    if bundle.resource_type().name() != "Bundle" {
+        return Err(invalid("the base takes a Bundle; post other resources to their type", "resourceType"));
+    }
+    let entries = bundle.get("entry").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    if entries.len() > door.settings.limits.fhir.bundle_entries_max {
+        let text = format!("a bundle has at most {} entries", door.settings.limits.fhir.bundle_entries_max);
+        return Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            Issue::error(IssueCode::TooLong, text).at("Bundle.entry"),
+        ));
+    }
+    match bundle.get("type").and_then(Value::as_str) {
+        Some("transaction") => transaction(door, ask, entries).await,
+        Some("batch") => batch(door, ask, entries).await,
+        _ => Err(invalid("the type is transaction or batch", "Bundle.type")),
+    }
+}
+
+async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Response<Body>, Refusal> {
+    let mut read = Vec::with_capacity(entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        read.push(self::read(door, ask, entry, true).await.map_err(|refusal| placed(refusal, at))?);
+    }
+    distinct(&read)?;
+    // DELETE, POST, PUT: the order of processing; the answer keeps the order of the request
+    let mut order: Vec<usize> = (0..read.len()).filter(|at| matches!(read[*at], Entry::Write(_))).collect();
+    order.sort_by_key(|at| match &read[*at] {
+        Entry::Write(change) => rank(change),
+        Entry::Read(_) => 3,
+    });
+    let mut answers: Vec<Option<(Bytes, Value)>> = read.iter().map(|_| None).collect();
+    let mut reads = Vec::new();
+    let mut changes: Vec<Option<Change>> = Vec::new();
+    for (at, entry) in read.into_iter().enumerate() {
+        match entry {
+            Entry::Write(change) => changes.push(Some(*change)),
+            Entry::Read(url) => {
+                changes.push(None);
+                reads.push((at, url));
+            }
+        }
+    }
+    let ordered: Vec<Change> = order.iter().filter_map(|at| changes[*at].take()).collect();
+    if !ordered.is_empty() {
+        let outcomes = write::accept(door, ask, ordered).await?;
+        for (at, outcome) in order.iter().zip(&outcomes) {
+            answers[*at] = Some(written(ask, outcome));
+        }
+    }
+    for (at, url) in reads {
+        answers[at] = Some(get(door, ask, &url).await.map_err(|refusal| placed(refusal, at))?);
+    }
+    Ok(response(ask, "transaction-response", answers.into_iter().flatten()))
+}
+
+async fn batch(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Response<Body>, Refusal> {
+    let mut answers = Vec::with_capacity(entries.len());
+    for (at, entry) in entries.iter().enumerate() {
+        let answer = match read(door, ask, entry, false).await {
+            Ok(Entry::Write(change)) => {
+                write::accept_one(door, ask, *change).await.map(|outcome| written(ask, &outcome))
+            }
+            Ok(Entry::Read(url)) => get(door, ask, &url).await,
+            Err(refusal) => Err(refusal),
+        };
+        answers.push(answer.unwrap_or_else(|refusal| refused(&placed(refusal, at))));
+    }
+    Ok(response(ask, "batch-response", answers.into_iter()))
+}
+
+fn response(ask: &Ask, kind: &str, answers: impl Iterator<Item = (Bytes, Value)>) -> Response<Body> {
+    let head = json!({ "resourceType": "Bundle", "type": kind });
+    let keep =
+        ask.returns == Return::Representation && ask.header("prefer").is_some_and(|p| p.contains("return="));
+    let entries = answers.map(|(body, response)| {
+        let is_read = response.get("location").is_none();
+        let body = if keep || is_read { body } else { Bytes::new() };
+        (String::new(), body, json!({ "response": response }).to_string())
+    });
+    json_answer(StatusCode::OK, search::bundle(&head, entries))
+}
+
+/// Reads one entry: scope, shape, conditions. Links in a transaction are resolved by the store.
+async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Result<Entry, Refusal> {
+    let request = entry.get("request").ok_or_else(|| invalid("an entry has a request", "request"))?;
+    let text = |name: &str| request.get(name).and_then(Value::as_str);
+    let url = text("url").ok_or_else(|| invalid("a request has a url", "request.url"))?;
+    let method = text("method").ok_or_else(|| invalid("a request has a method", "request.method"))?;
+    if method == "GET" || method == "HEAD" {
+        return Ok(Entry::Read(url.to_owned()));
+    }
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let mut segments = path.trim_start_matches('/').split('/');
+    let (name, id) = (segments.next().unwrap_or_default(), segments.next());
+    let of = ResourceType::from_name(name)
+        .ok_or_else(|| invalid("the url names no resource type", "request.url"))?;
+    let pairs = decode_pairs(query);
+    let mut change = match (method, id) {
+        ("POST", None) => {
+            ask.may(of.name(), 'c')?;
+            let resource = resource(ask, entry, of, transaction, false)?;
+            match text("ifNoneExist") {
+                Some(condition) => {
+                    let target = write::condition_target(
+                        door,
+                        ask,
+                        of,
+                        &decode_pairs(condition.trim_start_matches('?')),
+                    )?;
+                    Change::new(Action::Ensure(target, resource))
+                }
+                None => Change::new(Action::Create(resource)),
+            }
+        }
+        ("PUT", Some(id)) => {
+            ask.may(of.name(), 'u')?;
+            let mut resource = resource(ask, entry, of, transaction, true)?;
+            if resource.id() != Some(id) {
+                return Err(invalid(
+                    "the id of the resource is missing or other than the id of the url",
+                    "resource.id",
+                ));
+            }
+            write::prepare_update(door, ask, &mut resource, id).await?;
+            Change::new(Action::Replace(Target::Id(of, id.to_owned()), resource))
+        }
+        ("PUT", None) => {
+            ask.may(of.name(), 'u')?;
+            let resource = resource(ask, entry, of, transaction, true)?;
+            Change::new(Action::Replace(write::condition_target(door, ask, of, &pairs)?, resource))
+        }
+        ("DELETE", Some(id)) => {
+            write::may_delete(door, ask, of)?;
+            ask::check_id(id)?;
+            Change::new(Action::Delete(Target::Id(of, id.to_owned())))
+        }
+        ("DELETE", None) => {
+            write::may_delete(door, ask, of)?;
+            Change::new(Action::Delete(write::condition_target(door, ask, of, &pairs)?))
+        }
+        _ => return Err(invalid("the method is not served in a bundle", "request.method")),
+    };
+    change.precondition = write::precondition(text("ifMatch"), text("ifNoneMatch"))?;
+    change.full_url = entry.get("fullUrl").and_then(Value::as_str).filter(|_| transaction).map(str::to_owned);
+    Ok(Entry::Write(Box::new(change)))
+}
+
+fn resource(
+    ask: &Ask,
+    entry: &Value,
+    of: ResourceType,
+    transaction: bool,
+    is_update: bool,
+) -> Result<Resource, Refusal> {
+    let value =
+        entry.get("resource").cloned().ok_or_else(|| invalid("the entry has no resource", "resource"))?;
+    let mut resource =
+        Resource::from_value(value).map_err(|issue| Refusal::new(StatusCode::BAD_REQUEST, issue))?;
+    if resource.resource_type() != of {
+        return Err(invalid("the resourceType is not the type of the url", "resource.resourceType"));
+    }
+    write::checked(ask, &resource, is_update)?;
+    if !transaction {
+        let mut conditional = false;
+        let mut value = std::mem::replace(&mut resource, Resource::new(of)).into_value();
+        visit_references(&mut value, &mut |object| {
+            conditional |=
+                object.get("reference").and_then(Value::as_str).is_some_and(|text| text.contains('?'));
+        });
+        if conditional {
+            let issue = Issue::error(IssueCode::BusinessRule, "conditional references are for transactions");
+            return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, issue));
+        }
+        resource =
+            Resource::from_value(value).map_err(|issue| Refusal::new(StatusCode::BAD_REQUEST, issue))?;
+    }
+    Ok(resource)
+}
+
+fn rank(change: &Change) -> u8 {
+    match change.action {
+        Action::Delete(_) => 0,
+        Action::Create(_) | Action::Ensure(..) => 1,
+        _ => 2,
+    }
+}
+
+/// The same resource twice in one transaction is refused.
+fn distinct(entries: &[Entry]) -> Result<(), Refusal> {
+    let mut seen = std::collections::HashSet::new();
+    for (at, entry) in entries.iter().enumerate() {
+        let Entry::Write(change) = entry else { continue };
+        if let Action::Replace(Target::Id(of, id), _) | Action::Delete(Target::Id(of, id)) = &change.action
+            && !seen.insert((*of, id.clone()))
+        {
+            return Err(placed(invalid("the resource occurs twice in the transaction", "request.url"), at));
+        }
+        if let Some(url) = &change.full_url
+            && !seen.insert((
+                ResourceType::all().next().unwrap_or_else(|| unreachable!("there are types")),
+                url.clone(),
+            ))
+        {
+            return Err(placed(invalid("the fullUrl occurs twice in the transaction", "fullUrl"), at));
+        }
+    }
+    Ok(())
+}
+
+/// A GET of a bundle: a read or a search.
+async fn get(door: &Door, ask: &Ask, url: &str) -> Result<(Bytes, Value), Refusal> {
+    let (path, query) = url.split_once('?').unwrap_or((url, ""));
+    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let of = ResourceType::from_name(segments[0])
+        .ok_or_else(|| invalid("the url names no resource type", "request.url"))?;
+    match segments.as_slice() {
+        [_] => {
+            let body = search::bundle_of(door, ask, of, &decode_pairs(query)).await?;
+            Ok((body, json!({ "status": "200 OK" })))
+        }
+        [_, id] => {
+            ask.may(of.name(), 'r')?;
+            let found = door.intake.store().read(ask.site()?, of, id).await?;
+            let version = found.filter(|v| !v.body.is_empty()).ok_or_else(|| crate::answer::absent(None))?;
+            let response = json!({ "status": "200 OK", "etag": format!("W/\"{}\"", version.version),
+                "lastModified": version.last_updated.to_string() });
+            Ok((mask::body(ask, of, &version.body), response))
+        }
+        _ => Err(invalid("a GET in a bundle is a read or a search of one type", "request.url")),
+    }
+}
+
+fn written(ask: &Ask, outcome: &Outcome) -> (Bytes, Value) {
+    let status = match (outcome.effect, write::status(outcome)) {
+        (Effect::Deleted, _) => "204 No Content",
+        (_, StatusCode::CREATED) => "201 Created",
+        _ => "200 OK",
+    };
+    let mut response = json!({ "status": status, "location": write::location(ask, outcome) });
+    if outcome.version > 0 {
+        response["etag"] = format!("W/\"{}\"", outcome.version).into();
+        response["lastModified"] = outcome.last_updated.to_string().into();
+    }
+    (mask::body(ask, outcome.resource_type, &outcome.body), response)
+}
+
+fn refused(refusal: &Refusal) -> (Bytes, Value) {
+    let outcome = operation_outcome(&refusal.issues);
+    (Bytes::new(), json!({ "status": refusal.status.to_string(), "outcome": outcome }))
+}
+
+/// The issues of an entry, with its place.
+fn placed(mut refusal: Refusal, at: usize) -> Refusal {
+    for issue in &mut refusal.issues {
+        let place = issue.location.take().map(|place| format!(".{place}")).unwrap_or_default();
+        issue.location = Some(format!("Bundle.entry[{at}]{place}"));
+    }
+    refusal
+}
+
+fn invalid(text: &str, place: &str) -> Refusal {
+    Refusal::new(StatusCode::BAD_REQUEST, Issue::error(IssueCode::Invalid, text).at(place))
+}

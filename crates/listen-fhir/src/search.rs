@@ -1,0 +1,199 @@
+//! Type searches. Bundles are put together from the stored bytes; a body is only parsed when it must be cut or masked.
+
+use axum::body::Body;
+use axum::http::{Response, StatusCode};
+use bytes::Bytes;
+use hilum_fhir::issue::operation_outcome;
+use hilum_fhir::search::{Options, Query, Summary, decode_pairs};
+use hilum_fhir::{Issue, IssueCode, ResourceType};
+use hilum_intake::store::{Page, Version};
+use serde_json::{Value, json};
+
+use crate::answer::{Refusal, json as json_answer};
+use crate::ask::Ask;
+use crate::{Door, mask, provenance};
+
+/// The parameter that carries a page cursor.
+const CURSOR: &str = "_cursor";
+/// Elements every answer keeps.
+const MANDATORY: [&str; 4] = ["resourceType", "id", "meta", "implicitRules"];
+
+/// `GET T?…`
+pub(crate) async fn get(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
+    let body = bundle_of(door, ask, of, &ask.query).await?;
+    Ok(json_answer(StatusCode::OK, body))
+}
+
+/// `POST T/_search`: form body and URL count alike.
+pub(crate) async fn post(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
+    let form = ask.header("content-type").is_none_or(|t| t.starts_with("application/x-www-form-urlencoded"));
+    if !form && !ask.body.is_empty() {
+        let issue = Issue::error(IssueCode::NotSupported, "send application/x-www-form-urlencoded");
+        return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue));
+    }
+    let mut pairs = ask.query.clone();
+    pairs.extend(decode_pairs(&String::from_utf8_lossy(&ask.body)));
+    let body = bundle_of(door, ask, of, &pairs).await?;
+    Ok(json_answer(StatusCode::OK, body))
+}
+
+/// The searchset of a search.
+pub(crate) async fn bundle_of(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    pairs: &[(String, String)],
+) -> Result<Bytes, Refusal> {
+    ask.may(of.name(), 's')?;
+    let cursor = pairs.iter().find(|(name, _)| name == CURSOR).map(|(_, value)| value.clone());
+    let pairs: Vec<(String, String)> = pairs.iter().filter(|(name, _)| name != CURSOR).cloned().collect();
+    let (query, warnings) = parse(door, ask, of, &pairs)?;
+    if of.name() == "ImagingStudy" {
+        door.intake.store().publish_stale(ask.site()?).await?;
+    }
+    let mut page = door.intake.store().search(ask.site()?, &query, cursor.as_deref()).await?;
+    provenance::add(door, ask, &query, &pairs, &mut page).await?;
+    page.includes.retain(|v| ask.may(v.resource_type.name(), 'r').is_ok());
+    Ok(searchset(ask, of, &query, &page, warnings))
+}
+
+fn parse(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    pairs: &[(String, String)],
+) -> Result<(Query, Vec<Issue>), Refusal> {
+    let limits = &door.settings.limits.search;
+    let bases = [ask.base.clone()];
+    let options = Options {
+        strict: ask.strict,
+        condition: false,
+        bases: &bases,
+        count_max: limits.count_max,
+        parameters_max: limits.parameters_max,
+        or_values_max: limits.or_values_max,
+    };
+    Query::parse(of, pairs, &options, &ask.context()?)
+        .map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))
+}
+
+fn searchset(ask: &Ask, of: ResourceType, query: &Query, page: &Page, mut warnings: Vec<Issue>) -> Bytes {
+    if page.includes_cut {
+        warnings.push(Issue::warning(
+            IssueCode::Incomplete,
+            "there are more included resources than are returned; narrow the search",
+        ));
+    }
+    let own = format!("{}/{of}", ask.base);
+    let mut link = vec![json!({ "relation": "self", "url": url(&own, query, None) })];
+    if page.next.is_some() {
+        link.push(json!({ "relation": "first", "url": url(&own, query, None) }));
+        link.push(json!({ "relation": "next", "url": url(&own, query, page.next.as_deref()) }));
+    }
+    let mut head = json!({ "resourceType": "Bundle", "type": "searchset" });
+    if let Some(total) = page.total {
+        head["total"] = total.into();
+    }
+    head["link"] = Value::Array(link);
+    let entry = |version: &Version, mode: &str| {
+        let full_url = format!("{}/{}/{}", ask.base, version.resource_type, version.id);
+        let body = mask::body(ask, version.resource_type, &version.body);
+        (full_url, cut(query, body), format!(r#"{{"search":{{"mode":"{mode}"}}}}"#))
+    };
+    let outcome = (!warnings.is_empty()).then(|| {
+        let body = Bytes::from(operation_outcome(&warnings).to_string());
+        (String::new(), body, r#"{"search":{"mode":"outcome"}}"#.to_owned())
+    });
+    let matches = page.matches.iter().map(|v| entry(v, "match"));
+    let includes = page.includes.iter().map(|v| entry(v, "include"));
+    bundle(&head, matches.chain(includes).chain(outcome))
+}
+
+/// A Bundle from its head and entries: full URL, resource bytes (empty = none), and further members as a JSON object.
+pub(crate) fn bundle(head: &Value, entries: impl Iterator<Item = (String, Bytes, String)>) -> Bytes {
+    let head = head.to_string();
+    let mut out = Vec::with_capacity(4096);
+    out.extend_from_slice(&head.as_bytes()[..head.len() - 1]);
+    let mut first = true;
+    for (full_url, body, more) in entries {
+        out.extend_from_slice(if first { b",\"entry\":[{" } else { b",{" });
+        first = false;
+        if !full_url.is_empty() {
+            out.extend_from_slice(format!("\"fullUrl\":{},", Value::String(full_url)).as_bytes());
+        }
+        if !body.is_empty() {
+            out.extend_from_slice(b"\"resource\":");
+            out.extend_from_slice(&body);
+            out.push(b',');
+        }
+        out.extend_from_slice(&more.as_bytes()[1..]);
+    }
+    out.extend_from_slice(if first { b"}" } else { b"]}" });
+    out.into()
+}
+
+fn url(own: &str, query: &Query, cursor: Option<&str>) -> String {
+    let mut url = url::form_urlencoded::Serializer::new(String::new());
+    for (name, value) in &query.applied {
+        match (name.as_str(), query.count) {
+            ("_count", Some(count)) => url.append_pair(name, &count.to_string()),
+            _ => url.append_pair(name, value),
+        };
+    }
+    if let Some(cursor) = cursor {
+        url.append_pair(CURSOR, cursor);
+    }
+    let query = url.finish();
+    if query.is_empty() { own.to_owned() } else { format!("{own}?{query}") }
+}
+
+/// `_summary` and `_elements` of a read.
+pub(crate) fn shaped(ask: &Ask, body: Bytes) -> Result<Bytes, Refusal> {
+    let shaping: Vec<(String, String)> =
+        ask.query.iter().filter(|(name, _)| name == "_summary" || name == "_elements").cloned().collect();
+    if shaping.is_empty() {
+        return Ok(if ask.pretty { prettified(&body) } else { body });
+    }
+    let of = ResourceType::from_name(&ask.segments[0]).ok_or_else(|| crate::answer::absent(None))?;
+    let options = Options { strict: true, condition: false, ..Options::condition() };
+    let (query, _) = Query::parse(of, &shaping, &options, &ask.context()?)
+        .map_err(|i| Refusal::with(StatusCode::BAD_REQUEST, i))?;
+    Ok(cut(&query, body))
+}
+
+fn prettified(body: &Bytes) -> Bytes {
+    let pretty = serde_json::from_slice::<Value>(body).and_then(|value| serde_json::to_vec_pretty(&value));
+    pretty.map_or_else(|_| body.clone(), Bytes::from)
+}
+
+/// Leaves out what was not asked for and says so with the tag SUBSETTED.
+fn cut(query: &Query, body: Bytes) -> Bytes {
+    if query.elements.is_empty() && matches!(query.summary, Summary::False | Summary::Count) {
+        return body;
+    }
+    let Ok(Value::Object(mut object)) = serde_json::from_slice(&body) else { return body };
+    object.retain(|name, _| {
+        let plain = name.strip_prefix('_').unwrap_or(name);
+        MANDATORY.contains(&plain)
+            || match query.summary {
+                Summary::Data => plain != "text",
+                Summary::Text => plain == "text" || is_required(query.resource_type, plain),
+                Summary::True => {
+                    !matches!(plain, "text" | "contained" | "extension" | "note" | "presentedForm")
+                }
+                _ => query.elements.iter().any(|e| e == plain) || is_required(query.resource_type, plain),
+            }
+    });
+    let tag =
+        json!({ "system": "http://terminology.hl7.org/CodeSystem/v3-ObservationValue", "code": "SUBSETTED" });
+    if let Some(Value::Object(meta)) = object.get_mut("meta")
+        && let Value::Array(tags) = meta.entry("tag").or_insert_with(|| json!([]))
+    {
+        tags.push(tag);
+    }
+    Value::Object(object).to_string().into()
+}
+
+fn is_required(of: ResourceType, element: &str) -> bool {
+    hilum_fhir::validate::is_required(of, element)
+}

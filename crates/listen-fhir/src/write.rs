@@ -1,0 +1,288 @@
+//! Create, update, delete, and their conditional forms. All of them end in `Intake::accept`.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use axum::http::{HeaderValue, Response, StatusCode, header};
+use bytes::Bytes;
+use hilum_fhir::issue::operation_outcome;
+use hilum_fhir::search::{Options, Query, decode_pairs};
+use hilum_fhir::validate::validate;
+use hilum_fhir::{Action, Change, Issue, IssueCode, Precondition, Resource, ResourceType, Target};
+use hilum_intake::normalise::Payload;
+use hilum_intake::store::{Effect, Outcome};
+use hilum_intake::{Source, Submission, sha256};
+
+use crate::answer::{Refusal, empty, of_receipt, of_version};
+use crate::ask::{Ask, Return};
+use crate::{Door, ask, mask, rules};
+
+/// `POST T`, conditional with `If-None-Exist`.
+pub(crate) async fn create(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
+    ask.may(of.name(), 'c')?;
+    let resource = body(door, ask, of)?;
+    checked(ask, &resource, false)?;
+    let action = match ask.header("if-none-exist") {
+        Some(condition) => Action::Ensure(
+            condition_target(door, ask, of, &decode_pairs(condition.trim_start_matches('?')))?,
+            resource,
+        ),
+        None => Action::Create(resource),
+    };
+    let outcome = accept_one(door, ask, Change::new(action)).await?;
+    Ok(written(ask, &outcome))
+}
+
+/// `PUT T/id`
+pub(crate) async fn update(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    id: &str,
+) -> Result<Response<Body>, Refusal> {
+    ask.may(of.name(), 'u')?;
+    let mut resource = body(door, ask, of)?;
+    if resource.id() != Some(id) {
+        let text = "the id of the body is missing or other than the id of the address";
+        return Err(Refusal::new(
+            StatusCode::BAD_REQUEST,
+            Issue::error(IssueCode::Invalid, text).at(format!("{of}.id")),
+        ));
+    }
+    prepare_update(door, ask, &mut resource, id).await?;
+    let precondition = precondition(ask.header("if-match"), ask.header("if-none-match"))?;
+    let change =
+        Change { precondition, ..Change::new(Action::Replace(Target::Id(of, id.to_owned()), resource)) };
+    let outcome = accept_one(door, ask, change).await?;
+    Ok(written(ask, &outcome))
+}
+
+/// `PUT T?query`
+pub(crate) async fn conditional_update(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+) -> Result<Response<Body>, Refusal> {
+    ask.may(of.name(), 'u')?;
+    let resource = body(door, ask, of)?;
+    checked(ask, &resource, true)?;
+    let target = condition_target(door, ask, of, &filters(ask))?;
+    let outcome = accept_one(door, ask, Change::new(Action::Replace(target, resource))).await?;
+    Ok(written(ask, &outcome))
+}
+
+/// `DELETE T/id`
+pub(crate) async fn delete(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    id: &str,
+) -> Result<Response<Body>, Refusal> {
+    may_delete(door, ask, of)?;
+    let precondition = precondition(ask.header("if-match"), None)?;
+    let change = Change { precondition, ..Change::new(Action::Delete(Target::Id(of, id.to_owned()))) };
+    let outcome = accept_one(door, ask, change).await?;
+    Ok(deleted(ask, &outcome))
+}
+
+/// `DELETE T?query`
+pub(crate) async fn conditional_delete(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+) -> Result<Response<Body>, Refusal> {
+    may_delete(door, ask, of)?;
+    let target = condition_target(door, ask, of, &filters(ask))?;
+    let outcome = accept_one(door, ask, Change::new(Action::Delete(target))).await?;
+    Ok(deleted(ask, &outcome))
+}
+
+pub(crate) fn may_delete(door: &Door, ask: &Ask, of: ResourceType) -> Result<(), Refusal> {
+    if door.settings.deny_delete.iter().any(|name| name == of.name()) {
+        let issue = Issue::error(IssueCode::NotSupported, "resources of this type are not deleted here");
+        return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, issue).allowing("GET, HEAD, PUT, OPTIONS"));
+    }
+    ask.may(of.name(), 'd')
+}
+
+/// The body as a resource of the type of the address.
+fn body(door: &Door, ask: &Ask, of: ResourceType) -> Result<Resource, Refusal> {
+    let resource = ask.resource(&door.json)?;
+    if resource.resource_type() == of {
+        return Ok(resource);
+    }
+    let issue = Issue::error(IssueCode::Invalid, "the resourceType is not the type of the address")
+        .at("resourceType");
+    Err(Refusal::new(StatusCode::BAD_REQUEST, issue))
+}
+
+/// Shape and rules: 422 for what violates them.
+pub(crate) fn checked(ask: &Ask, resource: &Resource, is_update: bool) -> Result<(), Refusal> {
+    let issues = validate(resource);
+    if !issues.is_empty() {
+        return Err(Refusal::with(StatusCode::UNPROCESSABLE_ENTITY, issues));
+    }
+    rules::check(ask, resource, is_update)
+}
+
+/// Checks an update; secrets sent back masked are put in again, ids of clients' choice are refused where configured.
+pub(crate) async fn prepare_update(
+    door: &Door,
+    ask: &Ask,
+    resource: &mut Resource,
+    id: &str,
+) -> Result<(), Refusal> {
+    ask::check_id(id)?;
+    checked(ask, resource, true)?;
+    let of = resource.resource_type();
+    if mask::is_masked(resource)
+        && let Some(stored) = door.intake.store().read(ask.site()?, of, id).await?
+    {
+        mask::restore(resource, &stored.body);
+    }
+    if !door.settings.client_ids && door.intake.store().read(ask.site()?, of, id).await?.is_none() {
+        let issue = Issue::error(IssueCode::NotSupported, "ids are given by the server; create with POST");
+        return Err(
+            Refusal::new(StatusCode::METHOD_NOT_ALLOWED, issue).allowing("GET, HEAD, DELETE, OPTIONS")
+        );
+    }
+    Ok(())
+}
+
+fn filters(ask: &Ask) -> Vec<(String, String)> {
+    ask.query.iter().filter(|(name, _)| name != "_format" && name != "_pretty").cloned().collect()
+}
+
+/// A condition is always strict: a lenient one would change the wrong patient.
+pub(crate) fn condition_target(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    pairs: &[(String, String)],
+) -> Result<Target, Refusal> {
+    let bases = [ask.base.clone()];
+    let limits = &door.settings.limits.search;
+    let options = Options {
+        bases: &bases,
+        strict: true,
+        condition: true,
+        count_max: 1,
+        parameters_max: limits.parameters_max,
+        or_values_max: limits.or_values_max,
+    };
+    let parsed = Query::parse(of, pairs, &options, &ask.context()?);
+    parsed
+        .map(|(query, _)| Target::Query(Box::new(query)))
+        .map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))
+}
+
+/// `If-Match` and `If-None-Match: *` of a write.
+pub(crate) fn precondition(
+    if_match: Option<&str>,
+    if_none_match: Option<&str>,
+) -> Result<Precondition, Refusal> {
+    let wrong = || {
+        let issue = Issue::error(
+            IssueCode::Value,
+            "If-Match is a list of W/\"version\" or *; If-None-Match of a write is *",
+        );
+        Refusal::new(StatusCode::BAD_REQUEST, issue)
+    };
+    let versions = |text: &str| {
+        if text.trim() == "*" {
+            return Ok(Vec::new());
+        }
+        let tags = text.split(',').map(|tag| tag.trim().trim_start_matches("W/"));
+        tags.map(|tag| {
+            tag.strip_prefix('"')
+                .and_then(|t| t.strip_suffix('"'))
+                .and_then(|t| t.parse().ok())
+                .ok_or_else(wrong)
+        })
+        .collect()
+    };
+    Ok(Precondition {
+        if_match: if_match.map(versions).transpose()?,
+        must_not_exist: match if_none_match {
+            None => false,
+            Some("*") => true,
+            Some(_) => return Err(wrong()),
+        },
+    })
+}
+
+pub(crate) async fn accept_one(door: &Door, ask: &Ask, change: Change) -> Result<Outcome, Refusal> {
+    let mut outcomes = accept(door, ask, vec![change]).await?;
+    outcomes.pop().ok_or_else(|| {
+        Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, Issue::error(IssueCode::Exception, "no outcome"))
+    })
+}
+
+/// Commits changes as one submission.
+pub(crate) async fn accept(door: &Door, ask: &Ask, changes: Vec<Change>) -> Result<Vec<Outcome>, Refusal> {
+    let caller = ask.caller()?;
+    let submission = Submission {
+        site: caller.site.clone(),
+        source: Source {
+            listener: Arc::clone(&caller.listener),
+            peer: Some(caller.peer),
+            identity: caller.key_id.as_ref().map(ToString::to_string),
+        },
+        payload: Payload::Fhir(changes),
+        received: hilum_intake::now(),
+        original: None,
+        sha256: sha256(&ask.body),
+        content_type: crate::answer::FHIR_JSON,
+        control: None,
+        reply: None,
+    };
+    Ok(of_receipt(door.intake.accept(submission).await)?.commit.outcomes)
+}
+
+/// The status of a write: 201 for a new resource, else 200.
+pub(crate) fn status(outcome: &Outcome) -> StatusCode {
+    if outcome.effect == Effect::Created { StatusCode::CREATED } else { StatusCode::OK }
+}
+
+pub(crate) fn location(ask: &Ask, outcome: &Outcome) -> String {
+    format!("{}/{}/{}/_history/{}", ask.base, outcome.resource_type, outcome.id, outcome.version)
+}
+
+fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
+    let body = match ask.returns {
+        Return::Minimal => Bytes::new(),
+        Return::Representation => mask::body(ask, outcome.resource_type, &outcome.body),
+        Return::Outcome => operation_outcome(&[]).to_string().into(),
+    };
+    let mut response = of_version(status(outcome), outcome.version, outcome.last_updated, body);
+    if let Ok(location) = HeaderValue::from_str(&location(ask, outcome)) {
+        response.headers_mut().insert(header::LOCATION, location);
+    }
+    applied(ask, &mut response);
+    response
+}
+
+fn deleted(ask: &Ask, outcome: &Outcome) -> Response<Body> {
+    if ask.returns == Return::Outcome {
+        let mut response = crate::answer::json(StatusCode::OK, operation_outcome(&[]).to_string().into());
+        applied(ask, &mut response);
+        return response;
+    }
+    let mut response = empty(StatusCode::NO_CONTENT);
+    if outcome.version > 0 {
+        response.headers_mut().insert(header::ETAG, crate::answer::etag(outcome.version));
+    }
+    response
+}
+
+fn applied(ask: &Ask, response: &mut Response<Body>) {
+    let applied = match ask.returns {
+        Return::Minimal => "return=minimal",
+        Return::Outcome => "return=OperationOutcome",
+        Return::Representation if ask.header("prefer").is_some_and(|p| p.contains("return=")) => {
+            "return=representation"
+        }
+        Return::Representation => return,
+    };
+    response.headers_mut().insert("preference-applied", HeaderValue::from_static(applied));
+}

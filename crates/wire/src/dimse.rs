@@ -1,1 +1,0 @@
-//! DIMSE messages (PS3.7), no sockets. (to be written)

@@ -1,1 +1,0 @@
-//! HL7 v2 in ER7: header, charset, segments, escapes, timestamps, acknowledgements. (to be written)
