@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{list, text};
 
-pub fn compile(structures: &[Value], value_sets: &[Value], code_systems: &[Value], out: &Path) {
+pub(crate) fn compile(structures: &[Value], value_sets: &[Value], code_systems: &[Value], out: &Path) {
     let mut lines = String::new();
     let mut wanted = BTreeSet::new();
     for structure in
@@ -35,7 +35,7 @@ fn line(element: &Value, lines: &mut String, wanted: &mut BTreeSet<String>) {
     let path = text(element, "path");
     let reference = text(element, "contentReference");
     let types: Vec<String> = if reference.is_empty() {
-        list(element, "type").map(|t| type_name(t)).collect()
+        list(element, "type").map(type_name).collect()
     } else {
         vec![format!("@{}", reference.trim_start_matches('#'))]
     };

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{list, text};
 
-pub fn compile(structures: &[Value], parameters: &[Value], out: &Path) {
+pub(crate) fn compile(structures: &[Value], parameters: &[Value], out: &Path) {
     let concrete: Vec<&str> = structures
         .iter()
         .filter(|s| {

@@ -213,6 +213,9 @@ fn targets(connection: &Connection, text: &str) -> Result<Vec<(ResourceType, Str
     Ok(found)
 }
 
+/// Severity, code, place, text, HL7 code.
+type IssueRow = (String, String, Option<String>, String, Option<u16>);
+
 fn issues_text(issues: &[Issue]) -> String {
     let list: Vec<Value> = issues
         .iter()
@@ -222,8 +225,7 @@ fn issues_text(issues: &[Issue]) -> String {
 }
 
 fn issues_from(text: &str) -> Vec<Issue> {
-    let list: Vec<(String, String, Option<String>, String, Option<u16>)> =
-        serde_json::from_str(text).unwrap_or_default();
+    let list: Vec<IssueRow> = serde_json::from_str(text).unwrap_or_default();
     list.into_iter()
         .map(|(severity, code, location, diagnostics, hl7_code)| {
             let severity = match severity.as_str() {
