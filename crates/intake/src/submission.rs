@@ -71,6 +71,7 @@ impl Submission {
 fn kind(payload: &Payload) -> OriginalKind {
     match payload {
         Payload::V2(_) => OriginalKind::V2,
+        Payload::Mpps(_) => OriginalKind::Mpps,
         Payload::Fhir(_) => OriginalKind::Fhir,
     }
 }

@@ -5,6 +5,7 @@
 //! ([`Rules`]) and runs them. Everything written has a lineage, everything populated that no rule consumed is reported.
 
 mod bundle;
+mod mpps;
 mod rules;
 mod v2;
 
@@ -20,6 +21,8 @@ pub use bundle::bundle;
 pub enum Payload {
     /// One HL7 v2 message (no MLLP framing, no batch envelope).
     V2(Bytes),
+    /// One MPPS as JSON: the short form or DICOM JSON. PS3.4 F.7.
+    Mpps(Bytes),
     /// FHIR REST: the changes of the request, already validated by the door.
     Fhir(Vec<Change>),
 }
@@ -121,6 +124,7 @@ impl Rules {
 pub fn normalise(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
     match payload {
         Payload::V2(bytes) => v2::normalise(bytes, &rules.tables, context),
+        Payload::Mpps(bytes) => mpps::normalise(bytes, context),
         Payload::Fhir(changes) => Normalised { changes: changes.clone(), ..Normalised::default() },
     }
 }
