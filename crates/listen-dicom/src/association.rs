@@ -4,8 +4,9 @@ use std::collections::HashMap;
 
 use dicom_ul::pdu::{
     AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason,
-    AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason, AssociationRJSource, AssociationRQ, Pdu,
-    PresentationContextResult, PresentationContextResultReason, UserVariableItem, read_pdu, write_pdu,
+    AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason, AssociationRJSource,
+    AssociationRQ, Pdu, PresentationContextResult, PresentationContextResultReason, UserVariableItem,
+    read_pdu, write_pdu,
 };
 use hilum_intake::store::{Control, Site};
 use hilum_listen::Peer;
@@ -51,7 +52,12 @@ pub(crate) enum Negotiated {
 }
 
 /// Decides about an A-ASSOCIATE-RQ.
-pub(crate) fn negotiate(pdu: &[u8], control: &Control, peer: &Peer, limits: &Limits) -> Result<Negotiated, End> {
+pub(crate) fn negotiate(
+    pdu: &[u8],
+    control: &Control,
+    peer: &Peer,
+    limits: &Limits,
+) -> Result<Negotiated, End> {
     let max = u32::try_from(limits.associate_bytes_max).unwrap_or(u32::MAX).clamp(4096, 131_072);
     let Ok(Some(Pdu::AssociationRQ(request))) = read_pdu(pdu, max, false) else { return Err(INVALID) };
     if request.protocol_version & 1 == 0 {
@@ -83,15 +89,18 @@ enum Admission {
 /// A site without DICOM clients takes any caller; else one must fit by title and address.
 fn admission(site: &Site, calling: &str, peer: &Peer) -> Admission {
     let address = peer.address.ip().to_canonical();
-    let clients: Vec<_> = site.settings().clients.iter().filter(|c| c.protocols.iter().any(|p| p == "dicom")).collect();
+    let clients: Vec<_> =
+        site.settings().clients.iter().filter(|c| c.protocols.iter().any(|p| p == "dicom")).collect();
     if clients.is_empty() {
         return Admission::Fine;
     }
-    let mut named = clients.iter().filter(|c| c.calling_aet.as_ref().is_none_or(|title| title == calling)).peekable();
+    let mut named =
+        clients.iter().filter(|c| c.calling_aet.as_ref().is_none_or(|title| title == calling)).peekable();
     if named.peek().is_none() {
         return Admission::Title;
     }
-    let from_here = named.any(|c| c.addresses.is_empty() || c.addresses.iter().any(|network| network.contains(&address)));
+    let from_here =
+        named.any(|c| c.addresses.is_empty() || c.addresses.iter().any(|network| network.contains(&address)));
     if from_here { Admission::Fine } else { Admission::Address }
 }
 
@@ -104,11 +113,15 @@ fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -
         }
         let abstract_syntax = proposed.abstract_syntax.trim_matches(['\0', ' ']);
         let first = proposed.transfer_syntaxes.first().map(|uid| uid.trim_matches(['\0', ' ']).to_owned());
-        let served = abstract_syntax == VERIFICATION || !OTHER_SERVICES.iter().any(|prefix| abstract_syntax.starts_with(prefix));
+        let served = abstract_syntax == VERIFICATION
+            || !OTHER_SERVICES.iter().any(|prefix| abstract_syntax.starts_with(prefix));
         let (reason, transfer_syntax) = match first {
             Some(uid) if served => (PresentationContextResultReason::Acceptance, uid),
             Some(uid) => (PresentationContextResultReason::AbstractSyntaxNotSupported, uid),
-            None => (PresentationContextResultReason::TransferSyntaxesNotSupported, "1.2.840.10008.1.2".to_owned()),
+            None => (
+                PresentationContextResultReason::TransferSyntaxesNotSupported,
+                "1.2.840.10008.1.2".to_owned(),
+            ),
         };
         if reason == PresentationContextResultReason::Acceptance {
             contexts.insert(proposed.id, Context { transfer_syntax: transfer_syntax.clone() });
@@ -134,7 +147,7 @@ fn user_variables(request: &AssociationRQ, limits: &Limits) -> Vec<UserVariableI
     ];
     for item in &request.user_variables {
         if let UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) = item {
-            let mut roles = roles.clone();
+            let mut roles = *roles;
             roles.scp = false;
             items.push(UserVariableItem::ScuScpRoleSelectionSubItem(class.clone(), roles));
         }

@@ -32,7 +32,12 @@ impl Dicom {
 }
 
 impl Session for Dicom {
-    fn run(self: Arc<Self>, stream: Stream, peer: Peer, shutdown: CancellationToken) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn run(
+        self: Arc<Self>,
+        stream: Stream,
+        peer: Peer,
+        shutdown: CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             let listener = peer.listener.clone();
             if let Err(end) = session::run(&self, stream, peer, shutdown).await {

@@ -51,7 +51,12 @@ impl Wire {
     }
 
     /// The next PDU with its header; `wait` is the time until its first byte, `rest` until its last.
-    pub(crate) async fn read(&mut self, limits: &Limits, wait: Duration, rest: Duration) -> Result<(u8, BytesMut), End> {
+    pub(crate) async fn read(
+        &mut self,
+        limits: &Limits,
+        wait: Duration,
+        rest: Duration,
+    ) -> Result<(u8, BytesMut), End> {
         if self.buffer.is_empty() {
             timeout(wait, self.more()).await.map_err(|_| NOT_SPECIFIED)??;
         }
@@ -63,7 +68,8 @@ impl Wire {
             self.more().await?;
         }
         let kind = self.buffer[0];
-        let length = u32::from_be_bytes([self.buffer[2], self.buffer[3], self.buffer[4], self.buffer[5]]) as usize;
+        let length =
+            u32::from_be_bytes([self.buffer[2], self.buffer[3], self.buffer[4], self.buffer[5]]) as usize;
         let longest = match kind {
             ASSOCIATE_RQ => limits.associate_bytes_max,
             P_DATA => limits.pdu_bytes_max as usize,

@@ -40,9 +40,20 @@ pub(crate) struct Done {
 }
 
 impl Receiving {
-    pub(crate) async fn start(door: &Dicom, site: &Site, context: u8, command: Command, transfer_syntax: String) -> Self {
+    pub(crate) async fn start(
+        door: &Dicom,
+        site: &Site,
+        context: u8,
+        command: Command,
+        transfer_syntax: String,
+    ) -> Self {
         if !is_uid(&command.sop_class) || !is_uid(&command.sop_instance) {
-            return Self::discard(context, command, status::CANNOT_UNDERSTAND, "the command lacks a valid sop class or instance uid");
+            return Self::discard(
+                context,
+                command,
+                status::CANNOT_UNDERSTAND,
+                "the command lacks a valid sop class or instance uid",
+            );
         }
         let head = file_meta(&command.sop_class, &command.sop_instance, &transfer_syntax);
         match door.intake.store().blob_writer(site, head).await {
@@ -55,7 +66,9 @@ impl Receiving {
                 blob: Some(blob),
                 failed: None,
             },
-            Err(_) => Self::discard(context, command, status::OUT_OF_RESOURCES, "not possible now, send again"),
+            Err(_) => {
+                Self::discard(context, command, status::OUT_OF_RESOURCES, "not possible now, send again")
+            }
         }
     }
 
@@ -110,7 +123,9 @@ impl Receiving {
         let submission = self.submission(association, peer, header, &finished);
         let receipt = match &refusal {
             None => door.intake.accept(submission).await,
-            Some((_, comment)) => door.intake.reject(submission, vec![Issue::error(IssueCode::Structure, comment)]).await,
+            Some((_, comment)) => {
+                door.intake.reject(submission, vec![Issue::error(IssueCode::Structure, comment)]).await
+            }
         };
         match (receipt, refusal) {
             (Receipt::Accepted(_), _) => self.done(status::SUCCESS, String::new(), study),
@@ -120,7 +135,8 @@ impl Receiving {
             }
             (Receipt::Rejected(_), Some((code, comment))) => self.done(code, comment, None),
             (Receipt::Rejected(issues), None) => {
-                let comment = issues.iter().find(|i| i.rejects()).map(|i| i.diagnostics.clone()).unwrap_or_default();
+                let comment =
+                    issues.iter().find(|i| i.rejects()).map(|i| i.diagnostics.clone()).unwrap_or_default();
                 self.done(status::CANNOT_UNDERSTAND, comment, None)
             }
         }
@@ -131,13 +147,22 @@ impl Receiving {
         let differs = header.uid(SOP_INSTANCE).as_deref() != Some(&self.command.sop_instance)
             || header.uid(SOP_CLASS).as_deref() != Some(&self.command.sop_class);
         if differs {
-            return Some((status::DATA_SET_MISMATCH, "sop class or instance differs from the command".into()));
+            return Some((
+                status::DATA_SET_MISMATCH,
+                "sop class or instance differs from the command".into(),
+            ));
         }
         let missing = [STUDY, SERIES].into_iter().find(|tag| header.uid(*tag).is_none());
         missing.map(|tag| (status::CANNOT_UNDERSTAND, format!("{tag} is missing or no uid")))
     }
 
-    fn submission(&self, association: &Association, peer: &Peer, header: Header, blob: &FinishedBlob) -> Submission {
+    fn submission(
+        &self,
+        association: &Association,
+        peer: &Peer,
+        header: Header,
+        blob: &FinishedBlob,
+    ) -> Submission {
         Submission {
             site: association.site.clone(),
             source: Source {

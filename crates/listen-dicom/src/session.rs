@@ -13,11 +13,24 @@ use crate::pdu::{ABORT, ASSOCIATE_RQ, End, INVALID, P_DATA, RELEASE_RQ, UNEXPECT
 use crate::receive::Receiving;
 
 /// Speaks with a peer until it leaves.
-pub(crate) async fn run(door: &Dicom, stream: Stream, peer: Peer, shutdown: CancellationToken) -> Result<(), End> {
+pub(crate) async fn run(
+    door: &Dicom,
+    stream: Stream,
+    peer: Peer,
+    shutdown: CancellationToken,
+) -> Result<(), End> {
     let mut wire = Wire::new(stream);
     let Some(association) = associate(door, &mut wire, &peer).await? else { return Ok(()) };
     let site = association.site.clone();
-    let mut conversation = Conversation { door, wire, peer, association, command: Vec::new(), receiving: None, studies: BTreeSet::new() };
+    let mut conversation = Conversation {
+        door,
+        wire,
+        peer,
+        association,
+        command: Vec::new(),
+        receiving: None,
+        studies: BTreeSet::new(),
+    };
     let end = conversation.messages(&shutdown).await;
     if let Err(End::Abort(reason)) = end {
         conversation.wire.abort(reason, &door.limits).await;
@@ -49,7 +62,8 @@ async fn associate(door: &Dicom, wire: &mut Wire, peer: &Peer) -> Result<Option<
             Ok(Some(*association))
         }
         Ok(Negotiated::Rejected(answer)) => {
-            metrics::counter!("hilum_associations_rejected_total", "listener" => peer.listener.to_string()).increment(1);
+            metrics::counter!("hilum_associations_rejected_total", "listener" => peer.listener.to_string())
+                .increment(1);
             wire.write(&answer, limits).await?;
             Ok(None)
         }
@@ -76,7 +90,8 @@ impl Conversation<'_> {
         loop {
             let limits = &self.door.limits;
             let idle = self.receiving.is_none() && self.command.is_empty();
-            let wait = Duration::from_millis(if idle { limits.idle_timeout_ms } else { limits.message_timeout_ms });
+            let wait =
+                Duration::from_millis(if idle { limits.idle_timeout_ms } else { limits.message_timeout_ms });
             let rest = Duration::from_millis(limits.pdu_timeout_ms);
             let read = tokio::select! {
                 biased;
@@ -117,16 +132,25 @@ impl Conversation<'_> {
 
     async fn command(&mut self, context: u8) -> Result<(), End> {
         let command = Command::read(&std::mem::take(&mut self.command)).ok_or(INVALID)?;
-        let transfer_syntax = self.association.contexts.get(&context).map(|c| c.transfer_syntax.clone()).unwrap_or_default();
+        let transfer_syntax =
+            self.association.contexts.get(&context).map(|c| c.transfer_syntax.clone()).unwrap_or_default();
         match command.field {
             C_ECHO_RQ if !command.has_data_set => self.answer(context, &command, status::SUCCESS, "").await,
             C_CANCEL_RQ => Ok(()),
             C_STORE_RQ if command.has_data_set => {
-                self.receiving = Some(Receiving::start(self.door, &self.association.site, context, command, transfer_syntax).await);
+                self.receiving = Some(
+                    Receiving::start(self.door, &self.association.site, context, command, transfer_syntax)
+                        .await,
+                );
                 Ok(())
             }
             _ if command.has_data_set => {
-                self.receiving = Some(Receiving::discard(context, command, status::UNRECOGNIZED_OPERATION, "operation not served"));
+                self.receiving = Some(Receiving::discard(
+                    context,
+                    command,
+                    status::UNRECOGNIZED_OPERATION,
+                    "operation not served",
+                ));
                 Ok(())
             }
             _ => self.answer(context, &command, status::UNRECOGNIZED_OPERATION, "operation not served").await,
@@ -148,7 +172,13 @@ impl Conversation<'_> {
         self.answer(pdv.context, &done.command, done.status, &done.comment).await
     }
 
-    async fn answer(&mut self, context: u8, command: &Command, status: u16, comment: &str) -> Result<(), End> {
+    async fn answer(
+        &mut self,
+        context: u8,
+        command: &Command,
+        status: u16,
+        comment: &str,
+    ) -> Result<(), End> {
         let pdu = command_pdu(context, &command.response(status, comment));
         self.wire.write(&pdu, &self.door.limits).await
     }

@@ -95,7 +95,11 @@ enum Convert {
 
 /// Compiles the rows; a row that is not understood is named.
 pub(crate) fn compile() -> Result<Vec<Row>, String> {
-    ROWS.lines().enumerate().skip(1).map(|(at, line)| row(at + 1, line).ok_or_else(|| format!("{line:?}"))).collect()
+    ROWS.lines()
+        .enumerate()
+        .skip(1)
+        .map(|(at, line)| row(at + 1, line).ok_or_else(|| format!("{line:?}")))
+        .collect()
 }
 
 fn row(line: usize, text: &str) -> Option<Row> {
@@ -131,10 +135,12 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
     let header = &instance.header;
     let mut mapping = Mapping { header, context, lineage: Vec::new() };
     let (Some(study_uid), Some(series_uid)) = (header.uid(STUDY_UID), header.uid(SERIES_UID)) else {
-        let issue = Issue::error(IssueCode::Required, "the study or series instance uid is missing or wrong").at(STUDY_UID.to_string());
+        let issue = Issue::error(IssueCode::Required, "the study or series instance uid is missing or wrong")
+            .at(STUDY_UID.to_string());
         return Normalised { issues: vec![issue], ..Normalised::default() };
     };
-    let mut issues: Vec<Issue> = header.issues.iter().map(|text| Issue::warning(IssueCode::Structure, *text)).collect();
+    let mut issues: Vec<Issue> =
+        header.issues.iter().map(|text| Issue::warning(IssueCode::Structure, *text)).collect();
     let patient = mapping.patient(rows, &study_uid, &mut issues);
     let mut study = mapping.elements(rows, Level::Study);
     if let Some(started) = mapping.time(STUDY_DATE, STUDY_TIME) {
@@ -144,7 +150,8 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
     if let Some(started) = mapping.time(SERIES_DATE, SERIES_TIME) {
         series.insert("started".into(), started.into());
     }
-    let accession = header.text(ACCESSION).map(|value| (format!("urn:hilum:site:{}:accession", context.site), value));
+    let accession =
+        header.text(ACCESSION).map(|value| (format!("urn:hilum:site:{}:accession", context.site), value));
     let row = Instance {
         uid: instance.sop_instance.clone(),
         sop_class: instance.sop_class.clone(),
@@ -158,7 +165,8 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
         study: Study { uid: study_uid, patient: Some(patient), accession, elements: study },
     };
     let used = |tag: Tag| OTHER.contains(&tag) || tag == CHARSET || rows.iter().any(|row| row.tag == tag);
-    let unmapped = header.elements.iter().filter(|e| e.parent.is_some() || !used(e.tag)).map(|e| e.tag.to_string());
+    let unmapped =
+        header.elements.iter().filter(|e| e.parent.is_some() || !used(e.tag)).map(|e| e.tag.to_string());
     Normalised {
         unmapped: unmapped.collect(),
         changes: vec![Change::new(Action::Instance(Box::new(row)))],
@@ -180,8 +188,16 @@ impl Mapping<'_> {
         let issuer = self.header.text(ISSUER);
         let system = match issuer {
             Some(name) => {
-                let known = self.context.naming_systems.iter().find(|(n, _)| *n == name).map(|(_, system)| system.clone());
-                let harmless: String = name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect();
+                let known = self
+                    .context
+                    .naming_systems
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, system)| system.clone());
+                let harmless: String = name
+                    .chars()
+                    .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' })
+                    .collect();
                 known.unwrap_or_else(|| format!("urn:hilum:site:{site}:hd:{harmless}"))
             }
             None => self.context.patient_identifier_system.clone(),
@@ -194,7 +210,8 @@ impl Mapping<'_> {
                 (format!("urn:hilum:site:{site}:unknown-patient-of-study"), study_uid.to_owned())
             }
         };
-        let patient_type = ResourceType::from_name("Patient").unwrap_or_else(|| unreachable!("a type of fhir r4"));
+        let patient_type =
+            ResourceType::from_name("Patient").unwrap_or_else(|| unreachable!("a type of fhir r4"));
         let mut patient = Resource::new(patient_type);
         patient.set("identifier", json!([{ "system": system, "value": value }]));
         for (name, value) in self.elements(rows, Level::Patient) {
@@ -240,7 +257,9 @@ impl Mapping<'_> {
             Convert::Displays => json!([{ "display": display(&text) }]),
             Convert::Concepts => json!([{ "text": text }]),
             Convert::Identifier => json!([{ "value": text, "use": "secondary" }]),
-            Convert::Modality => json!({ "system": "http://dicom.nema.org/resources/ontology/DCM", "code": text }),
+            Convert::Modality => {
+                json!({ "system": "http://dicom.nema.org/resources/ontology/DCM", "code": text })
+            }
             Convert::BodySite => json!({ "display": text }),
             Convert::Laterality => match text.as_str() {
                 "L" => json!({ "system": "http://snomed.info/sct", "code": "7771000", "display": "Left" }),
@@ -392,7 +411,9 @@ mod tests {
         let mapped = map(vec![element(0x0020_000D, "1.2"), element(0x0020_000E, "1.3")]);
         assert_eq!(mapped.issues.len(), 1);
         let Action::Instance(instance) = &mapped.changes[0].action else { panic!("an instance") };
-        assert!(instance.study.patient.as_ref().unwrap().0.system.as_ref().unwrap().contains("unknown-patient"));
+        assert!(
+            instance.study.patient.as_ref().unwrap().0.system.as_ref().unwrap().contains("unknown-patient")
+        );
         assert!(map(vec![element(0x0020_000E, "1.3")]).rejected());
     }
 }

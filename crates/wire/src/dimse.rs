@@ -78,7 +78,8 @@ impl Command {
         element(&mut elements, 0x0800, &NO_DATA_SET.to_le_bytes());
         element(&mut elements, 0x0900, &status.to_le_bytes());
         if !comment.is_empty() {
-            let mut text: String = comment.chars().filter(char::is_ascii_graphic_or_blank).take(COMMENT_BYTES_MAX).collect();
+            let mut text: String =
+                comment.chars().filter(char::is_ascii_graphic_or_blank).take(COMMENT_BYTES_MAX).collect();
             if !text.len().is_multiple_of(2) {
                 text.push(' ');
             }
@@ -167,9 +168,15 @@ mod tests {
         element(&mut request, 0x0800, &1_u16.to_le_bytes());
         element(&mut request, 0x1000, b"1.2.3.4\0");
         let command = Command::read(&request).unwrap();
-        assert_eq!((command.message_id, command.has_data_set, command.sop_instance.as_str()), (7, true, "1.2.3.4"));
+        assert_eq!(
+            (command.message_id, command.has_data_set, command.sop_instance.as_str()),
+            (7, true, "1.2.3.4")
+        );
         let response = Command::read(&command.response(0xA700, "disk")).unwrap();
-        assert_eq!((response.field, response.has_data_set, response.sop_class.as_str()), (0x8001, false, "1.2.3"));
+        assert_eq!(
+            (response.field, response.has_data_set, response.sop_class.as_str()),
+            (0x8001, false, "1.2.3")
+        );
         assert_eq!(Command::read(&request[..request.len() - 1]), None);
         assert_eq!(Command::read(b""), None);
     }

@@ -59,13 +59,62 @@ const SEQUENCES: [u32; 8] =
 
 /// Elements copied at top level and in the sequences above.
 const WANTED: [u32; 56] = [
-    0x0008_0005, 0x0008_0008, 0x0008_0016, 0x0008_0018, 0x0008_0020, 0x0008_0021, 0x0008_0030, 0x0008_0031, 0x0008_0050,
-    0x0008_0060, 0x0008_0070, 0x0008_0080, 0x0008_0090, 0x0008_0100, 0x0008_0102, 0x0008_0104, 0x0008_0201, 0x0008_1010,
-    0x0008_1030, 0x0008_103E, 0x0008_1040, 0x0008_1050, 0x0008_1060, 0x0008_1070, 0x0008_1090, 0x0010_0010, 0x0010_0020,
-    0x0010_0021, 0x0010_0030, 0x0010_0040, 0x0010_1001, 0x0018_0015, 0x0018_1000, 0x0018_1020, 0x0020_000D, 0x0020_000E,
-    0x0020_0010, 0x0020_0011, 0x0020_0013, 0x0020_0060, 0x0020_0062, 0x0028_0008, 0x0032_1064, 0x0040_0007, 0x0040_0009,
-    0x0040_0031, 0x0040_0032, 0x0040_0033, 0x0040_0035, 0x0040_0243, 0x0040_1001, 0x0040_1002, 0x0040_2016, 0x0040_2017,
-    0x0042_0010, 0x0070_0080,
+    0x0008_0005,
+    0x0008_0008,
+    0x0008_0016,
+    0x0008_0018,
+    0x0008_0020,
+    0x0008_0021,
+    0x0008_0030,
+    0x0008_0031,
+    0x0008_0050,
+    0x0008_0060,
+    0x0008_0070,
+    0x0008_0080,
+    0x0008_0090,
+    0x0008_0100,
+    0x0008_0102,
+    0x0008_0104,
+    0x0008_0201,
+    0x0008_1010,
+    0x0008_1030,
+    0x0008_103E,
+    0x0008_1040,
+    0x0008_1050,
+    0x0008_1060,
+    0x0008_1070,
+    0x0008_1090,
+    0x0010_0010,
+    0x0010_0020,
+    0x0010_0021,
+    0x0010_0030,
+    0x0010_0040,
+    0x0010_1001,
+    0x0018_0015,
+    0x0018_1000,
+    0x0018_1020,
+    0x0020_000D,
+    0x0020_000E,
+    0x0020_0010,
+    0x0020_0011,
+    0x0020_0013,
+    0x0020_0060,
+    0x0020_0062,
+    0x0028_0008,
+    0x0032_1064,
+    0x0040_0007,
+    0x0040_0009,
+    0x0040_0031,
+    0x0040_0032,
+    0x0040_0033,
+    0x0040_0035,
+    0x0040_0243,
+    0x0040_1001,
+    0x0040_1002,
+    0x0040_2016,
+    0x0040_2017,
+    0x0042_0010,
+    0x0070_0080,
 ];
 
 pub(super) fn is_wanted(tag: Tag, sequence: Option<Tag>) -> bool {
@@ -137,8 +186,12 @@ fn decode(bytes: &[u8], charsets: &[String]) -> String {
     if bytes.is_ascii() && !bytes.contains(&0x1B) {
         return String::from_utf8_lossy(bytes).into_owned();
     }
-    let declared = charsets.iter().filter_map(|name| encoding(name)).find(|e| bytes.contains(&0x1B) == (*e == enc::ISO_2022_JP) || *e != enc::ISO_2022_JP);
-    let strict = |encoding: &'static Encoding| encoding.decode_without_bom_handling_and_without_replacement(bytes);
+    let declared = charsets
+        .iter()
+        .filter_map(|name| encoding(name))
+        .find(|e| bytes.contains(&0x1B) == (*e == enc::ISO_2022_JP) || *e != enc::ISO_2022_JP);
+    let strict =
+        |encoding: &'static Encoding| encoding.decode_without_bom_handling_and_without_replacement(bytes);
     let text = declared.and_then(strict).or_else(|| strict(enc::UTF_8)).or_else(|| strict(enc::WINDOWS_1252));
     text.unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
 }

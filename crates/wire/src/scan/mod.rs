@@ -78,7 +78,11 @@ struct Level {
 enum Value {
     Skip(u64),
     /// Copy so many bytes, then skip the rest.
-    Copy { tag: Tag, bytes: usize, rest: u64 },
+    Copy {
+        tag: Tag,
+        bytes: usize,
+        rest: u64,
+    },
 }
 
 /// A data set being scanned.
@@ -146,9 +150,14 @@ impl Scanner {
         }
         if !self.done {
             self.close_levels();
-            let unfinished = !self.pending.is_empty() || self.value.is_some_and(|v| !matches!(v, Value::Skip(0))) || !self.levels.is_empty();
+            let unfinished = !self.pending.is_empty()
+                || self.value.is_some_and(|v| !matches!(v, Value::Skip(0)))
+                || !self.levels.is_empty();
             if unfinished {
-                return Err(Malformed { reason: "the data set ends inside an element", position: self.position });
+                return Err(Malformed {
+                    reason: "the data set ends inside an element",
+                    position: self.position,
+                });
             }
         }
         if self.elements == 0 {
@@ -168,7 +177,11 @@ impl Scanner {
             bytes = &bytes[used..];
             total += made as u64;
             let too_much = total > self.limits.inflated_bytes_max as u64
-                || total > self.received.saturating_mul(self.limits.inflate_ratio_max as u64).max(INFLATE_BYTES as u64);
+                || total
+                    > self
+                        .received
+                        .saturating_mul(self.limits.inflate_ratio_max as u64)
+                        .max(INFLATE_BYTES as u64);
             self.plain(&out[..made]);
             if self.done || self.malformed.is_some() {
                 break;
@@ -228,7 +241,10 @@ impl Scanner {
             Some(Value::Copy { bytes, .. }) => bytes,
             _ => {
                 let syntax = self.syntax_here();
-                let long = self.pending.len() >= 6 && syntax.explicit && syntax::is_long(&self.pending[4..6]) && !self.is_delimiter();
+                let long = self.pending.len() >= 6
+                    && syntax.explicit
+                    && syntax::is_long(&self.pending[4..6])
+                    && !self.is_delimiter();
                 if long { 12 } else { 8 }
             }
         }
@@ -302,7 +318,11 @@ impl Scanner {
     fn plan(&mut self, tag: Tag, length: u32) -> Value {
         let depth = self.levels.iter().filter(|level| level.is_item).count();
         let room = self.limits.wanted_bytes_max.saturating_sub(self.wanted_bytes);
-        if !is_wanted(tag, self.levels.first().map(|level| level.tag)) || depth > 1 || length == 0 || room == 0 {
+        if !is_wanted(tag, self.levels.first().map(|level| level.tag))
+            || depth > 1
+            || length == 0
+            || room == 0
+        {
             return Value::Skip(u64::from(length));
         }
         let bytes = (length as usize).min(self.limits.value_bytes_max).min(room);

@@ -20,7 +20,9 @@ impl Syntax {
         match uid {
             "1.2.840.10008.1.2" | "1.2.840.113619.5.2" => Self::IMPLICIT,
             "1.2.840.10008.1.2.2" => Self { big_endian: true, ..explicit },
-            "1.2.840.10008.1.2.1.99" | "1.2.840.10008.1.2.4.95" => Self { deflated: uid.ends_with("1.99"), ..explicit },
+            "1.2.840.10008.1.2.1.99" | "1.2.840.10008.1.2.4.95" => {
+                Self { deflated: uid.ends_with("1.99"), ..explicit }
+            }
             _ => explicit,
         }
     }
@@ -38,8 +40,8 @@ impl Syntax {
 
 /// VRs of PS3.5 table 6.2-1 with a two-byte length.
 const SHORT: [&[u8; 2]; 21] = [
-    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST", b"TM",
-    b"UI", b"UL", b"US",
+    b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL",
+    b"SS", b"ST", b"TM", b"UI", b"UL", b"US",
 ];
 /// VRs with a four-byte length.
 const LONG: [&[u8; 2]; 13] =

@@ -84,7 +84,8 @@ fn hostile_data_sets_are_malformed_and_cost_nothing() {
     claim.extend([0x09, 0x00, 0x10, 0x00]);
     claim.extend(b"UN\0\0");
     claim.extend(0xFFFF_FFF0_u32.to_le_bytes());
-    let stray = [explicit(0x0008, 0x0018, b"UI", b"1.2\0"), vec![0xFE, 0xFF, 0x0D, 0xE0, 0, 0, 0, 0]].concat();
+    let stray =
+        [explicit(0x0008, 0x0018, b"UI", b"1.2\0"), vec![0xFE, 0xFF, 0x0D, 0xE0, 0, 0, 0, 0]].concat();
     let cut = sample()[..40].to_vec();
     for (bytes, says) in [
         (nested, "nested too deep"),
@@ -116,7 +117,9 @@ fn a_deflated_bomb_is_refused() {
 
 #[test]
 fn names_follow_their_character_set() {
-    let bytes = [explicit(0x0008, 0x0005, b"CS", b"ISO_IR 100"), explicit(0x0010, 0x0010, b"PN", b"M\xFCller^Max")].concat();
+    let bytes =
+        [explicit(0x0008, 0x0005, b"CS", b"ISO_IR 100"), explicit(0x0010, 0x0010, b"PN", b"M\xFCller^Max")]
+            .concat();
     assert_eq!(scan(&bytes, EXPLICIT, 9).unwrap().text(Tag::new(0x10, 0x10)).as_deref(), Some("Müller^Max"));
 }
 
