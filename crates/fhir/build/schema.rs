@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{list, text};
 
-pub fn compile(structures: &[Value], value_sets: &[Value], code_systems: &[Value], out: &Path) {
+pub(crate) fn compile(structures: &[Value], value_sets: &[Value], code_systems: &[Value], out: &Path) {
     let mut lines = String::new();
     let mut wanted = BTreeSet::new();
     for structure in
