@@ -34,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         &value_sets,
         &read("definitions/r4-CodeSystem.ndjson.gz")?,
         &Path::new(&out).join("schema.tsv"),
-    );
+    )?;
     Ok(())
 }
 

@@ -70,7 +70,12 @@ impl Elements {
 
     /// The start of a path.
     pub(crate) fn root(&self, type_code: &str) -> Place {
-        Place { type_code: type_code.to_owned(), path: type_code.to_owned(), value_set: None, targets: Vec::new() }
+        Place {
+            type_code: type_code.to_owned(),
+            path: type_code.to_owned(),
+            value_set: None,
+            targets: Vec::new(),
+        }
     }
 
     /// The members of a place with a name: as named in JSON, one for each type of a choice. Empty when there is none.
@@ -81,7 +86,8 @@ impl Elements {
         }
         let path = format!("{path}[x]");
         let Some(element) = self.by_path.get(&path) else { return Vec::new() };
-        let one = |code: &String| (format!("{name}{}", capital(code)), self.place(element, &path, Some(code)));
+        let one =
+            |code: &String| (format!("{name}{}", capital(code)), self.place(element, &path, Some(code)));
         element.types.iter().map(one).collect()
     }
 

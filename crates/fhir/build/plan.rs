@@ -129,7 +129,9 @@ struct Scope<'s> {
 impl Scope<'_> {
     fn ways(&self, expr: &Expr) -> Result<Vec<Way>, String> {
         Ok(match expr {
-            Expr::Name(name) if matches!(name.as_str(), "Resource" | "DomainResource") => self.root(Vec::new()),
+            Expr::Name(name) if matches!(name.as_str(), "Resource" | "DomainResource") => {
+                self.root(Vec::new())
+            }
             Expr::Name(name) if name == self.resource => self.root(Vec::new()),
             // the branch of another type
             Expr::Name(name) if self.elements.is_resource(name) => Vec::new(),
@@ -165,7 +167,8 @@ impl Scope<'_> {
                 ways
             }
             Expr::Extension(base, url) => {
-                let extension = |way: Way| Way { place: self.elements.root("Extension"), ..way.then(format!("+{url}")) };
+                let extension =
+                    |way: Way| Way { place: self.elements.root("Extension"), ..way.then(format!("+{url}")) };
                 self.ways(base)?.into_iter().map(extension).collect()
             }
             Expr::Union(branches) => {

@@ -26,14 +26,16 @@ pub(crate) fn compile(elements: &Elements, definitions: &[Value], out: &Path) ->
         for (position, (name, parameter)) in parameters.iter().enumerate() {
             let failed = |error: String| format!("{of} {name}: {error}");
             let (targets, components) = if text(parameter, "type") == "composite" {
-                let components = composite(of, position, parameter, &by_url, elements, &mut tree).map_err(failed)?;
+                let components =
+                    composite(of, position, parameter, &by_url, elements, &mut tree).map_err(failed)?;
                 (Vec::new(), positions(&components, &parameters)?)
             } else {
                 (simple(of, position, parameter, elements, &mut tree).map_err(failed)?, Vec::new())
             };
             let url = text(parameter, "url");
             let url = url.strip_prefix(BASE).map_or_else(|| url.to_owned(), |rest| format!("~{rest}"));
-            let (kind, targets, components) = (text(parameter, "type"), targets.join(","), components.join(","));
+            let (kind, targets, components) =
+                (text(parameter, "type"), targets.join(","), components.join(","));
             writeln!(lines, "P\t{name}\t{kind}\t{url}\t{targets}\t{components}")?;
         }
         tree.write(0, &mut lines)?;

@@ -7,8 +7,7 @@ use jiff::{Span, ToSpan};
 /// The range `[low, high)` a FHIR date, dateTime or instant stands for, in ms since 1970. A value without zone is of `zone`; the end
 /// of the year 9999 is the end of time (`i64::MAX`). `None` when it is no FHIR date.
 pub fn date_range(text: &str, zone: &TimeZone) -> Option<(i64, i64)> {
-    let (date, rest) =
-        text.split_once('T').map_or((text, None), |(date, rest)| (date, Some(rest)));
+    let (date, rest) = text.split_once('T').map_or((text, None), |(date, rest)| (date, Some(rest)));
     let (first, precision) = partial_date(date)?;
     let Some(rest) = rest else { return Some(span(first.to_datetime(Time::midnight()), precision, zone)) };
     if date.len() != 10 {

@@ -154,13 +154,16 @@ impl<'r> Walk<'r> {
     /// `X.exists() and X != false`; the children are the members a choice may have.
     fn exists(&mut self, node: &'static Node, object: &'r Map<String, Value>) {
         let present = |child: &Node| match child.step {
-            Step::Member(name, _) => object.get(name).is_some_and(|v| !v.is_null() && *v != Value::Bool(false)),
+            Step::Member(name, _) => {
+                object.get(name).is_some_and(|v| !v.is_null() && *v != Value::Bool(false))
+            }
             _ => false,
         };
         let code = Some(node.children.iter().any(present).to_string());
         if let Some(leaf) = node.children.first().and_then(|child| child.leaves.first()) {
             let parameter = &self.table.parameters[leaf.parameter];
-            self.entries.push(Entry { parameter, value: EntryValue::Token { system: None, code, text: None } });
+            self.entries
+                .push(Entry { parameter, value: EntryValue::Token { system: None, code, text: None } });
         }
     }
 

@@ -63,9 +63,10 @@ impl Condition {
             (Self::Reference(wanted), EntryValue::Reference { target: Some(target), .. }) => {
                 wanted.iter().any(|wanted| wanted.holds(target))
             }
-            (Self::ReferenceIdentifier(tokens), EntryValue::Reference { identifier: Some((system, value)), .. }) => {
-                tokens.iter().any(|token| token.fits(system.as_deref(), Some(value)))
-            }
+            (
+                Self::ReferenceIdentifier(tokens),
+                EntryValue::Reference { identifier: Some((system, value)), .. },
+            ) => tokens.iter().any(|token| token.fits(system.as_deref(), Some(value))),
             (Self::String(how, wanted), EntryValue::String(text)) => how.holds(wanted, text),
             (Self::Uri(wanted), EntryValue::Uri(uri)) => wanted.contains(uri),
             (Self::UriBelow(wanted), EntryValue::Uri(uri)) => wanted.iter().any(|above| is_below(uri, above)),
@@ -80,7 +81,10 @@ impl Condition {
             }
             (Self::Composite(tuples), EntryValue::Composite(parts)) => tuples.iter().any(|tuple| {
                 tuple.len() == parts.len()
-                    && tuple.iter().zip(parts).all(|(wanted, part)| part.iter().any(|v| wanted.condition.holds(v)))
+                    && tuple
+                        .iter()
+                        .zip(parts)
+                        .all(|(wanted, part)| part.iter().any(|v| wanted.condition.holds(v)))
             }),
             _ => false,
         }

@@ -69,8 +69,11 @@ pub(super) struct Table {
 const TEXT: &str = include_str!(concat!(env!("OUT_DIR"), "/search.tsv"));
 const BASE: &str = "http://hl7.org/fhir/SearchParameter/";
 
+/// The lines of a type and the table they make.
+type Section = (&'static str, OnceLock<Option<Table>>);
+
 /// One for each type, read when the type is first used: most sites use few.
-static TABLES: LazyLock<Vec<(&'static str, OnceLock<Option<Table>>)>> = LazyLock::new(|| {
+static TABLES: LazyLock<Vec<Section>> = LazyLock::new(|| {
     let sections = TEXT.strip_prefix('=').unwrap_or_default().split("\n=");
     sections.map(|section| (section, OnceLock::new())).collect()
 });
@@ -193,7 +196,8 @@ mod tests {
     #[test]
     fn a_type_has_its_own_and_the_common_parameters() {
         let patient = ResourceType::from_name("Patient").unwrap();
-        for name in ["_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "birthdate", "family"] {
+        for name in ["_id", "_lastUpdated", "_tag", "_profile", "_security", "_source", "birthdate", "family"]
+        {
             assert!(parameter(patient, name).is_some(), "{name}");
         }
         for name in ["code", "_text", "_content", "_filter", "age"] {

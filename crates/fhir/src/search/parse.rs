@@ -2,7 +2,10 @@
 
 use super::shape::Shaped;
 use super::value::{date, flag, instant, normal, number, quantity, reference, split, token, unescape};
-use super::{Condition, Context, Filter, ParamType, Parameter, Query, StringMatch, Summary, Total, parameter, parameters};
+use super::{
+    Condition, Context, Filter, ParamType, Parameter, Query, StringMatch, Summary, Total, parameter,
+    parameters,
+};
 use crate::{Issue, IssueCode, ResourceType};
 
 /// How a query is read.

@@ -59,7 +59,10 @@ impl Query {
         };
         let single = matches!(base, "_count" | "_summary" | "_total");
         if single && self.applied.iter().any(|(known, _)| known == name) {
-            return Shaped::Refused(Issue::error(IssueCode::Invalid, "the parameter is given more than once"));
+            return Shaped::Refused(Issue::error(
+                IssueCode::Invalid,
+                "the parameter is given more than once",
+            ));
         }
         match base {
             "_sort" => self.shape_sort(value),
@@ -154,7 +157,11 @@ impl Query {
                 Err(issue) => return Shaped::Refused(issue),
             },
         };
-        if reverse { self.revincludes.extend(found) } else { self.includes.extend(found) }
+        if reverse {
+            self.revincludes.extend(found)
+        } else {
+            self.includes.extend(found)
+        }
         Shaped::Applied(value.to_owned())
     }
 }

@@ -90,8 +90,9 @@ pub(super) fn date(value: &str, context: &Context) -> Result<Comparison, Issue> 
         Some((time, offset)) if time.contains('T') => format!("{time}+{offset}"),
         _ => text.to_owned(),
     };
-    let (low, high) = date_range(&text, &context.zone)
-        .ok_or_else(|| invalid("a date is YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm[:ss[.sss]][Z|+hh:mm]"))?;
+    let (low, high) = date_range(&text, &context.zone).ok_or_else(|| {
+        invalid("a date is YYYY, YYYY-MM, YYYY-MM-DD or YYYY-MM-DDThh:mm[:ss[.sss]][Z|+hh:mm]")
+    })?;
     let (from, to) = if prefix == Prefix::Ap { widened(low, high, context) } else { (low, high) };
     Ok(Comparison { prefix, low: from, high: to, exact: low })
 }

@@ -223,7 +223,8 @@ fn timing(object: &Object, zone: &TimeZone, push: Push<'_>) -> Option<()> {
     for event in items(object, "event") {
         widen(date_range(event.as_str()?, zone)?);
     }
-    let bounds = object.get("repeat").and_then(|repeat| repeat.get("boundsPeriod")).and_then(Value::as_object);
+    let bounds =
+        object.get("repeat").and_then(|repeat| repeat.get("boundsPeriod")).and_then(Value::as_object);
     if let Some(bounds) = bounds {
         widen(period(bounds, zone)?);
     }
