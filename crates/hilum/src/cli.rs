@@ -6,23 +6,23 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Hilum hears every protocol in the building and gives back one clean FHIR record.
 ///
-/// Without a command it serves the development default: FHIR, HL7 v2 and v3, and MPPS over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
-/// 127.0.0.1:3000, DICOM on 127.0.0.1:11112, data in ./data.
+/// Without a command it serves the development default: FHIR and HL7 v2 over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
+/// 127.0.0.1:3000, data in ./data.
 #[derive(Debug, Parser)]
 #[command(name = "hilum", version, max_term_width = 110)]
-pub struct Cli {
+pub(crate) struct Cli {
     /// Configuration file; without one the development default is used
     #[arg(long, short, global = true, env = "HILUM_CONFIG", value_name = "FILE")]
-    pub config: Option<PathBuf>,
+    pub(crate) config: Option<PathBuf>,
 
     /// What to do; `serve` when left out
     #[command(subcommand)]
-    pub command: Option<Command>,
+    pub(crate) command: Option<Command>,
 }
 
 /// The commands.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Open all doors and serve until SIGTERM
     Serve(Serve),
     /// Read the configuration, certificates and rule tables, and say what is wrong with them
@@ -33,7 +33,7 @@ pub enum Command {
     Site(SiteArgs),
     /// Make, list and revoke API keys; works beside a running edge
     Key(KeyArgs),
-    /// Show the FHIR transaction a v2, v3, MPPS or DICOM file makes, with lineage and unmapped fields; stores nothing
+    /// Show the FHIR transaction an HL7 v2 file makes, with lineage and unmapped fields; stores nothing
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),
@@ -45,34 +45,34 @@ pub enum Command {
 
 /// Arguments of `serve`.
 #[derive(Debug, Default, Args)]
-pub struct Serve {
+pub(crate) struct Serve {
     /// Write {"listeners":[{"protocol","address","surfaces"}]} here once all doors are open
     #[arg(long, value_name = "PATH")]
-    pub ready_file: Option<PathBuf>,
+    pub(crate) ready_file: Option<PathBuf>,
 }
 
 /// Arguments of `dev-certs`.
 #[derive(Debug, Args)]
-pub struct DevCerts {
+pub(crate) struct DevCerts {
     /// Folder for ca.pem, edge.pem, edge.key
     #[arg(long, default_value = "certs")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// Names and addresses the certificate is for
     #[arg(long, default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned(), "::1".to_owned()])]
-    pub host: Vec<String>,
+    pub(crate) host: Vec<String>,
 }
 
 /// Arguments of `site`.
 #[derive(Debug, Args)]
-pub struct SiteArgs {
+pub(crate) struct SiteArgs {
     /// What to do
     #[command(subcommand)]
-    pub command: SiteCommand,
+    pub(crate) command: SiteCommand,
 }
 
 /// The `site` commands.
 #[derive(Debug, Subcommand)]
-pub enum SiteCommand {
+pub(crate) enum SiteCommand {
     /// List all sites
     List {
         /// Print JSON
@@ -93,15 +93,15 @@ pub enum SiteCommand {
 
 /// Arguments of `key`.
 #[derive(Debug, Args)]
-pub struct KeyArgs {
+pub(crate) struct KeyArgs {
     /// What to do
     #[command(subcommand)]
-    pub command: KeyCommand,
+    pub(crate) command: KeyCommand,
 }
 
 /// The `key` commands.
 #[derive(Debug, Subcommand)]
-pub enum KeyCommand {
+pub(crate) enum KeyCommand {
     /// Make a key; it is printed once, alone on the last line
     Add {
         /// The site it belongs to
@@ -110,8 +110,8 @@ pub enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site
-        #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, endpoint.reveal, admin/site
+        #[arg(long, default_value = "system/*.cruds ingest/hl7v2")]
         scope: String,
         /// Days until it expires
         #[arg(long, value_name = "DAYS")]
@@ -132,74 +132,51 @@ pub enum KeyCommand {
 
 /// Arguments of `map`.
 #[derive(Debug, Args)]
-pub struct Map {
+pub(crate) struct Map {
     /// Files, or folders to go through
     #[arg(required = true, value_name = "PATH")]
-    pub paths: Vec<PathBuf>,
-    /// What the files are; found out by their first bytes when left out
-    #[arg(long)]
-    pub kind: Option<PayloadKind>,
+    pub(crate) paths: Vec<PathBuf>,
     /// Site whose settings apply
     #[arg(long, default_value = "default")]
-    pub site: String,
+    pub(crate) site: String,
     /// One line for each file instead of its Bundle
     #[arg(long)]
-    pub summary: bool,
+    pub(crate) summary: bool,
     /// One JSON object for each file: bundle, issues, unmapped, lineage
     #[arg(long)]
-    pub json: bool,
-}
-
-/// What a file holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the names are the protocols")]
-pub enum PayloadKind {
-    V2,
-    V3,
-    Mpps,
-    Dicom,
+    pub(crate) json: bool,
 }
 
 /// Arguments of `send`.
 #[derive(Debug, Args)]
-pub struct Send {
+pub(crate) struct Send {
     /// The protocol
-    pub protocol: SendProtocol,
-    /// mllp and dicom: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
-    pub target: String,
+    pub(crate) protocol: SendProtocol,
+    /// mllp: HOST:PORT; v2, fhir: http://HOST:PORT
+    pub(crate) target: String,
     /// Files, or folders to go through
     #[arg(required = true, value_name = "FILE")]
-    pub paths: Vec<PathBuf>,
-    /// API key for v2, v3, mpps, fhir
+    pub(crate) paths: Vec<PathBuf>,
+    /// API key for v2 and fhir
     #[arg(long, env = "HILUM_API_KEY", hide_env_values = true)]
-    pub key: Option<String>,
-    /// Calling AE title
-    #[arg(long, default_value = "HILUMSCU")]
-    pub calling: String,
-    /// Called AE title
-    #[arg(long, default_value = "HILUM")]
-    pub called: String,
+    pub(crate) key: Option<String>,
     /// Certificate authority (PEM) of an https target
     #[arg(long, value_name = "FILE")]
-    pub cacert: Option<PathBuf>,
+    pub(crate) cacert: Option<PathBuf>,
 }
 
 /// How files are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-#[expect(missing_docs, reason = "the names are the protocols")]
-pub enum SendProtocol {
+pub(crate) enum SendProtocol {
     Mllp,
     V2,
-    V3,
-    Mpps,
-    Dicom,
     Fhir,
 }
 
 /// Arguments of `health`.
 #[derive(Debug, Args)]
-pub struct HealthArgs {
+pub(crate) struct HealthArgs {
     /// Address of an http listener on this machine
     #[arg(long, default_value = "127.0.0.1:8080")]
-    pub address: String,
+    pub(crate) address: String,
 }

@@ -15,97 +15,97 @@ const ENVIRONMENT_PREFIX: &str = "HILUM__";
 /// The whole file.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Config {
+pub(crate) struct Config {
     /// This node.
     #[serde(default)]
-    pub node: Node,
+    pub(crate) node: Node,
     /// The database.
     #[serde(default)]
-    pub store: StoreUrl,
+    pub(crate) store: StoreUrl,
     /// Where large objects lie.
     #[serde(default)]
-    pub blobs: BlobUrl,
+    pub(crate) blobs: BlobUrl,
     /// FHIR REST.
     #[serde(default)]
-    pub fhir: Fhir,
+    pub(crate) fhir: Fhir,
     /// Mapping.
     #[serde(default)]
-    pub mapping: Mapping,
+    pub(crate) mapping: Mapping,
     /// Logs.
     #[serde(default)]
-    pub log: Log,
+    pub(crate) log: Log,
     /// Open doors, one table for each socket.
     #[serde(default)]
-    pub listen: Vec<Listen>,
+    pub(crate) listen: Vec<Listen>,
     /// Tenants.
     #[serde(default)]
-    pub site: Vec<Site>,
+    pub(crate) site: Vec<Site>,
     /// Senders without a key (MLLP, DICOM).
     #[serde(default)]
-    pub client: Vec<SiteClient>,
+    pub(crate) client: Vec<SiteClient>,
     /// Limits.
     #[serde(default)]
-    pub limits: Limits,
+    pub(crate) limits: Limits,
 }
 
 /// `[node]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Node {
+pub(crate) struct Node {
     /// Name of this edge.
-    pub name: String,
+    pub(crate) name: String,
     /// Folder of the embedded store and of blobs.
-    pub data: PathBuf,
+    pub(crate) data: PathBuf,
 }
 
 /// `[store]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct StoreUrl {
+pub(crate) struct StoreUrl {
     /// `sqlite`: below `node.data`.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 /// `[blobs]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct BlobUrl {
+pub(crate) struct BlobUrl {
     /// `file:`: below `node.data`.
-    pub url: String,
+    pub(crate) url: String,
 }
 
 /// `[fhir]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Fhir {
+pub(crate) struct Fhir {
     /// Further bases that serve the same as `/fhir`.
-    pub aliases: Vec<String>,
+    pub(crate) aliases: Vec<String>,
     /// Resource types nobody may delete.
-    pub deny_delete: Vec<String>,
+    pub(crate) deny_delete: Vec<String>,
     /// Whether a client may choose the id of a new resource (`PUT`).
-    pub client_ids: bool,
+    pub(crate) client_ids: bool,
 }
 
 /// `[mapping]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Mapping {
+pub(crate) struct Mapping {
     /// Rule files applied after ours, in order.
-    pub overlays: Vec<PathBuf>,
+    pub(crate) overlays: Vec<PathBuf>,
 }
 
 /// `[log]`
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Log {
+pub(crate) struct Log {
     /// `text` or `json`.
-    pub format: LogFormat,
+    pub(crate) format: LogFormat,
 }
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum LogFormat {
+pub(crate) enum LogFormat {
     /// For people.
     #[default]
     Text,
@@ -116,35 +116,35 @@ pub enum LogFormat {
 /// `[[listen]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Listen {
+pub(crate) struct Listen {
     /// The protocol spoken.
-    pub protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// Address and port; port 0 takes a free one.
-    pub address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// What an HTTP listener serves.
     #[serde(default)]
-    pub surfaces: Vec<Surface>,
+    pub(crate) surfaces: Vec<Surface>,
     /// `keys` (default) or `none` (loopback only).
     #[serde(default)]
-    pub auth: AuthMode,
+    pub(crate) auth: AuthMode,
     /// The site of a listener with `auth = "none"`, or of a dedicated MLLP port.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub site: Option<String>,
+    pub(crate) site: Option<String>,
     /// Certificate chain (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cert: Option<PathBuf>,
+    pub(crate) cert: Option<PathBuf>,
     /// Private key (PEM).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub key: Option<PathBuf>,
+    pub(crate) key: Option<PathBuf>,
     /// Authorities of client certificates (PEM); a client without one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub client_ca: Option<PathBuf>,
+    pub(crate) client_ca: Option<PathBuf>,
 }
 
 /// The protocol of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Protocol {
+pub(crate) enum Protocol {
     /// HTTP without TLS.
     Http,
     /// HTTP over TLS.
@@ -153,22 +153,16 @@ pub enum Protocol {
     Mllp,
     /// MLLP over TLS.
     Mllps,
-    /// DICOM upper layer.
-    Dicom,
-    /// DICOM over TLS.
-    Dicoms,
 }
 
 /// What an HTTP listener serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Surface {
+pub(crate) enum Surface {
     /// FHIR R4 at `/fhir`.
     Fhir,
-    /// `/v2/ingest`, `/v3/ingest`.
+    /// `/v2/ingest`.
     Hl7,
-    /// `/ingest`.
-    Mpps,
     /// `/metrics`.
     Metrics,
 }
@@ -176,7 +170,7 @@ pub enum Surface {
 /// How a listener knows its callers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum AuthMode {
+pub(crate) enum AuthMode {
     /// `X-API-Key`.
     #[default]
     Keys,
@@ -187,46 +181,46 @@ pub enum AuthMode {
 /// `[[site]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Site {
+pub(crate) struct Site {
     /// `[A-Za-z0-9.-]{1,64}`
-    pub id: String,
+    pub(crate) id: String,
     /// Called AE titles.
     #[serde(default)]
-    pub ae_titles: Vec<String>,
+    pub(crate) ae_titles: Vec<String>,
     /// Receiver identities (MSH-5, MSH-6).
     #[serde(default)]
-    pub hl7_identities: Vec<Hl7Identity>,
+    pub(crate) hl7_identities: Vec<Hl7Identity>,
     /// IANA zone.
     #[serde(default = "utc")]
-    pub timezone: String,
+    pub(crate) timezone: String,
     /// Identifier system of patients without a known authority.
     #[serde(default)]
-    pub patient_identifier_system: String,
+    pub(crate) patient_identifier_system: String,
     /// Outbound targets admitted in spite of the address rules.
     #[serde(default)]
-    pub outbound_allow: Vec<String>,
+    pub(crate) outbound_allow: Vec<String>,
 }
 
 /// `[[client]]`
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SiteClient {
+pub(crate) struct SiteClient {
     /// Its site.
-    pub site: String,
+    pub(crate) site: String,
     /// `mllp`, `dicom`.
-    pub protocols: Vec<String>,
+    pub(crate) protocols: Vec<String>,
     /// Networks it may come from, such as `10.1.0.0/16`; `*` or nothing = any.
     #[serde(default)]
-    pub addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     /// Calling AE title.
     #[serde(default)]
-    pub calling_aet: Option<String>,
+    pub(crate) calling_aet: Option<String>,
     /// MSH-3.
     #[serde(default)]
-    pub msh3: Option<String>,
+    pub(crate) msh3: Option<String>,
     /// MSH-4.
     #[serde(default)]
-    pub msh4: Option<String>,
+    pub(crate) msh4: Option<String>,
 }
 
 impl Default for Node {
@@ -263,35 +257,32 @@ fn utc() -> String {
 
 impl Protocol {
     /// Whether it runs over TLS.
-    pub fn is_encrypted(self) -> bool {
-        matches!(self, Self::Https | Self::Mllps | Self::Dicoms)
+    pub(crate) fn is_encrypted(self) -> bool {
+        matches!(self, Self::Https | Self::Mllps)
     }
 
     /// Whether it is HTTP.
-    pub fn is_http(self) -> bool {
+    pub(crate) fn is_http(self) -> bool {
         matches!(self, Self::Http | Self::Https)
     }
 
     /// As written in the configuration.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Http => "http",
             Self::Https => "https",
             Self::Mllp => "mllp",
             Self::Mllps => "mllps",
-            Self::Dicom => "dicom",
-            Self::Dicoms => "dicoms",
         }
     }
 }
 
 impl Surface {
     /// As written in the configuration.
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Fhir => "fhir",
             Self::Hl7 => "hl7",
-            Self::Mpps => "mpps",
             Self::Metrics => "metrics",
         }
     }
@@ -299,7 +290,7 @@ impl Surface {
 
 impl Config {
     /// The development default: every door on loopback, one site, data in `./data`.
-    pub fn development() -> Result<Self> {
+    pub(crate) fn development() -> Result<Self> {
         Self::read(include_str!("../../../config/development.toml"), std::env::vars())
     }
 
@@ -307,9 +298,10 @@ impl Config {
     ///
     /// # Errors
     /// The file cannot be read, a key is unknown, or a rule between keys is broken; the text names the place.
-    pub fn load(path: Option<&Path>) -> Result<Self> {
+    pub(crate) fn load(path: Option<&Path>) -> Result<Self> {
         let Some(path) = path else { return Self::development() };
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
         Self::read(&text, std::env::vars()).with_context(|| format!("in {}", path.display()))
     }
 
@@ -317,7 +309,8 @@ impl Config {
         let mut table: toml::Table = text.parse().context("not toml")?;
         for (name, value) in environment {
             if let Some(path) = name.strip_prefix(ENVIRONMENT_PREFIX) {
-                overlay(&mut table, path, &value).with_context(|| format!("in the environment variable {name}"))?;
+                overlay(&mut table, path, &value)
+                    .with_context(|| format!("in the environment variable {name}"))?;
             }
         }
         let config: Self = toml::Value::Table(table).try_into()?;
@@ -329,13 +322,12 @@ impl Config {
     ///
     /// # Errors
     /// A client names an unknown site or a wrong network.
-    pub fn sites(&self) -> Result<Vec<SiteSettings>> {
+    pub(crate) fn sites(&self) -> Result<Vec<SiteSettings>> {
         let mut sites: Vec<SiteSettings> = self.site.iter().map(settings).collect();
         for client in &self.client {
-            let site = sites
-                .iter_mut()
-                .find(|s| s.id == client.site)
-                .with_context(|| format!("[[client]] names the site {:?}, which has no [[site]] table", client.site))?;
+            let site = sites.iter_mut().find(|s| s.id == client.site).with_context(|| {
+                format!("[[client]] names the site {:?}, which has no [[site]] table", client.site)
+            })?;
             site.clients.push(admission(client)?);
         }
         Ok(sites)
@@ -348,12 +340,17 @@ impl Config {
         ensure!(!self.listen.is_empty(), "no [[listen]] table: nothing would be open");
         ensure!(!self.site.is_empty(), "no [[site]] table: nobody's data could be taken");
         for listen in &self.listen {
-            self.check_listener(listen).with_context(|| format!("[[listen]] {} {}", listen.protocol.as_str(), listen.address))?;
+            self.check_listener(listen)
+                .with_context(|| format!("[[listen]] {} {}", listen.protocol.as_str(), listen.address))?;
         }
         let mut titles = HashSet::new();
         for site in &self.site {
             for title in &site.ae_titles {
-                ensure!(titles.insert(title), "the ae title {title:?} belongs to two sites, one of them {:?}", site.id);
+                ensure!(
+                    titles.insert(title),
+                    "the ae title {title:?} belongs to two sites, one of them {:?}",
+                    site.id
+                );
             }
         }
         self.sites().map(drop)
@@ -362,12 +359,18 @@ impl Config {
     fn check_listener(&self, listen: &Listen) -> Result<()> {
         if listen.auth == AuthMode::None {
             ensure!(listen.address.ip().is_loopback(), "auth = \"none\" is for loopback addresses only");
-            ensure!(listen.site.is_some() || self.site.len() == 1, "auth = \"none\" with several sites needs a site key");
+            ensure!(
+                listen.site.is_some() || self.site.len() == 1,
+                "auth = \"none\" with several sites needs a site key"
+            );
         }
         if let Some(site) = &listen.site {
             ensure!(self.site.iter().any(|s| &s.id == site), "the site {site:?} has no [[site]] table");
         }
-        ensure!(listen.protocol.is_http() == !listen.surfaces.is_empty(), "surfaces are for http and https, and these need at least one");
+        ensure!(
+            listen.protocol.is_http() != listen.surfaces.is_empty(),
+            "surfaces are for http and https, and these need at least one"
+        );
         ensure!(
             listen.protocol.is_encrypted() == (listen.cert.is_some() && listen.key.is_some()),
             "cert and key are for https, mllps and dicoms, and these need both"
@@ -394,7 +397,9 @@ fn admission(client: &SiteClient) -> Result<Client> {
     for text in client.addresses.iter().filter(|a| *a != "*") {
         let network = match text.parse::<std::net::IpAddr>() {
             Ok(address) => address.into(),
-            Err(_) => text.parse().with_context(|| format!("[[client]] address {text:?} is neither an address nor a network"))?,
+            Err(_) => text.parse().with_context(|| {
+                format!("[[client]] address {text:?} is neither an address nor a network")
+            })?,
         };
         addresses.push(network);
     }
@@ -420,13 +425,17 @@ fn overlay(table: &mut toml::Table, path: &str, text: &str) -> Result<()> {
     let mut place = table;
     let mut at = 0;
     while at < sections.len() {
-        let entry = place.entry(sections[at].clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let entry =
+            place.entry(sections[at].clone()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
         place = match entry {
             toml::Value::Table(inner) => inner,
             toml::Value::Array(list) => {
                 at += 1;
-                let index: usize = sections.get(at).and_then(|s| s.parse().ok()).context("a list needs an index")?;
-                list.get_mut(index).and_then(toml::Value::as_table_mut).context("the list has no such entry")?
+                let index: usize =
+                    sections.get(at).and_then(|s| s.parse().ok()).context("a list needs an index")?;
+                list.get_mut(index)
+                    .and_then(toml::Value::as_table_mut)
+                    .context("the list has no such entry")?
             }
             _ => bail!("{} is no section", sections[at]),
         };
@@ -477,7 +486,11 @@ mod tests {
         let listen = "[[listen]]\nprotocol = \"mllp\"\naddress = \"127.0.0.1:3000\"\n";
         let config = read(
             &format!("{SITE}{listen}"),
-            &[("HILUM__NODE__DATA", "/srv/hilum"), ("HILUM__LISTEN__0__ADDRESS", "127.0.0.1:0"), ("HILUM__LIMITS__MLLP__FRAME_BYTES_MAX", "99")],
+            &[
+                ("HILUM__NODE__DATA", "/srv/hilum"),
+                ("HILUM__LISTEN__0__ADDRESS", "127.0.0.1:0"),
+                ("HILUM__LIMITS__MLLP__FRAME_BYTES_MAX", "99"),
+            ],
         )
         .unwrap();
         assert_eq!(config.node.data, Path::new("/srv/hilum"));

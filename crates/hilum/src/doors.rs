@@ -8,51 +8,54 @@ use axum::Router;
 use hilum_intake::Intake;
 use hilum_intake::store::Site;
 use hilum_listen::http::{ALPN, HttpSession};
-use hilum_listen::{Auth, Credentials, Limits, Listener, Session, Settings, TlsFiles, TlsServer, documentation, health};
+use hilum_listen::{
+    Auth, Credentials, Limits, Listener, Session, Settings, TlsFiles, TlsServer, documentation, health,
+};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
+use utoipa::openapi::OpenApi;
 
 use crate::config::{AuthMode, Config, Listen, Protocol, Surface};
 
 /// A door: an open socket, and what is spoken through it.
-pub struct Door {
+pub(crate) struct Door {
     /// The socket.
-    pub listener: Listener,
+    pub(crate) listener: Listener,
     /// The protocol.
-    pub session: Arc<dyn Session>,
+    pub(crate) session: Arc<dyn Session>,
     /// Its certificate, when it has one.
-    pub tls: Option<TlsServer>,
+    pub(crate) tls: Option<TlsServer>,
     /// What is told of it.
-    pub card: Card,
+    pub(crate) card: Card,
 }
 
 /// What is told of an open door: in the table at start and in the ready file.
 #[derive(Clone, Debug, Serialize)]
-pub struct Card {
+pub(crate) struct Card {
     /// As in the configuration.
-    pub protocol: &'static str,
+    pub(crate) protocol: &'static str,
     /// Address and port in use.
-    pub address: String,
+    pub(crate) address: String,
     /// What an HTTP door serves.
-    pub surfaces: Vec<&'static str>,
+    pub(crate) surfaces: Vec<&'static str>,
     /// Whether a key is needed.
     #[serde(skip)]
-    pub keys: bool,
+    pub(crate) keys: bool,
 }
 
 /// What the doors of one edge have in common.
-pub struct House<'a> {
+pub(crate) struct House<'a> {
     /// The configuration.
-    pub config: &'a Config,
+    pub(crate) config: &'a Config,
     /// The way in.
-    pub intake: Intake,
+    pub(crate) intake: Intake,
     /// The metrics page.
-    pub metrics: PrometheusHandle,
+    pub(crate) metrics: PrometheusHandle,
 }
 
 impl House<'_> {
     /// Opens the socket of a `[[listen]]` table. Nothing is accepted yet.
-    pub fn open(&self, listen: &Listen) -> Result<Door> {
+    pub(crate) fn open(&self, listen: &Listen) -> Result<Door> {
         let tls = tls(listen)?;
         let session: Arc<dyn Session> = match listen.protocol {
             Protocol::Http | Protocol::Https => Arc::new(self.http(listen)?),
@@ -60,7 +63,6 @@ impl House<'_> {
                 let site = listen.site.as_deref().map(|id| self.site(id)).transpose()?;
                 Arc::new(hilum_listen_mllp::Mllp::new(self.intake.clone(), self.limits(), site))
             }
-            Protocol::Dicom | Protocol::Dicoms => Arc::new(hilum_listen_dicom::Dicom::new(self.intake.clone(), self.limits())),
         };
         let listener = Listener::bind(listen.address, settings(listen, self.limits(), tls.clone()))?;
         let card = Card {
@@ -79,29 +81,43 @@ impl House<'_> {
     fn http(&self, listen: &Listen) -> Result<HttpSession> {
         let store = self.intake.store().clone();
         let mut router = health::router(store.clone());
-        let mut pages = utoipa_of_origin();
+        let mut pages: Option<OpenApi> = None;
         for surface in &listen.surfaces {
             let (routes, page) = self.surface(*surface);
             router = router.merge(routes);
-            if let Some(page) = page {
-                pages.merge(page);
+            match (&mut pages, page) {
+                (Some(pages), Some(page)) => pages.merge(page),
+                (None, page) => pages = page,
+                (Some(_), None) => {}
             }
         }
         let auth = match listen.auth {
             AuthMode::Keys => Auth::Keys,
-            AuthMode::None => Auth::None(self.site(listen.site.as_deref().unwrap_or(&self.config.site[0].id))?),
+            AuthMode::None => {
+                Auth::None(self.site(listen.site.as_deref().unwrap_or(&self.config.site[0].id))?)
+            }
         };
         let limits = self.limits().http;
         let credentials = Credentials::new(store, auth, limits.auth_failures_per_minute_max);
-        Ok(HttpSession::new(router.merge(documentation(pages)), credentials, limits))
+        Ok(HttpSession::new(router.merge(documentation(pages.unwrap_or_default())), credentials, limits))
     }
 
-    fn surface(&self, surface: Surface) -> (Router, Option<utoipa::openapi::OpenApi>) {
+    fn surface(&self, surface: Surface) -> (Router, Option<OpenApi>) {
         let intake = self.intake.clone();
         match surface {
-            Surface::Fhir => (hilum_listen_fhir::router(self.fhir_settings(), intake), Some(hilum_listen_fhir::openapi())),
-            Surface::Hl7 => (hilum_listen_hl7::router(intake, self.limits()), Some(hilum_listen_hl7::openapi())),
-            Surface::Mpps => (hilum_listen_mpps::router(intake, self.limits()), Some(hilum_listen_mpps::openapi())),
+            Surface::Fhir => {
+                let fhir = &self.config.fhir;
+                let settings = hilum_listen_fhir::Settings {
+                    aliases: fhir.aliases.clone(),
+                    deny_delete: fhir.deny_delete.clone(),
+                    client_ids: fhir.client_ids,
+                    limits: *self.limits(),
+                };
+                (hilum_listen_fhir::router(settings, intake), Some(hilum_listen_fhir::openapi()))
+            }
+            Surface::Hl7 => {
+                (hilum_listen_hl7::router(intake, self.limits()), Some(hilum_listen_hl7::openapi()))
+            }
             Surface::Metrics => (health::metrics(self.metrics.clone()), None),
         }
     }
@@ -120,16 +136,13 @@ fn tls(listen: &Listen) -> Result<Option<TlsServer>> {
 }
 
 fn settings(listen: &Listen, limits: &Limits, tls: Option<TlsServer>) -> Settings {
-    let Limits { http, mllp, dicom, .. } = limits;
+    let Limits { http, mllp, .. } = limits;
     let (connections_max, per_peer_max, handshake_ms, drain_ms) = match listen.protocol {
         Protocol::Http | Protocol::Https => {
             (http.connections_max, http.per_peer_max, http.tls_handshake_timeout_ms, http.drain_timeout_ms)
         }
         Protocol::Mllp | Protocol::Mllps => {
             (mllp.connections_max, mllp.per_peer_max, mllp.tls_handshake_timeout_ms, mllp.drain_timeout_ms)
-        }
-        Protocol::Dicom | Protocol::Dicoms => {
-            (dicom.associations_max, dicom.per_peer_max, dicom.tls_handshake_timeout_ms, dicom.drain_timeout_ms)
         }
     };
     Settings {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 /// Tells the supervisor a state, such as `READY=1`.
-pub fn state(state: &str) {
+pub(crate) fn state(state: &str) {
     let Ok(path) = std::env::var("NOTIFY_SOCKET") else { return };
     if let Ok(socket) = UnixDatagram::unbound() {
         let _ = socket.send_to(state.as_bytes(), path);
@@ -14,7 +14,7 @@ pub fn state(state: &str) {
 }
 
 /// Says that the program lives, twice within each watchdog period, until `stop`.
-pub async fn watchdog(stop: CancellationToken) {
+pub(crate) async fn watchdog(stop: CancellationToken) {
     let period = std::env::var("WATCHDOG_USEC").ok().and_then(|v| v.parse::<u64>().ok());
     let Some(period) = period.map(Duration::from_micros) else { return };
     loop {

@@ -20,10 +20,10 @@ use crate::{commands, notify};
 
 const DEFAULT_LOG: &str = "warn,hilum=info";
 const FIRST_KEY_FILE: &str = "first-api-key";
-const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps";
+const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2";
 
 /// Serves until SIGTERM or SIGINT.
-pub fn run(config: Config, arguments: &Serve) -> Result<ExitCode> {
+pub(crate) fn run(config: Config, arguments: &Serve) -> Result<ExitCode> {
     log(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config, arguments));
@@ -48,7 +48,6 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let stop_rest = CancellationToken::new();
     let (open, rest) = (TaskTracker::new(), TaskTracker::new());
     rest.spawn(intake.run(stop_rest.clone()));
-    rest.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_rest.clone()));
     rest.spawn(notify::watchdog(stop_rest.clone()));
     for door in doors {
         open.spawn(door.listener.serve(door.session, stop_doors.clone()));
@@ -75,7 +74,7 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
 }
 
 /// How the store of this configuration is opened.
-pub fn store_config(config: &Config) -> StoreConfig {
+pub(crate) fn store_config(config: &Config) -> StoreConfig {
     let (store, search) = (config.limits.store, config.limits.search);
     StoreConfig {
         data_dir: config.node.data.clone(),
@@ -137,8 +136,10 @@ fn first_key(config: &Config, store: &Store) -> Result<String> {
     let path = config.node.data.join(FIRST_KEY_FILE);
     if store.control().keys()?.is_empty() {
         let scopes: Vec<String> = FIRST_KEY_SCOPES.split(' ').map(str::to_owned).collect();
-        let (_, secret) = store.control().add_key(&config.site[0].id, "first", &scopes, None, hilum_intake::now())?;
-        let mut file = std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
+        let (_, secret) =
+            store.control().add_key(&config.site[0].id, "first", &scopes, None, hilum_intake::now())?;
+        let mut file =
+            std::fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&path)?;
         file.write_all(secret.0.as_bytes())?;
     }
     Ok(path.display().to_string())
@@ -154,10 +155,16 @@ fn write_ready_file(path: &Path, cards: &[Card]) -> Result<()> {
 /// The table of doors, something to try, and where the key is.
 #[expect(clippy::print_stdout, reason = "the greeting is for the person who started it")]
 fn greet(config: &Config, cards: &[Card], first_key: &str) {
-    println!("hilum {} ({}) is open; data in {}\n", env!("CARGO_PKG_VERSION"), config.node.name, config.node.data.display());
+    println!(
+        "hilum {} ({}) is open; data in {}\n",
+        env!("CARGO_PKG_VERSION"),
+        config.node.name,
+        config.node.data.display()
+    );
     println!("  {:<8} {:<28} {:<24} credential", "door", "address", "serves");
     for card in cards {
-        let serves = if card.surfaces.is_empty() { card.protocol.to_owned() } else { card.surfaces.join(" ") };
+        let serves =
+            if card.surfaces.is_empty() { card.protocol.to_owned() } else { card.surfaces.join(" ") };
         let credential = match (card.keys, card.surfaces.is_empty()) {
             (true, _) => "X-API-Key",
             (false, false) => "none (loopback)",
@@ -175,7 +182,9 @@ fn greet(config: &Config, cards: &[Card], first_key: &str) {
 
 fn log(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().try_init(),

@@ -3,6 +3,7 @@
 //! Whatever the protocol, bytes become a submission, a submission becomes changes, and the changes are committed in one durable
 //! transaction with the original bytes. Only then is there a receipt. No listener can skip a step: there is no other function.
 
+pub mod exchange;
 mod publish;
 mod submission;
 
@@ -150,11 +151,16 @@ pub fn now() -> Timestamp {
 
 /// What the meaning of a site's submissions depends on.
 pub fn context(site: &Site, received: Timestamp) -> Context {
-    let zone = jiff::tz::TimeZone::get(&site.settings().timezone).unwrap_or(jiff::tz::TimeZone::UTC);
+    context_of(site.settings(), received)
+}
+
+/// As [`context`], from settings alone: for a dry run beside the store.
+pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Context {
+    let zone = jiff::tz::TimeZone::get(&settings.timezone).unwrap_or(jiff::tz::TimeZone::UTC);
     Context {
-        site: site.id().to_owned(),
+        site: settings.id.clone(),
         zone,
-        patient_identifier_system: site.patient_identifier_system(),
+        patient_identifier_system: settings.identifier_system(),
         naming_systems: Vec::new(),
         received,
         seed: uuid::Uuid::now_v7().as_u128(),

@@ -121,7 +121,7 @@ async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
             read::vread(door, ask, resource_type(name)?, id, version).await
         }
         ([], _) if reading => Err(system_search()),
-        ([] | [_, "_search"] | [_, _, "_history"] | [_, _, "_history", _], _) => Err(not_allowed(&segments)),
+        ([] | [_, _, "_history"] | [_, _, "_history", _], _) => Err(not_allowed(&segments)),
         _ => Err(unsupported("there is nothing at this address")),
     }
 }

@@ -4,29 +4,22 @@
 //! Meaning is data: the rule tables in `maps/` say which field or tag fills which FHIR element; this crate compiles them once
 //! ([`Rules`]) and runs them. Everything written has a lineage, everything populated that no rule consumed is reported.
 
-mod instance;
-mod mpps;
+mod bundle;
+mod rules;
 mod v2;
-mod v3;
 
 use bytes::Bytes;
 use hilum_fhir::{Change, Issue, Timestamp};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-pub use instance::InstanceHeader;
+pub use bundle::bundle;
 
 /// What came through a door, in the protocol's own form.
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// One HL7 v2 message (no MLLP framing, no batch envelope).
     V2(Bytes),
-    /// One HL7 v3 interaction, bare or in SOAP.
-    V3(Bytes),
-    /// One MPPS as JSON: the short form or DICOM JSON. PS3.4 F.7.
-    Mpps(Bytes),
-    /// The header of a DICOM instance whose file is already durable.
-    Instance(Box<InstanceHeader>),
     /// FHIR REST: the changes of the request, already validated by the door.
     Fhir(Vec<Change>),
 }
@@ -51,7 +44,7 @@ pub struct Context {
 /// The compiled rule tables: ours, and a site's overlays on top.
 #[derive(Debug)]
 pub struct Rules {
-    pub(crate) v2: v2::Rules,
+    pub(crate) tables: rules::Tables,
 }
 
 /// What a submission means.
@@ -90,7 +83,15 @@ impl Normalised {
 
     /// Lineage, issues and unmapped locations as compact JSON, kept with the submission. Holds no values.
     pub fn report(&self) -> Bytes {
-        Bytes::new()
+        let issues: Vec<_> = self
+            .issues
+            .iter()
+            .map(|i| (i.severity.as_str(), i.code.as_str(), &i.location, &i.diagnostics))
+            .collect();
+        let lineage: Vec<_> =
+            self.lineage.iter().map(|l| (l.change, &l.path, &l.source, l.bytes, &l.rule)).collect();
+        let report = serde_json::json!({ "issues": issues, "unmapped": self.unmapped, "lineage": lineage });
+        report.to_string().into()
     }
 }
 
@@ -111,18 +112,15 @@ impl Rules {
     ///
     /// # Errors
     /// Every row that was not understood.
-    pub fn compile(_overlays: &[(String, String)]) -> Result<Self, Vec<RuleError>> {
-        Ok(Self { v2: v2::Rules {} })
+    pub fn compile(overlays: &[(String, String)]) -> Result<Self, Vec<RuleError>> {
+        Ok(Self { tables: rules::Tables::compile(overlays)? })
     }
 }
 
 /// Turns a submission into changes.
 pub fn normalise(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
     match payload {
-        Payload::V2(bytes) => v2::normalise(bytes, &rules.v2, context),
-        Payload::V3(bytes) => v3::normalise(bytes, context),
-        Payload::Mpps(bytes) => mpps::normalise(bytes, context),
-        Payload::Instance(header) => instance::normalise(header, context),
+        Payload::V2(bytes) => v2::normalise(bytes, &rules.tables, context),
         Payload::Fhir(changes) => Normalised { changes: changes.clone(), ..Normalised::default() },
     }
 }

@@ -83,13 +83,15 @@ impl Site {
     pub fn settings(&self) -> &SiteSettings {
         &self.0
     }
+}
 
-    /// The identifier system of its patients.
-    pub fn patient_identifier_system(&self) -> String {
-        if self.0.patient_identifier_system.is_empty() {
-            format!("urn:hilum:site:{}:mrn", self.0.id)
+impl SiteSettings {
+    /// The identifier system of patients without a known authority.
+    pub fn identifier_system(&self) -> String {
+        if self.patient_identifier_system.is_empty() {
+            format!("urn:hilum:site:{}:mrn", self.id)
         } else {
-            self.0.patient_identifier_system.clone()
+            self.patient_identifier_system.clone()
         }
     }
 }

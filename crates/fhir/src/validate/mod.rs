@@ -30,7 +30,9 @@ pub fn validate(resource: &Resource) -> Vec<Issue> {
 
 /// Whether a resource of this type cannot be without the element.
 pub fn is_required(resource_type: ResourceType, element: &str) -> bool {
-    SCHEMA.get(resource_type.name()).is_some_and(|definition| definition.required.iter().any(|r| r.names.contains(&element)))
+    SCHEMA
+        .get(resource_type.name())
+        .is_some_and(|definition| definition.required.iter().any(|r| r.names.contains(&element)))
 }
 
 /// An object still to be checked, the definition of its members, and where it is.

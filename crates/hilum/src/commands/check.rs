@@ -10,18 +10,25 @@ use crate::config::Config;
 
 /// Reads everything a start would read. Nothing is opened.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub fn run(config: &Config) -> Result<ExitCode> {
+pub(crate) fn run(config: &Config) -> Result<ExitCode> {
     super::rules(config)?;
     println!("rule tables: understood");
     for listen in &config.listen {
         if let (Some(cert), Some(key)) = (&listen.cert, &listen.key) {
-            let files = TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: listen.client_ca.clone() };
+            let files =
+                TlsFiles { cert: cert.clone(), key: key.clone(), client_ca: listen.client_ca.clone() };
             TlsServer::load(files, ALPN)?;
         }
         println!("listener {} {}: fine", listen.protocol.as_str(), listen.address);
     }
     for site in config.sites()? {
-        println!("site {}: {} ae titles, {} clients, zone {}", site.id, site.ae_titles.len(), site.clients.len(), site.timezone);
+        println!(
+            "site {}: {} ae titles, {} clients, zone {}",
+            site.id,
+            site.ae_titles.len(),
+            site.clients.len(),
+            site.timezone
+        );
     }
     println!("the configuration is fine");
     Ok(ExitCode::SUCCESS)

@@ -7,17 +7,24 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
 
 use crate::cli::DevCerts;
 
 /// Makes an authority and a server certificate signed by it. Existing files are never overwritten.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub fn run(arguments: &DevCerts) -> Result<ExitCode> {
+pub(crate) fn run(arguments: &DevCerts) -> Result<ExitCode> {
     let out = &arguments.out;
     fs::create_dir_all(out).with_context(|| format!("cannot make {}", out.display()))?;
     for name in ["ca.pem", "edge.pem", "edge.key"] {
-        ensure!(!out.join(name).exists(), "{} exists already; remove it to make a new one", out.join(name).display());
+        ensure!(
+            !out.join(name).exists(),
+            "{} exists already; remove it to make a new one",
+            out.join(name).display()
+        );
     }
     let authority = CertifiedIssuer::self_signed(authority_params(), KeyPair::generate()?)?;
     let key = KeyPair::generate()?;
@@ -25,8 +32,15 @@ pub fn run(arguments: &DevCerts) -> Result<ExitCode> {
     write(&out.join("ca.pem"), &authority.pem(), 0o644)?;
     write(&out.join("edge.pem"), &certificate.pem(), 0o644)?;
     write(&out.join("edge.key"), &key.serialize_pem(), 0o600)?;
-    println!("wrote {0}/ca.pem, {0}/edge.pem and {0}/edge.key for {1}", out.display(), arguments.host.join(", "));
-    println!("for development only; try: curl --cacert {}/ca.pem https://localhost:8443/fhir/metadata", out.display());
+    println!(
+        "wrote {0}/ca.pem, {0}/edge.pem and {0}/edge.key for {1}",
+        out.display(),
+        arguments.host.join(", ")
+    );
+    println!(
+        "for development only; try: curl --cacert {}/ca.pem https://localhost:8443/fhir/metadata",
+        out.display()
+    );
     Ok(ExitCode::SUCCESS)
 }
 

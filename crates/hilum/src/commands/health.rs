@@ -13,8 +13,9 @@ const TIMEOUT: Duration = Duration::from_secs(3);
 
 /// Asks `/readyz` of a plain http listener. Exit code 0 when ready, 1 when not.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub fn run(arguments: &HealthArgs) -> Result<ExitCode> {
-    let mut stream = TcpStream::connect(&arguments.address).with_context(|| format!("nobody answers on {}", arguments.address))?;
+pub(crate) fn run(arguments: &HealthArgs) -> Result<ExitCode> {
+    let mut stream = TcpStream::connect(&arguments.address)
+        .with_context(|| format!("nobody answers on {}", arguments.address))?;
     stream.set_read_timeout(Some(TIMEOUT))?;
     stream.set_write_timeout(Some(TIMEOUT))?;
     stream.write_all(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;

@@ -12,7 +12,7 @@ const DAY_SECONDS: i64 = 86_400;
 
 /// Makes, lists and revokes keys. A running edge sees the change on its next request.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub fn run(config: &Config, arguments: &KeyArgs) -> Result<ExitCode> {
+pub(crate) fn run(config: &Config, arguments: &KeyArgs) -> Result<ExitCode> {
     let control = super::control(config)?;
     let now = hilum_intake::now();
     match &arguments.command {
@@ -25,7 +25,9 @@ pub fn run(config: &Config, arguments: &KeyArgs) -> Result<ExitCode> {
             println!("{}", secret.0);
         }
         KeyCommand::List { json: true } => println!("{}", serde_json::to_string_pretty(&control.keys()?)?),
-        KeyCommand::List { json: false } => control.keys()?.iter().for_each(|key| println!("{}", line(key, now.seconds()))),
+        KeyCommand::List { json: false } => {
+            control.keys()?.iter().for_each(|key| println!("{}", line(key, now.seconds())))
+        }
         KeyCommand::Revoke { key_id } => {
             if !control.revoke_key(key_id, now)? {
                 bail!("there is no key {key_id:?}; `hilum key list` shows them");

@@ -9,7 +9,7 @@ use crate::config::Config;
 
 /// Opens every database, which brings it to this version's schema; a newer schema is refused.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub fn run(config: &Config) -> Result<ExitCode> {
+pub(crate) fn run(config: &Config) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         let sites = super::control(config)?.sites()?;

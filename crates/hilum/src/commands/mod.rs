@@ -1,13 +1,13 @@
 //! What the commands do.
 
-pub mod check;
-pub mod dev_certs;
-pub mod health;
-pub mod key;
-pub mod map;
-pub mod migrate;
-pub mod send;
-pub mod site;
+pub(crate) mod check;
+pub(crate) mod dev_certs;
+pub(crate) mod health;
+pub(crate) mod key;
+pub(crate) mod map;
+pub(crate) mod migrate;
+pub(crate) mod send;
+pub(crate) mod site;
 
 use anyhow::{Context, Result};
 use hilum_intake::normalise::Rules;
@@ -16,8 +16,9 @@ use hilum_intake::store::Control;
 use crate::config::Config;
 
 /// The control database of the configured data folder, with the configured sites in it. Works beside a running edge.
-pub fn control(config: &Config) -> Result<Control> {
-    std::fs::create_dir_all(&config.node.data).with_context(|| format!("cannot make {}", config.node.data.display()))?;
+pub(crate) fn control(config: &Config) -> Result<Control> {
+    std::fs::create_dir_all(&config.node.data)
+        .with_context(|| format!("cannot make {}", config.node.data.display()))?;
     let control = Control::open(&config.node.data)?;
     for site in config.sites()? {
         let known = control.sites()?.into_iter().find(|s| s.id() == site.id);
@@ -28,10 +29,11 @@ pub fn control(config: &Config) -> Result<Control> {
 }
 
 /// The rule tables with the configured overlays.
-pub fn rules(config: &Config) -> Result<Rules> {
+pub(crate) fn rules(config: &Config) -> Result<Rules> {
     let mut overlays = Vec::new();
     for path in &config.mapping.overlays {
-        let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the overlay {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the overlay {}", path.display()))?;
         overlays.push((path.display().to_string(), text));
     }
     Rules::compile(&overlays).map_err(|errors| {

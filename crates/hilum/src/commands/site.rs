@@ -10,7 +10,7 @@ use crate::config::Config;
 
 /// Lists sites, or switches one off and on. A running edge sees the change on its next request.
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
-pub fn run(config: &Config, arguments: &SiteArgs) -> Result<ExitCode> {
+pub(crate) fn run(config: &Config, arguments: &SiteArgs) -> Result<ExitCode> {
     let control = super::control(config)?;
     match &arguments.command {
         SiteCommand::List { json: true } => {
@@ -21,7 +21,13 @@ pub fn run(config: &Config, arguments: &SiteArgs) -> Result<ExitCode> {
             for site in control.sites()? {
                 let settings = site.settings();
                 let state = if settings.disabled { "disabled" } else { "enabled" };
-                println!("{:<24} {:<9} {:<20} {}", settings.id, state, settings.timezone, settings.ae_titles.join(" "));
+                println!(
+                    "{:<24} {:<9} {:<20} {}",
+                    settings.id,
+                    state,
+                    settings.timezone,
+                    settings.ae_titles.join(" ")
+                );
             }
         }
         SiteCommand::Disable { id } => switch(&control, id, true)?,

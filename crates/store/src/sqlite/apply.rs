@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body;
 use super::keys::{self, Rows};
+use super::lookup;
 use super::plan::{self, Plan};
 use super::submission::Packed;
 use super::writer::breaks;
@@ -77,6 +78,9 @@ pub(super) struct Written {
     pub(super) version: u64,
     pub(super) last_updated: Timestamp,
 }
+
+/// A submission committed before: its number and its answer.
+type Stored = (u64, Option<Vec<u8>>);
 
 /// A job's hand inside the transaction.
 pub(crate) struct Apply<'t> {
@@ -261,16 +265,10 @@ impl<'t> Apply<'t> {
         done.map(drop).map_err(|e| self.noted(e))
     }
 
-    /// The `rid` of a resource by id, deleted or not.
-    pub(super) fn rid(&mut self, resource_type: ResourceType, id: &str) -> Result<Option<i64>, Error> {
-        let found = plan::head(self.connection, resource_type, id);
-        found.map(|found| found.map(|head| head.rid))
-    }
-
     /// Writes a resource of our own under an id (ImagingStudy drawn from rows); nothing when the content is the same.
     pub(super) fn put(&mut self, resource: &Resource, id: &str) -> Result<Option<Written>, Error> {
         let zone = self.context.zone.clone();
-        let base = plan::base(self.connection, resource.resource_type(), id, &zone)?;
+        let base = lookup::base(self.connection, resource.resource_type(), id, &zone)?;
         if let Some(base) = &base
             && !base.head.deleted
             && base.resource.as_ref().is_some_and(|stored| hilum_fhir::merge::same_content(stored, resource))
@@ -289,11 +287,7 @@ impl<'t> Apply<'t> {
     }
 
     /// The stored answer of a submission with this duplicate key.
-    pub(super) fn duplicate(
-        &mut self,
-        key: i64,
-        sha256: &[u8; 32],
-    ) -> Result<Option<(u64, Option<Vec<u8>>)>, Error> {
+    pub(super) fn duplicate(&mut self, key: i64, sha256: &[u8; 32]) -> Result<Option<Stored>, Error> {
         let sql = "SELECT d.seq, s.answer FROM dedupe d LEFT JOIN submission s ON s.seq=d.seq WHERE d.ctl=?1 AND d.sha=?2";
         let found = self.connection.prepare_cached(sql).and_then(|mut s| {
             s.query_row(params![key, sha256], |r| Ok((r.get::<_, i64>(0)?.cast_unsigned(), r.get(1)?)))

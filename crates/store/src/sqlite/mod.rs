@@ -5,6 +5,7 @@ mod body;
 mod cursor;
 mod imaging;
 mod keys;
+mod lookup;
 mod migrate;
 mod outbox;
 mod plan;
@@ -21,7 +22,6 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
-pub(crate) use apply::Apply;
 pub(crate) use outbox::{destinations, next as next_delivery};
 pub(crate) use plan::plan;
 pub(crate) use read::{current, feed, history, version};

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::Apply;
-use super::{body, plan};
+use super::{body, lookup};
 use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow};
 
 /// Originals up to this many bytes are kept in the row, larger ones as blobs.
@@ -166,7 +166,7 @@ pub(crate) fn of(
     id: &str,
     count: u32,
 ) -> Result<Vec<SubmissionRow>, Error> {
-    let Some(head) = plan::head(connection, resource_type, id)? else { return Ok(Vec::new()) };
+    let Some(head) = lookup::head(connection, resource_type, id)? else { return Ok(Vec::new()) };
     let sql = "SELECT DISTINCT sub FROM version WHERE rid=?1 AND sub IS NOT NULL ORDER BY sub DESC LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let sequences: Vec<i64> =
@@ -206,12 +206,15 @@ fn targets(connection: &Connection, text: &str) -> Result<Vec<(ResourceType, Str
     let mut found = Vec::new();
     for (rid, version) in text.split(' ').filter_map(|target| target.split_once('/')) {
         let (Ok(rid), Ok(version)) = (rid.parse(), version.parse()) else { continue };
-        if let Some((resource_type, id)) = plan::name(connection, rid)? {
+        if let Some((resource_type, id)) = lookup::name(connection, rid)? {
             found.push((resource_type, id, version));
         }
     }
     Ok(found)
 }
+
+/// Severity, code, place, text, HL7 code.
+type IssueRow = (String, String, Option<String>, String, Option<u16>);
 
 fn issues_text(issues: &[Issue]) -> String {
     let list: Vec<Value> = issues
@@ -222,8 +225,7 @@ fn issues_text(issues: &[Issue]) -> String {
 }
 
 fn issues_from(text: &str) -> Vec<Issue> {
-    let list: Vec<(String, String, Option<String>, String, Option<u16>)> =
-        serde_json::from_str(text).unwrap_or_default();
+    let list: Vec<IssueRow> = serde_json::from_str(text).unwrap_or_default();
     list.into_iter()
         .map(|(severity, code, location, diagnostics, hl7_code)| {
             let severity = match severity.as_str() {

@@ -220,7 +220,7 @@ impl Thread {
             }
         }
         for finish in finishes {
-            finish(committed.as_ref().map(|()| ()).map_err(copy));
+            finish(committed.as_ref().copied().map_err(copy));
         }
     }
 

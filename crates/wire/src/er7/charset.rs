@@ -13,6 +13,10 @@ pub(super) fn decode<'b>(
     faults: &mut Vec<Fault>,
 ) -> Result<Cow<'b, str>, Fault> {
     let first = declared.split('~').next().unwrap_or_default().trim();
+    // sets of ISO 2022 are switched to by escape sequences, whichever repetition names them
+    if bytes.contains(&0x1B) && declared.split('~').any(|name| folded(name) == "ISOIR87") {
+        return strict(enc::ISO_2022_JP, bytes).map_or_else(|| fallback(bytes), Ok);
+    }
     if first.is_empty() || is_ascii_name(first) {
         if bytes.is_ascii() {
             return Ok(strict(enc::UTF_8, bytes).unwrap_or_default());

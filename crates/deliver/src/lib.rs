@@ -1,1 +1,0 @@
-//! The outbox to destinations and subscribers.

@@ -1,0 +1,104 @@
+//! `hilum send`
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use bytes::{Bytes, BytesMut};
+use hilum_wire::er7::unframed;
+use hilum_wire::mllp::{Codec, Frame, Limits};
+use reqwest::{Certificate, Client};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::cli::{Send, SendProtocol};
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Sends each file and prints the answer. Exit code 1 when an answer was negative.
+pub(crate) fn run(arguments: &Send) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let fine = runtime.block_on(async {
+        match arguments.protocol {
+            SendProtocol::Mllp => mllp(arguments).await,
+            SendProtocol::V2 => http(arguments, "/v2/ingest", "text/plain").await,
+            SendProtocol::Fhir => http(arguments, "/fhir", "application/fhir+json").await,
+        }
+    })?;
+    Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+async fn mllp(arguments: &Send) -> Result<bool> {
+    let target = arguments.target.trim_start_matches("mllp://");
+    let mut stream =
+        TcpStream::connect(target).await.with_context(|| format!("nobody answers on {target}"))?;
+    let mut codec = Codec::new(Limits { frame_bytes_max: ANSWER_BYTES_MAX, junk_bytes_max: 4096 });
+    let (mut buffer, mut fine) = (BytesMut::new(), true);
+    for path in super::map::files(&arguments.paths)? {
+        let message = Bytes::copy_from_slice(unframed(&read(&path)?));
+        let mut out = BytesMut::new();
+        codec.encode(message, &mut out)?;
+        stream.write_all(&out).await?;
+        let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+            loop {
+                if let Some(Frame::Message(answer)) = codec.decode(&mut buffer)? {
+                    return anyhow::Ok(answer);
+                }
+                ensure!(
+                    stream.read_buf(&mut buffer).await? > 0,
+                    "the connection was closed without an answer"
+                );
+            }
+        });
+        let answer = answer
+            .await
+            .with_context(|| format!("no answer to {} in {ANSWER_TIMEOUT:?}", path.display()))??;
+        let text = String::from_utf8_lossy(&answer).replace('\r', "\n");
+        fine &= text.contains("\nMSA|AA") || text.contains("\nMSA|CA");
+        println!("{}:\n{text}", path.display());
+    }
+    Ok(fine)
+}
+
+#[expect(clippy::print_stdout, reason = "this is the command's output")]
+async fn http(arguments: &Send, path: &str, content_type: &str) -> Result<bool> {
+    let mut client =
+        Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().redirect(reqwest::redirect::Policy::none());
+    if let Some(authority) = &arguments.cacert {
+        client = client.tls_certs_only([Certificate::from_pem(&read(authority)?)?]);
+    }
+    let client = client.build()?;
+    let mut fine = true;
+    for file in super::map::files(&arguments.paths)? {
+        let body = read(&file)?;
+        let url = format!("{}{}", arguments.target.trim_end_matches('/'), address(path, &body));
+        let mut request = client.post(&url).header("content-type", content_type).body(body);
+        if let Some(key) = &arguments.key {
+            request = request.header("x-api-key", key);
+        }
+        let answer = request.send().await.with_context(|| format!("{url} does not answer"))?;
+        let status = answer.status();
+        fine &= status.is_success();
+        println!("{}: {status}\n{}", file.display(), answer.text().await?.replace('\r', "\n"));
+    }
+    Ok(fine)
+}
+
+/// Bundles go to the FHIR base, other resources to their type.
+fn address(path: &str, body: &[u8]) -> String {
+    let kind = serde_json::from_slice::<serde_json::Value>(body)
+        .ok()
+        .and_then(|v| v["resourceType"].as_str().map(str::to_owned));
+    match kind {
+        Some(kind) if path == "/fhir" && kind != "Bundle" => format!("{path}/{kind}"),
+        _ => path.to_owned(),
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>> {
+    std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))
+}

@@ -1,1 +1,0 @@
-//! DICOM C-STORE and C-ECHO SCP.

@@ -1,0 +1,112 @@
+//! `POST /v2/ingest`: one message or batch as the body, its acknowledgements as the answer.
+
+use std::sync::Arc;
+
+use axum::body::Bytes;
+use axum::extract::{Extension, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use hilum_fhir::issue::operation_outcome;
+use hilum_fhir::{Issue, IssueCode};
+use hilum_intake::Source;
+use hilum_intake::exchange::{self, Answer};
+use hilum_listen::{Caller, missing_scope};
+use hilum_wire::er7::{batch_answer, split_batch, unframed};
+
+use crate::Door;
+
+const SCOPE: &str = "ingest/hl7v2";
+const RETRY_AFTER_SECONDS: &str = "2";
+const TYPES: [&str; 5] =
+    ["text/plain", "application/hl7-v2", "x-application/hl7-v2+er7", "application/octet-stream", ""];
+
+/// Send an HL7 v2 message or batch.
+#[utoipa::path(
+    post,
+    path = "/v2/ingest",
+    request_body(content = String, content_type = "text/plain", description = "ER7, segments ended by CR, LF or CRLF (curl: --data-binary)"),
+    params(("X-API-Key" = Option<String>, Header, description = "API key with scope ingest/hl7v2")),
+    responses(
+        (status = 200, description = "durable; the acknowledgement (AA)", body = String, content_type = "text/plain"),
+        (status = 204, description = "durable; the sender asked for no acknowledgement"),
+        (status = 400, description = "no MSH segment"),
+        (status = 401, description = "no or unknown key"),
+        (status = 403, description = "the key lacks the scope"),
+        (status = 415, description = "no type of HL7 v2"),
+        (status = 422, description = "the acknowledgement (AE, AR) says why; must not be repeated unchanged", body = String, content_type = "text/plain"),
+        (status = 503, description = "not accepted now (AR); send again", body = String, content_type = "text/plain"),
+    )
+)]
+pub(crate) async fn ingest(
+    State(door): State<Arc<Door>>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    if !caller.has_scope(SCOPE) {
+        return refuse(StatusCode::FORBIDDEN, missing_scope(SCOPE));
+    }
+    let content_type =
+        headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if !TYPES.contains(&essence.as_str()) {
+        let issue = Issue::error(
+            IssueCode::NotSupported,
+            "send text/plain, application/hl7-v2 or x-application/hl7-v2+er7",
+        );
+        return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue);
+    }
+    let message = unframed(&body);
+    let batch = split_batch(message, &door.limits);
+    if batch.envelope.is_none() && !batch.messages.iter().any(|m| hilum_wire::er7::Header::read(m).is_some())
+    {
+        let issue =
+            Issue::error(IssueCode::Structure, "there is no MSH segment at the start of a line").at("MSH");
+        return refuse(StatusCode::BAD_REQUEST, issue);
+    }
+    let source = Source {
+        listener: caller.listener.clone(),
+        peer: Some(caller.peer),
+        identity: caller.key_id.as_ref().map(ToString::to_string),
+    };
+    let mut answers = Vec::with_capacity(batch.messages.len());
+    for message in &batch.messages {
+        let bytes = body.slice_ref(message);
+        answers.push(door.intake.exchange(&caller.site, source.clone(), bytes).await);
+    }
+    let content_type = if essence.is_empty() { "text/plain".to_owned() } else { content_type };
+    answer(content_type, batch.envelope.as_ref(), &answers)
+}
+
+fn answer(content_type: String, envelope: Option<&hilum_wire::er7::Header>, answers: &[Answer]) -> Response {
+    if let ([one], None) = (answers, envelope) {
+        let status = StatusCode::from_u16(one.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let Some(body) = one.frames.last() else { return StatusCode::NO_CONTENT.into_response() };
+        return with_body(status, content_type, body.clone());
+    }
+    let frames: Vec<Vec<u8>> = answers.iter().filter_map(|a| a.frames.last().map(|f| f.to_vec())).collect();
+    let deferred = !answers.is_empty() && answers.iter().all(|a| a.http_status == 503);
+    let status = if deferred { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
+    let body = match envelope {
+        Some(envelope) => {
+            batch_answer(envelope, &frames, &exchange::fresh_control_id(), &exchange::timestamp())
+        }
+        None => frames.concat(),
+    };
+    with_body(status, content_type, body.into())
+}
+
+fn with_body(status: StatusCode, content_type: String, body: Bytes) -> Response {
+    let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        response
+            .headers_mut()
+            .insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER_SECONDS));
+    }
+    response
+}
+
+fn refuse(status: StatusCode, issue: Issue) -> Response {
+    (status, [(header::CONTENT_TYPE, "application/fhir+json")], operation_outcome(&[issue]).to_string())
+        .into_response()
+}

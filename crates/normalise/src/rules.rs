@@ -1,0 +1,339 @@
+//! Rule tables, compiled: CSV rows to interned paths, conditions and code tables. No string of a table is interpreted per message.
+
+use std::collections::HashMap;
+
+use crate::RuleError;
+
+/// The tables that ship with the program: (folder/name, text).
+const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/maps.rs"));
+
+/// All tables.
+#[derive(Debug, Default)]
+pub(crate) struct Tables {
+    /// Message type and event to how it is read.
+    pub(crate) messages: HashMap<(String, String), Message>,
+    maps: HashMap<String, Vec<Row>>,
+    codes: HashMap<String, HashMap<String, Code>>,
+}
+
+/// How a message is read.
+#[derive(Clone, Debug)]
+pub(crate) struct Message {
+    pub(crate) kind: String,
+    pub(crate) encounter_status: Option<String>,
+}
+
+/// A translated code.
+#[derive(Clone, Debug)]
+pub(crate) struct Code {
+    pub(crate) system: Option<String>,
+    pub(crate) code: String,
+    pub(crate) display: Option<String>,
+}
+
+/// One rule.
+#[derive(Clone, Debug)]
+pub(crate) struct Row {
+    /// `segments/PID[Patient]:7`
+    pub(crate) rule: String,
+    pub(crate) source: Source,
+    pub(crate) condition: Option<Condition>,
+    /// `None` = `!ignore`: consumed on purpose.
+    pub(crate) target: Option<Vec<Step>>,
+    pub(crate) convert: Convert,
+    /// Name of the code table.
+    pub(crate) vocabulary: Option<String>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Source {
+    /// A field of the segment, or a component of the data type; 0 = the whole.
+    Number(u16),
+    /// A constant.
+    Fixed(String),
+}
+
+/// One step of a target path.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Step {
+    pub(crate) name: String,
+    pub(crate) index: Index,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Index {
+    None,
+    At(usize),
+    Append,
+}
+
+/// How a value is converted.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Convert {
+    Text,
+    /// A table of components.
+    Map(String),
+    Date,
+    DateTime,
+    Instant,
+    Boolean,
+    Integer,
+    Concept,
+    Coding,
+    /// `CodeableConcept` with only a text.
+    TextConcept,
+    Authority,
+    Practitioner,
+    Interpreter,
+    Location,
+    Service,
+    Flag,
+    Words,
+    Phone,
+}
+
+/// A condition over the numbers of the same segment or data type.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Condition {
+    Valued(u16),
+    NotValued(u16),
+    In(u16, Vec<String>, bool),
+    And(Vec<Condition>),
+    Or(Vec<Condition>),
+}
+
+impl Tables {
+    /// Compiles the built-in tables and overlays. An overlay file named `segments/X`, `datatypes/X` or `tables/X` (a path ending so)
+    /// adds to the table X: the same source and target replaces, a leading `-` in the source removes, else it is added.
+    pub(crate) fn compile(overlays: &[(String, String)]) -> Result<Self, Vec<RuleError>> {
+        let mut tables = Self::default();
+        let mut errors = Vec::new();
+        for (name, text) in BUILT_IN {
+            tables.file(name, name, text, false, &mut errors);
+        }
+        for (path, text) in overlays {
+            let mut parts = path.rsplit(['/', '\\']);
+            let stem = parts.next().unwrap_or_default().trim_end_matches(".csv").to_owned();
+            let folder = parts
+                .next()
+                .filter(|f| ["segments", "datatypes", "tables", "messages"].contains(f))
+                .unwrap_or("segments");
+            tables.file(&format!("{folder}/{stem}"), path, text, true, &mut errors);
+        }
+        tables.check_names(&mut errors);
+        if errors.is_empty() { Ok(tables) } else { Err(errors) }
+    }
+
+    pub(crate) fn map(&self, name: &str) -> &[Row] {
+        self.maps.get(name).map_or(&[], Vec::as_slice)
+    }
+
+    pub(crate) fn code(&self, table: &str, code: &str) -> Option<&Code> {
+        self.codes.get(table)?.get(code)
+    }
+
+    fn file(&mut self, name: &str, path: &str, text: &str, overlay: bool, errors: &mut Vec<RuleError>) {
+        let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+        for (at, record) in reader.records().enumerate() {
+            let line = at + 2;
+            let fail = |reason: String| RuleError { file: path.to_owned(), line, reason };
+            let record = match record {
+                Ok(record) => record,
+                Err(error) => {
+                    errors.push(fail(error.to_string()));
+                    continue;
+                }
+            };
+            let cell = |n: usize| record.get(n).unwrap_or_default().trim();
+            let some = |n: usize| Some(cell(n)).filter(|t| !t.is_empty()).map(str::to_owned);
+            if let Some(table) = name.strip_prefix("tables/") {
+                let code = Code { system: some(1), code: cell(2).to_owned(), display: some(3) };
+                self.codes.entry(table.to_owned()).or_default().insert(cell(0).to_owned(), code);
+            } else if name.starts_with("messages/") {
+                let message = Message { kind: cell(2).to_owned(), encounter_status: some(3) };
+                self.messages.insert((cell(0).to_owned(), cell(1).to_owned()), message);
+            } else {
+                let map = name.split_once('/').map_or(name, |(_, map)| map);
+                let rows = self.maps.entry(map.to_owned()).or_default();
+                if let Some(removed) = cell(0).strip_prefix('-') {
+                    let source = source(removed);
+                    rows.retain(|row| Some(&row.source) != source.as_ref());
+                    continue;
+                }
+                match row(&format!("{name}:{line}"), [cell(0), cell(1), cell(2), cell(3), cell(4)]) {
+                    Ok(row) => {
+                        let same = |known: &&mut Row| {
+                            overlay && known.source == row.source && known.target == row.target
+                        };
+                        match rows.iter_mut().find(same) {
+                            Some(known) => *known = row,
+                            None => rows.push(row),
+                        }
+                    }
+                    Err(reason) => errors.push(fail(reason)),
+                }
+            }
+        }
+    }
+
+    fn check_names(&self, errors: &mut Vec<RuleError>) {
+        for (name, row) in self.maps.iter().flat_map(|(name, rows)| rows.iter().map(move |row| (name, row))) {
+            let fail = |reason: String| RuleError { file: name.clone(), line: 0, reason };
+            if let Convert::Map(map) = &row.convert
+                && !self.maps.contains_key(map)
+            {
+                errors.push(fail(format!(
+                    "{} names the data type map {map:?}, which does not exist",
+                    row.rule
+                )));
+            }
+            if let Some(table) = row.vocabulary.as_ref().filter(|table| !self.codes.contains_key(*table)) {
+                errors
+                    .push(fail(format!("{} names the code table {table:?}, which does not exist", row.rule)));
+            }
+        }
+    }
+}
+
+fn row(rule: &str, [source_text, condition, target, convert, vocabulary]: [&str; 5]) -> Result<Row, String> {
+    Ok(Row {
+        rule: rule.to_owned(),
+        source: source(source_text)
+            .ok_or_else(|| format!("{source_text:?} is no field number and no quoted constant"))?,
+        condition: if condition.is_empty() { None } else { Some(self::condition(condition)?) },
+        target: if target == "!ignore" { None } else { Some(steps(target)?) },
+        convert: self::convert(convert)?,
+        vocabulary: Some(vocabulary).filter(|v| !v.is_empty()).map(str::to_owned),
+    })
+}
+
+fn source(text: &str) -> Option<Source> {
+    if let Some(fixed) = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
+        return Some(Source::Fixed(fixed.to_owned()));
+    }
+    let number = text.rsplit_once('-').map_or(text, |(_, number)| number);
+    number.parse().ok().map(Source::Number)
+}
+
+fn steps(text: &str) -> Result<Vec<Step>, String> {
+    let step = |part: &str| {
+        let (name, index) = match part.strip_suffix(']').and_then(|p| p.split_once('[')) {
+            None => (part, Index::None),
+            Some((name, "+")) => (name, Index::Append),
+            Some((name, n)) => {
+                (name, Index::At(n.parse().map_err(|_| format!("{part:?} has no number in its brackets"))?))
+            }
+        };
+        let harmless = !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+        if harmless {
+            Ok(Step { name: name.to_owned(), index })
+        } else {
+            Err(format!("{part:?} is no element"))
+        }
+    };
+    text.split('.').map(step).collect()
+}
+
+fn convert(text: &str) -> Result<Convert, String> {
+    Ok(match text {
+        "" => Convert::Text,
+        "date" => Convert::Date,
+        "dateTime" => Convert::DateTime,
+        "instant" => Convert::Instant,
+        "boolean" => Convert::Boolean,
+        "integer" => Convert::Integer,
+        "concept" => Convert::Concept,
+        "coding" => Convert::Coding,
+        "text" => Convert::TextConcept,
+        "authority" => Convert::Authority,
+        "practitioner" => Convert::Practitioner,
+        "interpreter" => Convert::Interpreter,
+        "location" => Convert::Location,
+        "service" => Convert::Service,
+        "flag" => Convert::Flag,
+        "words" => Convert::Words,
+        "phone" => Convert::Phone,
+        map if map.ends_with(']') => Convert::Map(map.to_owned()),
+        other => return Err(format!("{other:?} is no conversion")),
+    })
+}
+
+/// `3 NOT VALUED AND 2 NOT VALUED`, `5 IN ("A","B") OR 7 VALUED`; AND binds more tightly.
+fn condition(text: &str) -> Result<Condition, String> {
+    let mut alternatives = text.split(" OR ").map(|part| {
+        let mut all = part.split(" AND ").map(|term| term_of(term.trim())).collect::<Result<Vec<_>, _>>()?;
+        Ok(if all.len() == 1 { all.remove(0) } else { Condition::And(all) })
+    });
+    let mut all = alternatives.by_ref().collect::<Result<Vec<_>, String>>()?;
+    Ok(if all.len() == 1 { all.remove(0) } else { Condition::Or(all) })
+}
+
+fn term_of(text: &str) -> Result<Condition, String> {
+    let wrong = || format!("the condition {text:?} is not understood");
+    let (number, rest) = text.split_once(' ').ok_or_else(wrong)?;
+    let number = number.rsplit_once('-').map_or(number, |(_, n)| n).parse().map_err(|_| wrong())?;
+    let rest = rest.trim();
+    let values = |list: &str| {
+        let list = list.trim().trim_start_matches('(').trim_end_matches(')');
+        list.split(',').map(|v| v.trim().trim_matches('"').to_owned()).collect::<Vec<String>>()
+    };
+    Ok(match rest {
+        "VALUED" => Condition::Valued(number),
+        "NOT VALUED" => Condition::NotValued(number),
+        _ => match rest.split_once(' ').ok_or_else(wrong)? {
+            ("EQUALS" | "IN", list) => Condition::In(number, values(list), true),
+            ("NOT", list) => {
+                let list = list.trim_start_matches("EQUALS ").trim_start_matches("IN ");
+                Condition::In(number, values(list), false)
+            }
+            _ => return Err(wrong()),
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_built_in_row_is_understood() {
+        let tables = Tables::compile(&[]).unwrap_or_else(|errors| panic!("{errors:#?}"));
+        assert!(tables.maps.len() > 20);
+        assert_eq!(tables.code("AdministrativeSex", "F").unwrap().code, "female");
+    }
+
+    #[test]
+    fn conditions_and_targets() {
+        assert_eq!(
+            condition("PID-3 NOT VALUED AND 2 IN (\"A\",\"B\") OR 4 NOT EQUALS \"C\"").unwrap(),
+            Condition::Or(vec![
+                Condition::And(vec![
+                    Condition::NotValued(3),
+                    Condition::In(2, vec!["A".into(), "B".into()], true)
+                ]),
+                Condition::In(4, vec!["C".into()], false),
+            ])
+        );
+        assert!(condition("3 SOMETIMES").is_err());
+        assert_eq!(steps("name[+].family").unwrap().len(), 2);
+        assert!(steps("name[x]").is_err());
+    }
+
+    #[test]
+    fn overlays_replace_remove_and_add_and_wrong_rows_are_named() {
+        let header = "source,condition,target,datatype map,vocabulary map,comment\n";
+        let overlay = |text: &str| {
+            Tables::compile(&[("site/segments/PID[Patient].csv".into(), format!("{header}{text}"))])
+        };
+        let before = Tables::compile(&[]).unwrap().map("PID[Patient]").len();
+        assert_eq!(
+            overlay("26,,extension[+].valueString,,,\n").unwrap().map("PID[Patient]").len(),
+            before + 1
+        );
+        assert_eq!(overlay("-8,,,,,\n").unwrap().map("PID[Patient]").len(), before - 1);
+        assert_eq!(overlay("8,,gender,,NameUse,\n").unwrap().map("PID[Patient]").len(), before);
+        let errors = overlay("8,,gender,,NoSuchTable,\nx,,gender,,,\n").unwrap_err();
+        assert_eq!(errors.len(), 2);
+        assert!(errors.iter().any(|e| e.to_string().contains(":3:")), "{errors:?}");
+    }
+}

@@ -1,0 +1,333 @@
+//! Values of HL7 data types as FHIR elements.
+
+use hilum_fhir::{Issue, IssueCode, Match};
+use hilum_wire::er7::{DateTime, Precision};
+use jiff::civil;
+use jiff::tz::{Offset, TimeZone};
+use serde_json::{Value, json};
+
+use super::mapper::{Mapper, Place, location};
+use crate::rules::Convert;
+
+/// Converts a component (or the first one) of a place.
+pub(super) fn convert(
+    mapper: &mut Mapper<'_>,
+    how: &Convert,
+    vocabulary: Option<&str>,
+    place: Place,
+    component: Option<u16>,
+) -> Option<Value> {
+    let at = component.unwrap_or(1);
+    match how {
+        Convert::Text => text(mapper, vocabulary, place, at),
+        Convert::Words => {
+            Some(Value::String(mapper.component(place, at)?.split_whitespace().collect::<Vec<_>>().join(" ")))
+        }
+        Convert::Date => time(mapper, place, at, Form::Date),
+        Convert::DateTime => time(mapper, place, at, Form::DateTime),
+        Convert::Instant => time(mapper, place, at, Form::Instant),
+        Convert::Boolean => match mapper.component(place, at)?.as_str() {
+            "Y" => Some(Value::Bool(true)),
+            "N" => Some(Value::Bool(false)),
+            _ => None,
+        },
+        Convert::Integer => mapper.component(place, at)?.trim().parse::<u32>().ok().map(Value::from),
+        Convert::Concept => concept(mapper, vocabulary, place),
+        Convert::Coding => coding(mapper, vocabulary, place),
+        Convert::TextConcept => Some(json!({ "text": mapper.component(place, at)? })),
+        Convert::Authority => authority(mapper, place, at).map(Value::String),
+        Convert::Practitioner => practitioner(mapper, place, false),
+        Convert::Interpreter => practitioner(mapper, place, true),
+        Convert::Location => location_reference(mapper, place),
+        Convert::Service => {
+            let code = mapper.component(place, at)?;
+            Some(
+                json!({ "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/v2-0074", "code": code }] }),
+            )
+        }
+        Convert::Flag => {
+            let code = mapper.component(place, at)?;
+            let system = "http://terminology.hl7.org/CodeSystem/v3-ObservationInterpretation";
+            Some(json!({ "coding": [{ "system": system, "code": code }] }))
+        }
+        Convert::Phone => {
+            let area = mapper.component(place, 6).unwrap_or_default();
+            let country = mapper.component(place, 5).unwrap_or_default();
+            let number = mapper.component(place, 7)?;
+            let parts: Vec<&str> = [country.as_str(), area.as_str(), number.as_str()]
+                .into_iter()
+                .filter(|p| !p.is_empty())
+                .collect();
+            Some(Value::String(parts.join(" ")))
+        }
+        Convert::Map(_) => None,
+    }
+}
+
+/// A constant of a rule; two of them stand for a system of the site.
+pub(super) fn fixed(mapper: &Mapper<'_>, how: &Convert, text: &str) -> Value {
+    Value::String(match (how, text) {
+        (Convert::Authority, "default") => mapper.context.patient_identifier_system.clone(),
+        (Convert::Authority, name) => format!("urn:hilum:site:{}:{name}", mapper.context.site),
+        _ => text.to_owned(),
+    })
+}
+
+fn text(mapper: &mut Mapper<'_>, vocabulary: Option<&str>, place: Place, component: u16) -> Option<Value> {
+    let text = mapper.component(place, component)?;
+    let Some(table) = vocabulary else { return Some(Value::String(text)) };
+    match mapper.tables.code(table, &text) {
+        Some(code) => Some(Value::String(code.code.clone())),
+        None => {
+            let place = location(mapper.segment(place.segment), place.field, place.repeat, None);
+            mapper.issues.push(
+                Issue::warning(IssueCode::CodeInvalid, "a code is in no table and was left out")
+                    .at(place)
+                    .hl7(103),
+            );
+            None
+        }
+    }
+}
+
+/// CWE, CE, CNE, CF: up to two codings and a text; the original stays beside a translation.
+pub(super) fn concept(mapper: &mut Mapper<'_>, vocabulary: Option<&str>, place: Place) -> Option<Value> {
+    let mut codings = Vec::new();
+    let mut display = None;
+    for first in [1, 4] {
+        let (code, name) = (mapper.component(place, first), mapper.component(place, first + 1));
+        let system = mapper.component(place, first + 2).map(|name| code_system(mapper, &name));
+        if let Some(code) = code {
+            if let Some(known) = vocabulary.and_then(|table| mapper.tables.code(table, &code)) {
+                let mut coding = json!({ "system": known.system, "code": known.code });
+                if let Some(display) = &known.display {
+                    coding["display"] = display.clone().into();
+                }
+                codings.push(coding);
+            }
+            let mut coding = json!({});
+            if let Some(system) = system {
+                coding["system"] = system.into();
+            }
+            coding["code"] = code.split_whitespace().collect::<Vec<_>>().join(" ").into();
+            if let Some(name) = &name {
+                coding["display"] = name.clone().into();
+            }
+            codings.push(coding);
+        }
+        display = display.or(name);
+    }
+    // versions of the code systems say nothing of the meaning
+    mapper.component(place, 7);
+    mapper.component(place, 8);
+    let text = mapper.component(place, 9).or(display);
+    if codings.is_empty() && text.is_none() {
+        return None;
+    }
+    let mut concept = json!({});
+    if !codings.is_empty() {
+        concept["coding"] = Value::Array(codings);
+    }
+    if let Some(text) = text {
+        concept["text"] = text.into();
+    }
+    Some(concept)
+}
+
+fn coding(mapper: &mut Mapper<'_>, vocabulary: Option<&str>, place: Place) -> Option<Value> {
+    let code = mapper.component(place, 1)?;
+    match vocabulary.and_then(|table| mapper.tables.code(table, &code)) {
+        Some(known) => Some(json!({ "system": known.system, "code": known.code, "display": known.display })),
+        None => Some(json!({ "system": "http://terminology.hl7.org/CodeSystem/v2-0004", "code": code })),
+    }
+}
+
+/// The URI of a coding system's HL7 name.
+pub(super) fn code_system(mapper: &Mapper<'_>, name: &str) -> String {
+    if let Some(known) = mapper.tables.code("CodeSystems", name) {
+        return known.code.clone();
+    }
+    if let Some(table) = name
+        .strip_prefix("HL7")
+        .filter(|digits| digits.len() == 4 && digits.bytes().all(|b| b.is_ascii_digit()))
+    {
+        return format!("http://terminology.hl7.org/CodeSystem/v2-{table}");
+    }
+    format!("urn:hilum:site:{}:codes:{}", mapper.context.site, harmless(name))
+}
+
+/// An HD: OID, UUID or URI as they are; else the naming systems; else a URI of the site.
+fn authority(mapper: &mut Mapper<'_>, place: Place, component: u16) -> Option<String> {
+    let namespace = mapper.leaf(place, component, 1);
+    let universal = mapper.leaf(place, component, 2);
+    let kind = mapper.leaf(place, component, 3);
+    if let Some(id) = universal {
+        match kind.as_deref() {
+            Some("ISO") => return Some(format!("urn:oid:{}", harmless(&id))),
+            Some("UUID" | "GUID") => return Some(format!("urn:uuid:{}", harmless(&id))),
+            Some("URI") => return Some(id),
+            _ => {}
+        }
+    }
+    let namespace = namespace?;
+    let known = mapper.context.naming_systems.iter().find(|(name, _)| *name == namespace);
+    Some(known.map_or_else(
+        || format!("urn:hilum:site:{}:hd:{}", mapper.context.site, harmless(&namespace)),
+        |(_, s)| s.clone(),
+    ))
+}
+
+/// A name as part of a URI.
+fn harmless(name: &str) -> String {
+    name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+}
+
+/// XCN: a Practitioner when identifier and authority are given, else a name to display. `nested` = NDL, whose first component is a CNN.
+fn practitioner(mapper: &mut Mapper<'_>, place: Place, nested: bool) -> Option<Value> {
+    let nested = nested && mapper.leaf(place, 1, 2).is_some();
+    let part = |mapper: &mut Mapper<'_>, n: u16| {
+        if nested { mapper.leaf(place, 1, n) } else { mapper.component(place, n) }
+    };
+    let (id, family, given) = (part(mapper, 1), part(mapper, 2), part(mapper, 3));
+    let (middle, suffix, prefix) = (part(mapper, 4), part(mapper, 5), part(mapper, 6));
+    if nested {
+        (7..=11).for_each(|n| drop(part(mapper, n)));
+    }
+    let system = if nested { None } else { authority(mapper, place, 9) };
+    [7, 8, 10, 13].iter().for_each(|n| drop(if nested { None } else { mapper.component(place, *n) }));
+    let words: Vec<&str> =
+        [&prefix, &given, &middle, &family, &suffix].into_iter().flatten().map(String::as_str).collect();
+    let display = Some(words.join(" ")).filter(|d| !d.is_empty());
+    let (Some(id), Some(system)) = (&id, system) else {
+        return display.or(id).map(|display| json!({ "display": display }));
+    };
+    let mut name = json!({});
+    if let Some(family) = &family {
+        name["family"] = family.clone().into();
+    }
+    let given: Vec<&String> = [&given, &middle].into_iter().flatten().collect();
+    if !given.is_empty() {
+        name["given"] = json!(given);
+    }
+    for (member, value) in [("prefix", &prefix), ("suffix", &suffix)] {
+        if let Some(value) = value {
+            name[member] = json!([value]);
+        }
+    }
+    let mut resource =
+        json!({ "resourceType": "Practitioner", "identifier": [{ "system": system, "value": id }] });
+    if name.as_object().is_some_and(|n| !n.is_empty()) {
+        resource["name"] = json!([name]);
+    }
+    let key = Match { resource_type: Mapper::kind("Practitioner"), system: Some(system), value: id.clone() };
+    let url = mapper.ensure(key, resource);
+    let mut reference = json!({ "reference": url });
+    if let Some(display) = display {
+        reference["display"] = display.into();
+    }
+    Some(reference)
+}
+
+/// PL: a Location keyed by point of care, room, bed and facility when a facility is given, else a text.
+fn location_reference(mapper: &mut Mapper<'_>, place: Place) -> Option<Value> {
+    let parts: Vec<String> = (1..=3).filter_map(|n| mapper.component(place, n)).collect();
+    let facility = authority(mapper, place, 4);
+    let more: Vec<String> = [7, 8, 9].iter().filter_map(|n| mapper.component(place, *n)).collect();
+    [5, 6].iter().for_each(|n| drop(mapper.component(place, *n)));
+    if parts.is_empty() && more.is_empty() {
+        return None;
+    }
+    let display = more.last().cloned().unwrap_or_else(|| parts.join(" "));
+    let Some(system) = facility.filter(|_| !parts.is_empty()) else {
+        return Some(json!({ "display": display }));
+    };
+    let value = parts.join("^");
+    let key =
+        Match { resource_type: Mapper::kind("Location"), system: Some(system.clone()), value: value.clone() };
+    let resource = json!({ "resourceType": "Location", "identifier": [{ "system": system, "value": value }], "status": "active",
+        "name": display, "mode": "instance" });
+    let url = mapper.ensure(key, resource);
+    Some(json!({ "reference": url, "display": display }))
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Form {
+    Date,
+    DateTime,
+    Instant,
+}
+
+fn time(mapper: &mut Mapper<'_>, place: Place, component: u16, form: Form) -> Option<Value> {
+    let text = mapper.component(place, component)?;
+    let issue = |mapper: &mut Mapper<'_>, text: &str| {
+        let place = location(mapper.segment(place.segment), place.field, place.repeat, None);
+        mapper.issues.push(Issue::warning(IssueCode::Value, text).at(place).hl7(102));
+    };
+    let Some(parsed) = DateTime::parse(&text) else {
+        issue(mapper, "is no timestamp and was left out");
+        return None;
+    };
+    let rendered = render(&parsed, form, &mapper.context.zone);
+    if rendered.is_none() {
+        issue(mapper, "is not precise enough and was left out");
+    }
+    rendered.map(Value::String)
+}
+
+fn render(time: &DateTime, form: Form, zone: &TimeZone) -> Option<String> {
+    let date = match time.precision {
+        Precision::Year => format!("{:04}", time.year),
+        Precision::Month => format!("{:04}-{:02}", time.year, time.month),
+        _ => format!("{:04}-{:02}-{:02}", time.year, time.month, time.day),
+    };
+    if form == Form::Date || (form == Form::DateTime && time.precision <= Precision::Day) {
+        return Some(date);
+    }
+    if time.precision < Precision::Day {
+        return None;
+    }
+    let offset = offset(time, zone)?;
+    let seconds = offset.seconds();
+    let sign = if seconds < 0 { '-' } else { '+' };
+    let minutes = seconds.abs() / 60;
+    let fraction = if time.fraction.is_empty() { String::new() } else { format!(".{}", time.fraction) };
+    let (hour, minute, second) = (time.hour, time.minute, time.second);
+    Some(format!(
+        "{date}T{hour:02}:{minute:02}:{second:02}{fraction}{sign}{:02}:{:02}",
+        minutes / 60,
+        minutes % 60
+    ))
+}
+
+/// Its own offset, else the zone's at that local time (in a gap or overlap the earlier offset).
+fn offset(time: &DateTime, zone: &TimeZone) -> Option<Offset> {
+    if let Some(minutes) = time.offset_minutes {
+        return Offset::from_seconds(i32::from(minutes) * 60).ok();
+    }
+    Some(zone.to_timestamp(civil(time)?).ok().map(|at| zone.to_offset(at)).unwrap_or(Offset::UTC))
+}
+
+fn civil(time: &DateTime) -> Option<civil::DateTime> {
+    let small = |n: u8| i8::try_from(n).ok();
+    let (month, day) = (small(time.month)?, small(time.day)?);
+    civil::DateTime::new(
+        time.year,
+        month,
+        day,
+        small(time.hour)?,
+        small(time.minute)?,
+        small(time.second)?,
+        0,
+    )
+    .ok()
+}
+
+/// The instant of a timestamp, for comparison.
+pub(super) fn instant(text: &str, zone: &TimeZone) -> Option<hilum_fhir::Timestamp> {
+    let time = DateTime::parse(text)?;
+    let zone = time
+        .offset_minutes
+        .and_then(|m| Offset::from_seconds(i32::from(m) * 60).ok())
+        .map_or_else(|| zone.clone(), TimeZone::fixed);
+    zone.to_timestamp(civil(&time)?).ok().map(Into::into)
+}
