@@ -9,21 +9,25 @@ use jiff::{Span, ToSpan};
 pub fn date_range(text: &str, zone: &TimeZone) -> Option<(i64, i64)> {
     let (date, rest) = text.split_once('T').map_or((text, None), |(date, rest)| (date, Some(rest)));
     let (first, precision) = partial_date(date)?;
-    let Some(rest) = rest else { return Some(span(first.to_datetime(Time::midnight()), precision, zone)) };
+    let Some(rest) = rest else { return Some(days(first, precision, zone)) };
     if date.len() != 10 {
         return None;
     }
     let (time, offset) = split_offset(rest)?;
-    let (time, precision) = partial_time(time)?;
-    Some(match offset {
-        Some(offset) => span(first.to_datetime(time), precision, &TimeZone::fixed(offset)),
-        None => span(first.to_datetime(time), precision, zone),
-    })
+    let (time, length) = partial_time(time)?;
+    let start = match offset {
+        Some(offset) => millis(first.to_datetime(time), &TimeZone::fixed(offset)),
+        None => millis(first.to_datetime(time), zone),
+    };
+    Some((start, start.saturating_add(length)))
 }
 
-fn span(start: DateTime, precision: Span, zone: &TimeZone) -> (i64, i64) {
-    let end = start.checked_add(precision).map_or(i64::MAX, |end| millis(end, zone));
-    (millis(start, zone), end)
+/// Days are as long as the zone makes them; one that a zone skipped altogether still has an instant.
+fn days(first: Date, precision: Span, zone: &TimeZone) -> (i64, i64) {
+    let start = first.to_datetime(Time::midnight());
+    let low = millis(start, zone);
+    let high = start.checked_add(precision).map_or(i64::MAX, |end| millis(end, zone));
+    (low, high.max(low.saturating_add(1)))
 }
 
 /// Instants of the last hours of 9999 are beyond what zones are computed for: there the zone does not matter.
@@ -54,22 +58,23 @@ fn partial_date(text: &str) -> Option<(Date, Span)> {
     Some((date, precision))
 }
 
-fn partial_time(text: &str) -> Option<(Time, Span)> {
+/// A time and its length in ms.
+fn partial_time(text: &str) -> Option<(Time, i64)> {
     let (clock, fraction) =
         text.split_once('.').map_or((text, None), |(clock, fraction)| (clock, Some(fraction)));
     let mut parts = clock.split(':');
     let hour = i8::try_from(digits(parts.next()?, 2)?).ok()?;
     let minute = i8::try_from(digits(parts.next()?, 2)?).ok()?;
     let second = parts.next().map(|p| digits(p, 2)).map_or(Some(None), |s| s.map(Some))?;
-    let (nanos, precision) = match (second, fraction) {
-        (None, None) => (0, 1.minute()),
-        (Some(_), None) => (0, 1.second()),
-        (Some(_), Some(fraction)) => (fraction_nanos(fraction)?, 1.millisecond()),
+    let (nanos, length) = match (second, fraction) {
+        (None, None) => (0, 60_000),
+        (Some(_), None) => (0, 1000),
+        (Some(_), Some(fraction)) => (fraction_nanos(fraction)?, 1),
         (None, Some(_)) => return None,
     };
     // a leap second counts as the one before it
     let second = i8::try_from(second.unwrap_or(0).min(59)).ok()?;
-    Some((Time::new(hour, minute, second, nanos).ok()?, precision))
+    Some((Time::new(hour, minute, second, nanos).ok()?, length))
 }
 
 /// Nanoseconds cut to whole milliseconds, so that a range starts where its instant lies.
@@ -130,6 +135,20 @@ mod tests {
             date_range("2024-01-01", &zone).unwrap().0,
             date_range("2024-01-01T00:00:00+11:00", &TimeZone::UTC).unwrap().0
         );
+    }
+
+    #[test]
+    fn what_a_zone_skips_still_has_a_place_in_time() {
+        let (apia, melbourne) =
+            (TimeZone::get("Pacific/Apia").unwrap(), TimeZone::get("Australia/Melbourne").unwrap());
+        for (text, zone) in
+            [("2011-12-30", &apia), ("2024-10-06T02:59", &melbourne), ("2024-10-06T02:30:00", &melbourne)]
+        {
+            let (low, high) = date_range(text, zone).unwrap();
+            assert!(low < high, "{text}");
+        }
+        let hours = |text| date_range(text, &melbourne).map(|(low, high)| (high - low) / 3_600_000);
+        assert_eq!((hours("2024-10-06"), hours("2024-04-07")), (Some(23), Some(25)));
     }
 
     #[test]
