@@ -16,6 +16,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("listen-fhir", &["listen", "intake", "store", "fhir"]),
     ("listen-hl7", &["listen", "intake", "wire", "fhir"]),
     ("listen-mllp", &["listen", "intake", "wire", "fhir"]),
+    ("listen-mpps", &["listen", "intake", "wire", "fhir"]),
+    ("listen-dicom", &["listen", "intake", "wire", "fhir", "store"]),
 ];
 const FILE_LINES_MAX: usize = 760;
 

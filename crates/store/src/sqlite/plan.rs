@@ -476,7 +476,15 @@ impl Planner<'_> {
             }
         });
         for text in wanted {
-            let found = self.conditional_reference(&text, resource_type)?;
+            let found = self.conditional_reference(&text, resource_type);
+            let is_ambiguous =
+                |e: &Error| e.issues.iter().any(|issue| issue.code == IssueCode::MultipleMatches);
+            // more than one match: as with none, a logical reference beside it stands
+            let (found, ambiguous) = match found {
+                Ok(found) => (found, None),
+                Err(error) if is_ambiguous(&error) => (None, Some(error)),
+                Err(error) => return Err(error),
+            };
             let mut unresolved = false;
             visit_references(&mut value, &mut |object| {
                 if object.get("reference").and_then(Value::as_str) == Some(&text) {
@@ -489,6 +497,9 @@ impl Planner<'_> {
                     }
                 }
             });
+            if let Some(error) = ambiguous.filter(|_| unresolved) {
+                return Err(error);
+            }
             if unresolved {
                 let issue = Issue::error(IssueCode::NotFound, "a conditional reference matches nothing")
                     .at(resource_type.name());
