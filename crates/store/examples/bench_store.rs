@@ -32,6 +32,10 @@ use hilum_store::{Config, Site, Store};
 use crate::data::Dice;
 use crate::measure::{Commits, Report, Usage};
 
+/// As the program does it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is asked for on the command line.
 struct Settings {
     stored: u64,
