@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release -p hilum-store --example bench_store -- [--stored 100000] [--seconds 5] [--callers 1,8,64,256]
-//!     [--original fhir|v2] [--dir DIR]
+//!     [--original fhir|v2] [--reads no] [--dir DIR]
 //! ```
 //! A quarter of the resources are Patients of about 1.4 KB, the rest Observations of about 1.1 KB that refer to them. `--original v2` keeps an
 //! HL7 v2 message of about 0.6 KB, its acknowledgement and its duplicate key with each write, as a message door does; `fhir` keeps none, as a
@@ -42,13 +42,20 @@ struct Settings {
     seconds: u64,
     callers: Vec<usize>,
     v2: bool,
+    reads: bool,
     dir: Option<PathBuf>,
 }
 
 impl Settings {
     fn read() -> Self {
-        let mut settings =
-            Self { stored: 100_000, seconds: 5, callers: vec![1, 8, 64, 256], v2: false, dir: None };
+        let mut settings = Self {
+            stored: 100_000,
+            seconds: 5,
+            callers: vec![1, 8, 64, 256],
+            v2: false,
+            reads: true,
+            dir: None,
+        };
         let mut words = std::env::args().skip(1);
         while let Some(name) = words.next() {
             let value = words.next().unwrap_or_default();
@@ -57,6 +64,7 @@ impl Settings {
                 "--seconds" => settings.seconds = value.parse().unwrap(),
                 "--callers" => settings.callers = value.split(',').map(|n| n.parse().unwrap()).collect(),
                 "--original" => settings.v2 = value == "v2",
+                "--reads" => settings.reads = value != "no",
                 "--dir" => settings.dir = Some(value.into()),
                 other => panic!("unknown option {other}"),
             }
@@ -91,7 +99,9 @@ async fn main() {
     load.writes("write, empty", &settings.callers, settings.seconds).await;
     load.fill(settings.stored).await;
     load.writes("write, filled", &settings.callers, settings.seconds).await;
-    load.reads(&settings).await;
+    if settings.reads {
+        load.reads(&settings).await;
+    }
 
     let made = load.made.load(Ordering::Relaxed);
     load.store.close().await;
@@ -197,6 +207,8 @@ impl Load {
                         let from = Instant::now();
                         work(&mut dice).await;
                         took.push(from.elapsed());
+                        // what needs no wait must not keep the others from their turn, as a socket would not
+                        tokio::task::yield_now().await;
                     }
                     took
                 })
