@@ -20,7 +20,9 @@ pub use types::*;
 
 use std::collections::HashMap;
 use std::fs::File;
+use std::num::NonZero;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use fs4::fs_std::FileExt;
@@ -28,11 +30,14 @@ use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
 use parking_lot::RwLock;
 use rusqlite::OptionalExtension;
+use tokio::sync::Semaphore;
 
 use crate::sqlite::{Gate, Packed, SiteDb};
 
 /// Holds a second edge out of the data folder.
 const LOCK_FILE: &str = "lock";
+/// A search that takes longer leaves the async thread it began on.
+const SEARCH_INLINE_MAX: Duration = Duration::from_millis(2);
 
 /// The store of one edge: control database, and for each site one database and its blobs. Cheap to clone.
 #[derive(Clone)]
@@ -45,6 +50,7 @@ struct Inner {
     control: Control,
     gate: Arc<Gate>,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
+    long_searches: Arc<Semaphore>,
     _lock: Option<File>,
 }
 
@@ -71,7 +77,15 @@ impl Store {
         sqlite::probe(&config.data_dir)?;
         let lock = if config.exclusive { Some(lock(&config)?) } else { None };
         let control = Control::open(&config.data_dir)?;
-        let inner = Inner { config, control, gate: Arc::default(), sites: RwLock::default(), _lock: lock };
+        let processors = std::thread::available_parallelism().map_or(4, NonZero::get);
+        let inner = Inner {
+            config,
+            control,
+            gate: Arc::default(),
+            sites: RwLock::default(),
+            long_searches: Arc::new(Semaphore::new(processors)),
+            _lock: lock,
+        };
         let store = Self { inner: Arc::new(inner) };
         for site in store.control().sites()? {
             store.site_db(&site)?;
@@ -172,16 +186,28 @@ impl Store {
         self.site_db(site)?.read(|connection| sqlite::history(connection, resource_type, id, before, count))
     }
 
-    /// One page of matches with the resources they include. Runs off the async threads: a search may look at many bodies.
+    /// One page of matches with the resources they include.
+    ///
+    /// Nearly all searches look at a page's worth of rows and are done before another thread has woken up; one that turns out to
+    /// be long is begun again off the async threads, as many at a time as there are processors.
     ///
     /// # Errors
     /// `Precondition` with an issue for a bad cursor or a search that is too costly.
     pub async fn search(&self, site: &Site, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
-        let (db, query, cursor) = (self.site_db(site)?, query.clone(), cursor.map(str::to_owned));
-        let search = move || sqlite::search(&db, &query, cursor.as_deref());
+        let db = self.site_db(site)?;
+        if let Some(page) = sqlite::search(&db, query, cursor, Some(SEARCH_INLINE_MAX))? {
+            return Ok(page);
+        }
+        let turn = self.inner.long_searches.clone().acquire_owned().await;
+        let (query, cursor) = (query.clone(), cursor.map(str::to_owned));
+        let search = move || {
+            let _turn = turn;
+            sqlite::search(&db, &query, cursor.as_deref(), None)
+        };
         tokio::task::spawn_blocking(search)
             .await
-            .map_err(|e| Error::unavailable("the search broke off").because(e))?
+            .map_err(|e| Error::unavailable("the search broke off").because(e))??
+            .ok_or_else(|| Error::unavailable("the search broke off"))
     }
 
     /// One submission.

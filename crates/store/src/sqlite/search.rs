@@ -4,7 +4,9 @@
 //! `_sort`, and those sorted by the clinical date, stream in it and stop at the end of the page; other sorts are made in memory
 //! within `candidates_max`.
 
+use std::cell::Cell;
 use std::collections::HashSet;
+use std::time::{Duration, Instant};
 
 use hilum_fhir::search::{
     Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary, Total,
@@ -26,8 +28,43 @@ const STEP: usize = 256;
 /// Levels of `:iterate`.
 const ITERATIONS_MAX: usize = 4;
 
-/// One page of matches with the resources they include.
-pub(crate) fn search(db: &SiteDb, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
+/// How long a search may take where it runs.
+struct Patience {
+    until: Option<Instant>,
+    over: Cell<bool>,
+}
+
+impl Patience {
+    fn new(within: Option<Duration>) -> Self {
+        Self { until: within.map(|within| Instant::now() + within), over: Cell::new(false) }
+    }
+
+    /// Between two steps of a search.
+    fn step(&self) -> Result<(), Error> {
+        match self.until {
+            Some(until) if Instant::now() >= until => self.end(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Before a statement that may take any time.
+    fn long(&self) -> Result<(), Error> {
+        if self.until.is_some() { self.end() } else { Ok(()) }
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        self.over.set(true);
+        Err(Error::unavailable("the search takes longer than expected"))
+    }
+}
+
+/// One page of matches with the resources they include; `None` when it would take longer than `within`.
+pub(crate) fn search(
+    db: &SiteDb,
+    query: &Query,
+    cursor: Option<&str>,
+    within: Option<Duration>,
+) -> Result<Option<Page>, Error> {
     let now = jiff::Timestamp::now().as_microsecond();
     let identity = format!(
         "{:?}{:?}",
@@ -35,11 +72,13 @@ pub(crate) fn search(db: &SiteDb, query: &Query, cursor: Option<&str>) -> Result
         query.applied.iter().filter(|(n, _)| n != "_count").collect::<Vec<_>>()
     );
     let after = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
+    let patience = Patience::new(within);
     db.read(|connection| {
-        connection.execute_batch("BEGIN")?;
-        let done = Search { connection, db, query, zone: &db.zone, now }.page(&identity, after);
-        connection.execute_batch("COMMIT")?;
-        done
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        let done =
+            Search { connection, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, after);
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        if patience.over.get() { Ok(None) } else { done.map(Some) }
     })
 }
 
@@ -51,7 +90,9 @@ pub(super) fn first_two(
     now: i64,
 ) -> Result<Vec<(i64, i64)>, Error> {
     let mut found = Vec::new();
-    let stream = Stream { connection, query, zone, now, candidates_max: 100_000, descending: false };
+    let patience = &Patience::new(None);
+    let stream =
+        Stream { connection, query, zone, now, candidates_max: 100_000, descending: false, patience };
     stream.run(None, &mut |_, candidate, version| {
         let _ = version;
         found.push((candidate.rid, candidate.vid));
@@ -66,6 +107,7 @@ struct Search<'s> {
     query: &'s Query,
     zone: &'s TimeZone,
     now: i64,
+    patience: &'s Patience,
 }
 
 /// A hit of the index.
@@ -114,7 +156,7 @@ impl Search<'_> {
     }
 
     fn stream(&self, descending: bool) -> Stream<'_> {
-        let Self { connection, query, zone, now, .. } = *self;
+        let Self { connection, query, zone, now, patience, .. } = *self;
         Stream {
             connection,
             query,
@@ -122,6 +164,7 @@ impl Search<'_> {
             now,
             candidates_max: self.db.config.candidates_max as usize,
             descending,
+            patience,
         }
     }
 
@@ -193,6 +236,7 @@ impl Search<'_> {
     fn count(&self, max: u64) -> Result<Option<u64>, Error> {
         let mut count = 0_u64;
         if self.query.filters.is_empty() {
+            self.patience.long()?;
             let sql = "SELECT count(*) FROM head WHERE rt=?1 AND deleted=0";
             let all = self
                 .connection
@@ -231,6 +275,7 @@ impl Search<'_> {
             let sources: Vec<Version> = if round == 0 { matches.to_vec() } else { added[from..].to_vec() };
             from = added.len();
             for source in &sources {
+                self.patience.step()?;
                 let mut wanted = Vec::new();
                 for include in includes.iter().filter(|i| round == 0 || i.iterate) {
                     wanted.extend(self.references_of(source, include)?);
@@ -320,6 +365,7 @@ struct Stream<'s> {
     now: i64,
     candidates_max: usize,
     descending: bool,
+    patience: &'s Patience,
 }
 
 /// Called for each match; false ends the walk. The resource is given when the body had to be read for the check.
@@ -445,6 +491,9 @@ impl Stream<'_> {
             if found.len() >= self.candidates_max {
                 return Err(too_costly());
             }
+            if found.len() % STEP == 0 {
+                self.patience.step()?;
+            }
             found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
         }
         Ok(())
@@ -510,6 +559,7 @@ impl Stream<'_> {
     fn check(&self, candidates: &[Candidate], rest: &Rest, take: &mut Take<'_>) -> Result<bool, Error> {
         let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
         for candidate in candidates {
+            self.patience.step()?;
             if !self.has_keys(*candidate, &rest.keys)? {
                 continue;
             }

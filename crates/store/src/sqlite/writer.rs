@@ -22,8 +22,8 @@ use crate::{Config, Error, ErrorKind, Health};
 const STATEMENTS_MAX: usize = 128;
 const TICK: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 64 MiB.
-const CHECKPOINT_PAGES: u32 = 16_384;
+/// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 256 MiB.
+const CHECKPOINT_PAGES: u32 = 65_536;
 
 /// Whether an edge takes writes; shared by all its sites.
 #[derive(Debug, Default)]
@@ -360,6 +360,7 @@ pub(super) fn breaks(error: &rusqlite::Error) -> bool {
 pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
+    super::keep_plans(&connection)?;
     let cache_kib = cache_bytes / 1024;
     connection.execute_batch(&format!(
         "PRAGMA page_size=4096; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=10000;
