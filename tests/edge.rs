@@ -72,7 +72,7 @@ data = "DATA"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
-surfaces = ["fhir", "hl7", "metrics"]
+surfaces = ["fhir", "hl7", "mpps", "metrics"]
 auth = "none"
 [[listen]]
 protocol = "http"
@@ -146,8 +146,18 @@ fn one_message_of_each_protocol_becomes_durable_fhir() {
     let (status, body) = http(edge.http, "POST", "/baseR4/Endpoint", &[FHIR], endpoint);
     assert_eq!(status, 201, "{body}");
     assert_eq!(edge.get("/fhir/Endpoint?status=active")["total"], 1);
+    let step = |status: &str| {
+        let body =
+            format!(r#"{{"sop_instance_uid":"1.2.3.4.5","study_uid":"1.2.3.4.5.6","status":"{status}"}}"#);
+        http(edge.http, "POST", "/ingest", &["Content-Type: application/json"], &body)
+    };
+    let (begun, completed, back) = (step("IN PROGRESS"), step("COMPLETED"), step("IN PROGRESS"));
+    assert!(begun.0 == 200 && begun.1 == completed.1, "one session: {begun:?} {completed:?}");
+    assert!(back.0 == 409 && back.1.contains(r#""success":false"#), "{back:?}");
     edge.kill();
     let edge = Edge::start(dir.path());
+    assert_eq!(edge.get("/fhir/Procedure?status=completed")["total"], 1);
+    assert_eq!(edge.get("/fhir/ImagingStudy")["total"], 1);
     for name in ["framed", "posted"] {
         assert_eq!(edge.get(&format!("/fhir/Patient?name={name}"))["total"], 1, "{name} after kill -9");
     }

@@ -21,7 +21,9 @@ pub(crate) async fn check(endpoint: &str, allow: &[String]) -> Result<Vec<Socket
         Host::Ipv4(address) => vec![address.into()],
         Host::Ipv6(address) => vec![address.into()],
         Host::Domain(name) => {
-            let found = tokio::net::lookup_host((name, port)).await.map_err(|_| "the endpoint's host is not found")?;
+            let found = tokio::net::lookup_host((name, port))
+                .await
+                .map_err(|_| "the endpoint's host is not found")?;
             found.map(|socket| socket.ip()).collect()
         }
     };
@@ -29,7 +31,8 @@ pub(crate) async fn check(endpoint: &str, allow: &[String]) -> Result<Vec<Socket
         return Err("the endpoint's host is not found");
     }
     let networks: Vec<IpNet> = allow.iter().filter_map(|entry| entry.parse().ok()).collect();
-    let is_listed = |address: &IpAddr| named || networks.iter().any(|network| network.contains(&address.to_canonical()));
+    let is_listed =
+        |address: &IpAddr| named || networks.iter().any(|network| network.contains(&address.to_canonical()));
     if url.scheme() != "https" && !(url.scheme() == "http" && addresses.iter().all(is_listed)) {
         return Err("only https is sent to, or http to hosts on the site's list");
     }

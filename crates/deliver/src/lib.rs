@@ -92,10 +92,12 @@ impl Worker {
         if subscriptions.is_empty() {
             return Ok(());
         }
-        destinations = self.store.destinations(&self.site)?.into_iter().map(|d| (d.reference.clone(), d)).collect();
+        destinations =
+            self.store.destinations(&self.site)?.into_iter().map(|d| (d.reference.clone(), d)).collect();
         self.matches(&subscriptions, &destinations).await?;
         let due = subscriptions.iter().filter(|s| {
-            s.is_active() && destinations.get(&s.reference).is_some_and(|d| d.state == DestinationState::Active)
+            s.is_active()
+                && destinations.get(&s.reference).is_some_and(|d| d.state == DestinationState::Active)
         });
         // destinations do not wait for each other
         let sends = due.map(|subscription| self.drain(subscription));
@@ -134,12 +136,22 @@ impl Worker {
     }
 
     /// Writes the new status as a version of the Subscription, and notes it at the destination.
-    async fn turn(&self, subscription: &Subscription, state: DestinationState, error: Option<&str>) -> Result<(), Error> {
+    async fn turn(
+        &self,
+        subscription: &Subscription,
+        state: DestinationState,
+        error: Option<&str>,
+    ) -> Result<(), Error> {
         subscription::set_status(&self.store, &self.site, subscription, state, error).await?;
         self.note(subscription, state, error).await
     }
 
-    async fn note(&self, subscription: &Subscription, state: DestinationState, error: Option<&str>) -> Result<(), Error> {
+    async fn note(
+        &self,
+        subscription: &Subscription,
+        state: DestinationState,
+        error: Option<&str>,
+    ) -> Result<(), Error> {
         let destination = Destination {
             reference: subscription.reference.clone(),
             cursor: 0,
@@ -152,7 +164,11 @@ impl Worker {
     }
 
     /// Reads the feed from the oldest cursor and numbers what matches, destination by destination, in one transaction a batch.
-    async fn matches(&self, subscriptions: &[Subscription], destinations: &HashMap<String, Destination>) -> Result<(), Error> {
+    async fn matches(
+        &self,
+        subscriptions: &[Subscription],
+        destinations: &HashMap<String, Destination>,
+    ) -> Result<(), Error> {
         let cursors = subscriptions.iter().filter_map(|s| destinations.get(&s.reference)).map(|d| d.cursor);
         let Some(mut after) = cursors.min() else { return Ok(()) };
         loop {
@@ -162,7 +178,8 @@ impl Worker {
             let mut matches = Vec::new();
             for entry in &entries {
                 for subscription in subscriptions {
-                    let behind = destinations.get(&subscription.reference).is_some_and(|d| d.cursor < entry.position);
+                    let behind =
+                        destinations.get(&subscription.reference).is_some_and(|d| d.cursor < entry.position);
                     if behind && subscription.status != "off" && self.is_match(subscription, entry) {
                         matches.push((subscription.reference.clone(), entry.position));
                     }
@@ -176,7 +193,10 @@ impl Worker {
     fn is_match(&self, subscription: &Subscription, entry: &FeedEntry) -> bool {
         let version = &entry.version;
         let Some(query) = &subscription.criteria else { return false };
-        if version.body.is_empty() || query.resource_type != version.resource_type || NEVER.contains(&version.resource_type.name()) {
+        if version.body.is_empty()
+            || query.resource_type != version.resource_type
+            || NEVER.contains(&version.resource_type.name())
+        {
             return false;
         }
         let Ok(value) = serde_json::from_slice(&version.body) else { return false };
@@ -214,16 +234,29 @@ impl Worker {
     }
 
     /// Notes the outcome; false when the destination has to wait.
-    async fn settle(&self, subscription: &Subscription, mut delivery: Delivery, outcome: Outcome) -> Result<bool, Error> {
+    async fn settle(
+        &self,
+        subscription: &Subscription,
+        mut delivery: Delivery,
+        outcome: Outcome,
+    ) -> Result<bool, Error> {
         let now = now_ms();
         let waited = now - delivery.first_attempt_at.unwrap_or(now);
         let budget = i64::try_from(self.options.retry_for.as_millis()).unwrap_or(i64::MAX);
         let (state, reason, next_at) = match outcome {
             Outcome::Delivered => (DeliveryState::Delivered, None, None),
             Outcome::Dead(reason) => (DeliveryState::Dead, Some(reason), None),
-            Outcome::Retry(reason, _) | Outcome::Refused(reason) if waited > budget => (DeliveryState::Dead, Some(reason), None),
-            Outcome::Retry(reason, after) => (DeliveryState::Queued, Some(reason), Some(now + after.unwrap_or_else(|| back_off(delivery.attempts)))),
-            Outcome::Refused(reason) => (DeliveryState::Queued, Some(reason), Some(now + back_off(delivery.attempts))),
+            Outcome::Retry(reason, _) | Outcome::Refused(reason) if waited > budget => {
+                (DeliveryState::Dead, Some(reason), None)
+            }
+            Outcome::Retry(reason, after) => (
+                DeliveryState::Queued,
+                Some(reason),
+                Some(now + after.unwrap_or_else(|| back_off(delivery.attempts))),
+            ),
+            Outcome::Refused(reason) => {
+                (DeliveryState::Queued, Some(reason), Some(now + back_off(delivery.attempts)))
+            }
             Outcome::Gone => (DeliveryState::Dead, Some("the receiver said gone"), None),
         };
         let refused = matches!(outcome, Outcome::Refused(_)) && delivery.attempts >= REFUSALS_MAX;

@@ -44,12 +44,21 @@ impl Sender {
     }
 
     /// `PUT {endpoint}/{Type}/{id}` with the version, or an empty POST.
-    pub(crate) async fn send(&self, site: &Site, subscription: &Subscription, delivery: &Delivery, version: &Version) -> Outcome {
+    pub(crate) async fn send(
+        &self,
+        site: &Site,
+        subscription: &Subscription,
+        delivery: &Delivery,
+        version: &Version,
+    ) -> Outcome {
         let addresses = match address::check(&subscription.endpoint, &site.settings().outbound_allow).await {
             Ok(addresses) => addresses,
             Err(reason) => return Outcome::Refused(reason),
         };
-        let host = url::Url::parse(&subscription.endpoint).ok().and_then(|u| u.host_str().map(str::to_owned)).unwrap_or_default();
+        let host = url::Url::parse(&subscription.endpoint)
+            .ok()
+            .and_then(|u| u.host_str().map(str::to_owned))
+            .unwrap_or_default();
         let client = Client::builder()
             .redirect(Policy::none())
             .no_proxy()
@@ -62,7 +71,10 @@ impl Sender {
         let mut request = if subscription.has_payload {
             let url = format!("{base}/{}/{}", version.resource_type, version.id);
             let etag = format!("W/\"{}\"", version.version);
-            let request = client.request(Method::PUT, url).header("content-type", "application/fhir+json").header("etag", etag);
+            let request = client
+                .request(Method::PUT, url)
+                .header("content-type", "application/fhir+json")
+                .header("etag", etag);
             request.body(version.body.clone())
         } else {
             client.request(Method::POST, base)
@@ -75,14 +87,20 @@ impl Sender {
         match request.send().await {
             Ok(response) => self.judged(response).await,
             Err(error) if error.is_timeout() => Outcome::Retry("the receiver did not answer in time", None),
-            Err(error) if error.is_builder() => Outcome::Refused("the request cannot be built from the channel"),
+            Err(error) if error.is_builder() => {
+                Outcome::Refused("the request cannot be built from the channel")
+            }
             Err(_) => Outcome::Retry("the receiver cannot be reached", None),
         }
     }
 
     async fn judged(&self, mut response: Response) -> Outcome {
         let status = response.status();
-        let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<i64>().ok());
+        let after = response
+            .headers()
+            .get("retry-after")
+            .and_then(|v| v.to_str().ok())
+            .and_then(|v| v.parse::<i64>().ok());
         let after = after.map(|seconds| seconds.clamp(0, 3600) * 1000);
         let mut read = 0;
         let drain = async {
@@ -100,8 +118,12 @@ impl Sender {
             StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
                 Outcome::Retry("the receiver asks to send later", after)
             }
-            status if status.is_server_error() => Outcome::Retry("the receiver has trouble of its own", after),
-            status if status.is_redirection() => Outcome::Refused("the receiver redirects, which is not followed"),
+            status if status.is_server_error() => {
+                Outcome::Retry("the receiver has trouble of its own", after)
+            }
+            status if status.is_redirection() => {
+                Outcome::Refused("the receiver redirects, which is not followed")
+            }
             _ => Outcome::Refused("the receiver refuses the notification"),
         }
     }

@@ -61,7 +61,8 @@ fn read(id: &str, body: &[u8], site: &Site) -> Option<Subscription> {
         return None;
     }
     let own = |member: &str| resource.get(member).and_then(Value::as_str).map(str::to_owned);
-    let headers = channel.get("header").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let headers =
+        channel.get("header").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     Some(Subscription {
         id: id.to_owned(),
         reference: format!("Subscription/{id}"),
@@ -69,7 +70,10 @@ fn read(id: &str, body: &[u8], site: &Site) -> Option<Subscription> {
         criteria: criteria(&own("criteria")?, site),
         endpoint: text(&channel, "endpoint").unwrap_or_default(),
         has_payload: text(&channel, "payload").is_some(),
-        headers: headers.filter_map(|h| h.split_once(':')).map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned())).collect(),
+        headers: headers
+            .filter_map(|h| h.split_once(':'))
+            .map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()))
+            .collect(),
         end_ms: own("end").and_then(|end| date_range(&end, &jiff::tz::TimeZone::UTC)).map(|(low, _)| low),
         resource,
     })

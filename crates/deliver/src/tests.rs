@@ -88,9 +88,15 @@ async fn receiver(failures: usize, failing: StatusCode) -> (String, Seen) {
     let answer = move |request: Request| {
         let log = log.clone();
         async move {
-            let header = |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
+            let header =
+                |name: &str| request.headers().get(name).and_then(|v| v.to_str().ok()).map(str::to_owned);
             let mut log = log.lock().unwrap();
-            log.push((request.method().to_string(), request.uri().path().to_owned(), header("idempotency-key").unwrap(), header("authorization")));
+            log.push((
+                request.method().to_string(),
+                request.uri().path().to_owned(),
+                header("idempotency-key").unwrap(),
+                header("authorization"),
+            ));
             if log.len() <= failures { failing } else { StatusCode::OK }
         }
     };
@@ -101,7 +107,11 @@ async fn receiver(failures: usize, failing: StatusCode) -> (String, Seen) {
 }
 
 fn options() -> Options {
-    Options { response_bytes_max: 1024, attempt_timeout: Duration::from_secs(5), retry_for: Duration::from_secs(60) }
+    Options {
+        response_bytes_max: 1024,
+        attempt_timeout: Duration::from_secs(5),
+        retry_for: Duration::from_secs(60),
+    }
 }
 
 fn provider() {

@@ -48,6 +48,7 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let stop_rest = CancellationToken::new();
     let (open, rest) = (TaskTracker::new(), TaskTracker::new());
     rest.spawn(intake.run(stop_rest.clone()));
+    rest.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_rest.clone()));
     rest.spawn(notify::watchdog(stop_rest.clone()));
     for door in doors {
         open.spawn(door.listener.serve(door.session, stop_doors.clone()));
@@ -90,6 +91,15 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         total_probe_max: search.total_probe_max,
         candidates_max: search.candidates_max,
         exclusive: true,
+    }
+}
+
+fn delivery(config: &Config) -> hilum_deliver::Options {
+    let limits = config.limits.delivery;
+    hilum_deliver::Options {
+        response_bytes_max: limits.response_bytes_max,
+        attempt_timeout: std::time::Duration::from_millis(limits.attempt_timeout_ms),
+        retry_for: std::time::Duration::from_secs(limits.retry_hours_max * 3600),
     }
 }
 

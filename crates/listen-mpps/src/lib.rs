@@ -24,8 +24,6 @@ const SCOPE: &str = "ingest/mpps";
 const RETRY_AFTER_SECONDS: &str = "2";
 /// (0008,0018) SOP Instance UID in the DICOM JSON model.
 const SOP_INSTANCE_UID: &str = "00080018";
-/// (0040,0252) Performed Procedure Step Status.
-const STATUS: &str = "00400252";
 
 /// The routes of the mpps surface.
 pub fn router(intake: Intake, limits: &Limits) -> Router {
@@ -129,7 +127,7 @@ async fn ingest(
         Err(issue) => (Value::Null, Some(issue)),
     };
     let session = step_uid(&step).map(|uid| session_id(caller.site.id(), uid));
-    let submission = submission(&caller, &step, session, body);
+    let submission = submission(&caller, session, body);
     let receipt = match unreadable {
         Some(issue) => door.intake.reject(submission, vec![issue]).await,
         None => door.intake.accept(submission).await,
@@ -137,9 +135,7 @@ async fn ingest(
     answer(receipt, session)
 }
 
-fn submission(caller: &Caller, step: &Value, session: Option<Uuid>, body: Bytes) -> Submission {
-    let control =
-        step_uid(step).zip(step_status(step)).map(|(uid, status)| (uid.to_owned(), status.to_owned()));
+fn submission(caller: &Caller, session: Option<Uuid>, body: Bytes) -> Submission {
     Submission {
         site: caller.site.clone(),
         source: Source {
@@ -152,7 +148,8 @@ fn submission(caller: &Caller, step: &Value, session: Option<Uuid>, body: Bytes)
         sha256: hilum_intake::sha256(&body),
         original: Some(body),
         content_type: "application/json",
-        control,
+        // no duplicate key: the step's own state decides what a repeat means
+        control: None,
         reply: Some(Arc::new(move |verdict| render(verdict, session))),
     }
 }
@@ -227,10 +224,6 @@ fn step_uid(step: &Value) -> Option<&str> {
     step.get("sop_instance_uid").and_then(Value::as_str).or_else(|| first_value(step, SOP_INSTANCE_UID))
 }
 
-fn step_status(step: &Value) -> Option<&str> {
-    step.get("status").and_then(Value::as_str).or_else(|| first_value(step, STATUS))
-}
-
 fn first_value<'a>(step: &'a Value, tag: &str) -> Option<&'a str> {
     step.get(tag)?.get("Value")?.get(0)?.as_str()
 }
@@ -255,7 +248,7 @@ mod tests {
         let short = serde_json::json!({ "sop_instance_uid": "1.2", "status": "COMPLETED" });
         let dicom = serde_json::json!({ "00080018": { "vr": "UI", "Value": ["1.2"] }, "00400252": { "vr": "CS", "Value": ["COMPLETED"] } });
         for step in [short, dicom] {
-            assert_eq!((step_uid(&step), step_status(&step)), (Some("1.2"), Some("COMPLETED")));
+            assert_eq!(step_uid(&step), Some("1.2"));
         }
     }
 
