@@ -1,0 +1,39 @@
+#!/usr/bin/env bash
+# DCMTK talks to a running edge: C-ECHO, a wrong title, C-STORE of a file made here, and reads it back byte for byte.
+# Usage: dcmtk.sh PORT DATA_FOLDER
+set -euo pipefail
+port=$1 data=$2
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+echoscu -aec HILUM localhost "$port"
+if echoscu -aec NOBODY localhost "$port" 2>/dev/null; then
+  echo "a wrong called title was accepted" >&2
+  exit 1
+fi
+
+cat > "$work/image.dump" <<'D'
+(0008,0016) UI =CTImageStorage
+(0008,0018) UI [1.2.826.0.1.3680043.8.498.1.1]
+(0008,0020) DA [20240301]
+(0008,0050) SH [A100]
+(0008,0060) CS [CT]
+(0010,0010) PN [Interop^Dcmtk]
+(0010,0020) LO [DCMTK1]
+(0020,000d) UI [1.2.826.0.1.3680043.8.498.1]
+(0020,000e) UI [1.2.826.0.1.3680043.8.498.1.2]
+(0020,0013) IS [1]
+(0028,0010) US 2
+(0028,0011) US 2
+(7fe0,0010) OW 0001\0002\0003\0004
+D
+dump2dcm +te "$work/image.dump" "$work/image.dcm"
+storescu -aec HILUM localhost "$port" "$work/image.dcm"
+storescu -aec HILUM localhost "$port" "$work/image.dcm"
+
+stored=$(find "$data"/sites/default/blobs -type f -not -path '*/tmp/*')
+[ "$(echo "$stored" | wc -l)" = 1 ] || { echo "the same image was stored twice" >&2; exit 1; }
+dcm2json "$work/image.dcm" > "$work/sent.json"
+dcm2json "$stored" > "$work/stored.json"
+cmp "$work/sent.json" "$work/stored.json"
+echo "5 passed, 0 failed"
