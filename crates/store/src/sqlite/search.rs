@@ -491,7 +491,7 @@ impl Stream<'_> {
             if found.len() >= self.candidates_max {
                 return Err(too_costly());
             }
-            if found.len() % STEP == 0 {
+            if found.len().is_multiple_of(STEP) {
                 self.patience.step()?;
             }
             found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
