@@ -1,43 +1,49 @@
 //! Compiles the vendored FHIR definitions into the compact tables that are embedded in the library. Reads only the repository.
+#![allow(clippy::print_stdout, reason = "cargo reads instructions from there")]
 
-#![allow(clippy::expect_used, reason = "a build that cannot read its own sources ends")]
-
+#[path = "build/elements.rs"]
+mod elements;
+#[path = "build/expression.rs"]
+mod expression;
+#[path = "build/plan.rs"]
+mod plan;
 #[path = "build/schema.rs"]
 mod schema;
 #[path = "build/search.rs"]
 mod search;
 
-use std::io::{BufRead, BufReader};
+use std::error::Error;
+use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
-fn main() {
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-changed=definitions");
     println!("cargo::rerun-if-changed=build");
-    let out = std::env::var("OUT_DIR").expect("cargo sets OUT_DIR");
-    let structures = read("definitions/r4-StructureDefinition.ndjson.gz");
-    search::compile(
-        &structures,
-        &read("definitions/r4-SearchParameter.ndjson.gz"),
-        &Path::new(&out).join("search.tsv"),
-    );
+    let out = std::env::var("OUT_DIR")?;
+    let structures = read("definitions/r4-StructureDefinition.ndjson.gz")?;
+    let value_sets = read("definitions/r4-ValueSet.ndjson.gz")?;
+    let mut parameters = read("definitions/r4-SearchParameter.ndjson.gz")?;
+    parameters.extend(read("definitions/hilum-SearchParameter.ndjson")?);
+    let elements = elements::Elements::new(&structures, &value_sets);
+    search::compile(&elements, &parameters, &Path::new(&out).join("search.tsv"))?;
     schema::compile(
         &structures,
-        &read("definitions/r4-ValueSet.ndjson.gz"),
-        &read("definitions/r4-CodeSystem.ndjson.gz"),
+        &value_sets,
+        &read("definitions/r4-CodeSystem.ndjson.gz")?,
         &Path::new(&out).join("schema.tsv"),
-    );
+    )?;
+    Ok(())
 }
 
-fn read(path: &str) -> Vec<Value> {
-    let file = std::fs::File::open(path).unwrap_or_else(|error| panic!("{path}: {error}"));
-    BufReader::new(flate2::read::GzDecoder::new(file))
-        .lines()
-        .map(|line| {
-            serde_json::from_str(&line.expect("a line")).unwrap_or_else(|error| panic!("{path}: {error}"))
-        })
-        .collect()
+/// One JSON document a line, compressed when the name says so.
+fn read(path: &str) -> Result<Vec<Value>, Box<dyn Error>> {
+    let file = std::fs::File::open(path).map_err(|error| format!("{path}: {error}"))?;
+    let input: Box<dyn Read> =
+        if path.ends_with(".gz") { Box::new(flate2::read::GzDecoder::new(file)) } else { Box::new(file) };
+    BufReader::new(input).lines().map(|line| Ok(serde_json::from_str(&line?)?)).collect()
 }
 
 /// A text member, or "".

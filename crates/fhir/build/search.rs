@@ -1,78 +1,181 @@
-//! SearchParameters as lines: `P type name kind url targets expression` (tab separated), composite components as
-//! `C url definition expression` before their parameter, choice elements as `X path types`.
+//! SearchParameters as one tree of extraction steps for each resource type, written as lines (tab separated):
+//! `=type`, then its parameters in order of name as `P name type url targets components`, then the tree in preorder as
+//! `N depth step leaves`. `~` at the start of a URL stands for [`BASE`]; targets and components are comma separated (components are
+//! positions of parameters); a leaf is `position:kind`, leaves are separated by `;`. Steps and kinds: `plan.rs`.
 
+use std::collections::{BTreeMap, HashMap};
+use std::error::Error;
 use std::fmt::Write;
 use std::path::Path;
 
 use serde_json::Value;
 
+use crate::elements::Elements;
+use crate::plan::{self, Base, Leaf};
 use crate::{list, text};
 
-pub(crate) fn compile(structures: &[Value], parameters: &[Value], out: &Path) {
-    let concrete: Vec<&str> = structures
-        .iter()
-        .filter(|s| {
-            text(s, "kind") == "resource" && text(s, "derivation") != "constraint" && s["abstract"] != true
-        })
-        .map(|s| text(s, "type"))
-        .collect();
+const BASE: &str = "http://hl7.org/fhir/SearchParameter/";
+
+pub(crate) fn compile(elements: &Elements, definitions: &[Value], out: &Path) -> Result<(), Box<dyn Error>> {
+    let by_url: HashMap<&str, &Value> = definitions.iter().map(|d| (text(d, "url"), d)).collect();
     let mut lines = String::new();
-    choices(structures, &mut lines);
-    for parameter in parameters {
-        let expression = text(parameter, "expression");
-        if expression.is_empty() {
-            continue;
-        }
-        for base in list(parameter, "base").filter_map(Value::as_str) {
-            let types = match base {
-                "Resource" | "DomainResource" => concrete.clone(),
-                other => vec![other],
+    for of in elements.concrete() {
+        let parameters = parameters_of(of, definitions);
+        let mut tree = Tree::default();
+        writeln!(lines, "={of}")?;
+        for (position, (name, parameter)) in parameters.iter().enumerate() {
+            let failed = |error: String| format!("{of} {name}: {error}");
+            let (targets, components) = if text(parameter, "type") == "composite" {
+                let components =
+                    composite(of, position, parameter, &by_url, elements, &mut tree).map_err(failed)?;
+                (Vec::new(), positions(&components, &parameters)?)
+            } else {
+                (simple(of, position, parameter, elements, &mut tree).map_err(failed)?, Vec::new())
             };
-            for of in types {
-                line(parameter, of, expression, &mut lines);
+            let url = text(parameter, "url");
+            let url = url.strip_prefix(BASE).map_or_else(|| url.to_owned(), |rest| format!("~{rest}"));
+            let (kind, targets, components) =
+                (text(parameter, "type"), targets.join(","), components.join(","));
+            writeln!(lines, "P\t{name}\t{kind}\t{url}\t{targets}\t{components}")?;
+        }
+        tree.write(0, &mut lines)?;
+    }
+    std::fs::write(out, lines)?;
+    Ok(())
+}
+
+type Parameters<'d> = BTreeMap<&'d str, &'d Value>;
+
+/// What can be searched by an expression, in order of name. `special` parameters are not values to extract.
+fn parameters_of<'d>(of: &str, definitions: &'d [Value]) -> Parameters<'d> {
+    let applies = |definition: &&Value| {
+        let mut bases = list(definition, "base").filter_map(Value::as_str);
+        definition["expression"].is_string()
+            && text(definition, "type") != "special"
+            && bases.any(|base| base == of || base == "Resource" || base == "DomainResource")
+    };
+    definitions.iter().filter(applies).map(|d| (text(d, "code"), d)).collect()
+}
+
+/// The parameters a composite consists of, one for each component.
+fn components<'d>(parameter: &Value, by_url: &HashMap<&str, &'d Value>) -> Result<Vec<&'d Value>, String> {
+    list(parameter, "component")
+        .map(|component| {
+            let url = text(component, "definition");
+            by_url.get(url).copied().ok_or_else(|| format!("no component {url}"))
+        })
+        .collect()
+}
+
+/// Two definitions of a composite stand in the wrong order in R4 (DocumentReference-relationship): take the order that fits.
+fn fitting_components<'d>(
+    of: &str,
+    parameter: &Value,
+    by_url: &HashMap<&str, &'d Value>,
+    elements: &Elements,
+) -> Result<(Vec<&'d Value>, Vec<Base>), String> {
+    let mut definitions = components(parameter, by_url)?;
+    if let Ok(bases) = plan::composite(of, parameter, &definitions, elements) {
+        return Ok((definitions, bases));
+    }
+    definitions.reverse();
+    let bases = plan::composite(of, parameter, &definitions, elements)?;
+    Ok((definitions, bases))
+}
+
+/// Adds the leaves of a parameter and returns what it may refer to; empty = anything.
+fn simple(
+    of: &str,
+    position: usize,
+    parameter: &Value,
+    elements: &Elements,
+    tree: &mut Tree,
+) -> Result<Vec<String>, String> {
+    if matches!(text(parameter, "code"), "_id" | "_lastUpdated") {
+        // what the server says of a resource is no value of its body
+        return Ok(Vec::new());
+    }
+    let leaves = plan::leaves(of, parameter, elements)?;
+    for leaf in &leaves {
+        tree.insert(&leaf.steps, format!("{position}:{}", leaf.kind));
+    }
+    Ok(if text(parameter, "type") == "reference" { targets(parameter, &leaves) } else { Vec::new() })
+}
+
+/// The targets of the definition, which may be shared by many types, as far as the elements of this type allow them.
+fn targets(parameter: &Value, leaves: &[Leaf]) -> Vec<String> {
+    let declared: Vec<String> =
+        list(parameter, "target").filter_map(|t| t.as_str().map(str::to_owned)).collect();
+    let anything = declared.len() > 100;
+    if leaves.iter().any(|leaf| leaf.targets.is_empty()) {
+        return if anything { Vec::new() } else { declared };
+    }
+    let mut targets: Vec<String> = leaves.iter().flat_map(|leaf| leaf.targets.clone()).collect();
+    targets.retain(|target| anything || declared.is_empty() || declared.contains(target));
+    targets.sort_unstable();
+    targets.dedup();
+    targets
+}
+
+/// Adds the leaves of a composite and returns the parameters it consists of.
+fn composite<'d>(
+    of: &str,
+    position: usize,
+    parameter: &Value,
+    by_url: &HashMap<&str, &'d Value>,
+    elements: &Elements,
+    tree: &mut Tree,
+) -> Result<Vec<&'d Value>, String> {
+    let (definitions, bases) = fitting_components(of, parameter, by_url, elements)?;
+    for (base, parts) in bases {
+        let steps = [base, vec![format!("${position}")]].concat();
+        for (number, leaves) in parts.iter().enumerate() {
+            for leaf in leaves {
+                let steps = [&steps[..], &[format!("#{number}")], &leaf.steps].concat();
+                tree.insert(&steps, format!("{position}:{}", leaf.kind));
             }
         }
     }
-    lines.push_str(include_str!("../definitions/hilum-SearchParameter.tsv"));
-    std::fs::write(out, lines).expect("OUT_DIR is writable");
+    Ok(definitions)
 }
 
-fn choices(structures: &[Value], lines: &mut String) {
-    let base = structures.iter().filter(|s| text(s, "derivation") != "constraint");
-    for element in base.flat_map(|s| list(&s["snapshot"], "element")) {
-        if let Some(path) = text(element, "path").strip_suffix("[x]") {
-            let types: Vec<String> = list(element, "type").map(|t| capital(text(t, "code"))).collect();
-            let _ = writeln!(lines, "X\t{path}\t{}", types.join(","));
+fn positions(components: &[&Value], all: &Parameters<'_>) -> Result<Vec<String>, String> {
+    let position = |component: &&Value| {
+        let code = text(component, "code");
+        let at = all.keys().position(|name| *name == code);
+        at.map(|at| at.to_string()).ok_or_else(|| format!("no component parameter {code}"))
+    };
+    components.iter().map(position).collect()
+}
+
+/// Steps with the leaves they end in; common beginnings are shared.
+#[derive(Default)]
+struct Tree {
+    step: String,
+    leaves: Vec<String>,
+    children: Vec<Tree>,
+}
+
+impl Tree {
+    fn insert(&mut self, steps: &[String], leaf: String) {
+        let mut node = self;
+        for step in steps {
+            let at = node.children.iter().position(|child| child.step == *step).unwrap_or_else(|| {
+                node.children.push(Self { step: step.clone(), ..Self::default() });
+                node.children.len() - 1
+            });
+            node = &mut node.children[at];
+        }
+        if !node.leaves.contains(&leaf) {
+            node.leaves.push(leaf);
         }
     }
-}
 
-fn line(parameter: &Value, of: &str, expression: &str, lines: &mut String) {
-    let targets: Vec<&str> = list(parameter, "target").filter_map(Value::as_str).collect();
-    let url = text(parameter, "url");
-    for component in list(parameter, "component") {
-        let _ = writeln!(
-            lines,
-            "C\t{url}\t{}\t{}",
-            text(component, "definition"),
-            one_line(text(component, "expression"))
-        );
+    fn write(&self, depth: usize, lines: &mut String) -> std::fmt::Result {
+        for child in &self.children {
+            writeln!(lines, "N\t{depth}\t{}\t{}", child.step, child.leaves.join(";"))?;
+            child.write(depth + 1, lines)?;
+        }
+        Ok(())
     }
-    let _ = writeln!(
-        lines,
-        "P\t{of}\t{}\t{}\t{url}\t{}\t{}",
-        text(parameter, "code"),
-        text(parameter, "type"),
-        targets.join(","),
-        one_line(expression)
-    );
-}
-
-fn one_line(text: &str) -> String {
-    text.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-fn capital(name: &str) -> String {
-    let mut letters = name.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }

@@ -153,6 +153,10 @@ pub(crate) enum Protocol {
     Mllp,
     /// MLLP over TLS.
     Mllps,
+    /// DICOM upper layer.
+    Dicom,
+    /// DICOM over TLS.
+    Dicoms,
 }
 
 /// What an HTTP listener serves.
@@ -163,6 +167,8 @@ pub(crate) enum Surface {
     Fhir,
     /// `/v2/ingest`.
     Hl7,
+    /// `/ingest`.
+    Mpps,
     /// `/metrics`.
     Metrics,
 }
@@ -258,7 +264,7 @@ fn utc() -> String {
 impl Protocol {
     /// Whether it runs over TLS.
     pub(crate) fn is_encrypted(self) -> bool {
-        matches!(self, Self::Https | Self::Mllps)
+        matches!(self, Self::Https | Self::Mllps | Self::Dicoms)
     }
 
     /// Whether it is HTTP.
@@ -273,6 +279,8 @@ impl Protocol {
             Self::Https => "https",
             Self::Mllp => "mllp",
             Self::Mllps => "mllps",
+            Self::Dicom => "dicom",
+            Self::Dicoms => "dicoms",
         }
     }
 }
@@ -283,6 +291,7 @@ impl Surface {
         match self {
             Self::Fhir => "fhir",
             Self::Hl7 => "hl7",
+            Self::Mpps => "mpps",
             Self::Metrics => "metrics",
         }
     }

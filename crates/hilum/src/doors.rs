@@ -63,6 +63,9 @@ impl House<'_> {
                 let site = listen.site.as_deref().map(|id| self.site(id)).transpose()?;
                 Arc::new(hilum_listen_mllp::Mllp::new(self.intake.clone(), self.limits(), site))
             }
+            Protocol::Dicom | Protocol::Dicoms => {
+                Arc::new(hilum_listen_dicom::Dicom::new(self.intake.clone(), self.limits()))
+            }
         };
         let listener = Listener::bind(listen.address, settings(listen, self.limits(), tls.clone()))?;
         let card = Card {
@@ -118,6 +121,9 @@ impl House<'_> {
             Surface::Hl7 => {
                 (hilum_listen_hl7::router(intake, self.limits()), Some(hilum_listen_hl7::openapi()))
             }
+            Surface::Mpps => {
+                (hilum_listen_mpps::router(intake, self.limits()), Some(hilum_listen_mpps::openapi()))
+            }
             Surface::Metrics => (health::metrics(self.metrics.clone()), None),
         }
     }
@@ -136,7 +142,7 @@ fn tls(listen: &Listen) -> Result<Option<TlsServer>> {
 }
 
 fn settings(listen: &Listen, limits: &Limits, tls: Option<TlsServer>) -> Settings {
-    let Limits { http, mllp, .. } = limits;
+    let Limits { http, mllp, dicom, .. } = limits;
     let (connections_max, per_peer_max, handshake_ms, drain_ms) = match listen.protocol {
         Protocol::Http | Protocol::Https => {
             (http.connections_max, http.per_peer_max, http.tls_handshake_timeout_ms, http.drain_timeout_ms)
@@ -144,6 +150,12 @@ fn settings(listen: &Listen, limits: &Limits, tls: Option<TlsServer>) -> Setting
         Protocol::Mllp | Protocol::Mllps => {
             (mllp.connections_max, mllp.per_peer_max, mllp.tls_handshake_timeout_ms, mllp.drain_timeout_ms)
         }
+        Protocol::Dicom | Protocol::Dicoms => (
+            dicom.associations_max,
+            dicom.per_peer_max,
+            dicom.tls_handshake_timeout_ms,
+            dicom.drain_timeout_ms,
+        ),
     };
     Settings {
         name: format!("{}-{}", listen.protocol.as_str(), listen.address.port()).into(),

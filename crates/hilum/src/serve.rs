@@ -20,7 +20,7 @@ use crate::{commands, notify};
 
 const DEFAULT_LOG: &str = "warn,hilum=info";
 const FIRST_KEY_FILE: &str = "first-api-key";
-const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2";
+const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/mpps";
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config, arguments: &Serve) -> Result<ExitCode> {
@@ -48,6 +48,7 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let stop_rest = CancellationToken::new();
     let (open, rest) = (TaskTracker::new(), TaskTracker::new());
     rest.spawn(intake.run(stop_rest.clone()));
+    rest.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_rest.clone()));
     rest.spawn(notify::watchdog(stop_rest.clone()));
     for door in doors {
         open.spawn(door.listener.serve(door.session, stop_doors.clone()));
@@ -90,6 +91,15 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         total_probe_max: search.total_probe_max,
         candidates_max: search.candidates_max,
         exclusive: true,
+    }
+}
+
+fn delivery(config: &Config) -> hilum_deliver::Options {
+    let limits = config.limits.delivery;
+    hilum_deliver::Options {
+        response_bytes_max: limits.response_bytes_max,
+        attempt_timeout: std::time::Duration::from_millis(limits.attempt_timeout_ms),
+        retry_for: std::time::Duration::from_secs(limits.retry_hours_max * 3600),
     }
 }
 
@@ -182,7 +192,9 @@ fn greet(config: &Config, cards: &[Card], first_key: &str) {
 
 fn log(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let subscriber =
+        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
     match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().try_init(),

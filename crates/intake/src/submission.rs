@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hilum_fhir::Timestamp;
 use hilum_normalise::Payload;
-use hilum_store::{Original, OriginalKind, Site};
+use hilum_store::{BlobId, Original, OriginalKind, Site};
 
 use crate::Verdict;
 
@@ -59,7 +59,7 @@ impl Submission {
             identity: self.source.identity.clone(),
             control: self.control.clone(),
             sha256: self.sha256,
-            blob: None,
+            blob: blob(&self.payload),
             bytes: self.original.clone(),
             content_type: self.content_type,
             received: self.received,
@@ -68,9 +68,19 @@ impl Submission {
     }
 }
 
+/// A DICOM object is its own original.
+fn blob(payload: &Payload) -> Option<BlobId> {
+    match payload {
+        Payload::Instance(header) => Some(BlobId(header.blob)),
+        _ => None,
+    }
+}
+
 fn kind(payload: &Payload) -> OriginalKind {
     match payload {
         Payload::V2(_) => OriginalKind::V2,
+        Payload::Mpps(_) => OriginalKind::Mpps,
+        Payload::Instance(_) => OriginalKind::Dicom,
         Payload::Fhir(_) => OriginalKind::Fhir,
     }
 }

@@ -45,7 +45,14 @@ fn entry(change: &Change) -> Value {
             (shown, row())
         }
         Action::Step(step) => {
-            (json!({ "step": step.uid, "status": step.status.as_str(), "study": step.study.uid }), row())
+            let series: Vec<Value> = step
+                .series
+                .iter()
+                .map(|(row, images)| json!({ "series": row.uid, "elements": row.elements, "images": images }))
+                .collect();
+            let shown = json!({ "step": step.uid, "status": step.status.as_str(), "study": step.study.uid,
+                "studyElements": step.study.elements, "accession": step.study.accession, "series": series });
+            (shown, row())
         }
     };
     let mut entry = json!({});

@@ -5,6 +5,8 @@
 //! ([`Rules`]) and runs them. Everything written has a lineage, everything populated that no rule consumed is reported.
 
 mod bundle;
+mod instance;
+mod mpps;
 mod rules;
 mod v2;
 
@@ -14,12 +16,17 @@ use jiff::tz::TimeZone;
 use serde::Serialize;
 
 pub use bundle::bundle;
+pub use instance::InstanceHeader;
 
 /// What came through a door, in the protocol's own form.
 #[derive(Clone, Debug)]
 pub enum Payload {
     /// One HL7 v2 message (no MLLP framing, no batch envelope).
     V2(Bytes),
+    /// One MPPS as JSON: the short form or DICOM JSON. PS3.4 F.7.
+    Mpps(Bytes),
+    /// The header of a DICOM instance whose file is already durable.
+    Instance(Box<InstanceHeader>),
     /// FHIR REST: the changes of the request, already validated by the door.
     Fhir(Vec<Change>),
 }
@@ -45,6 +52,7 @@ pub struct Context {
 #[derive(Debug)]
 pub struct Rules {
     pub(crate) tables: rules::Tables,
+    pub(crate) instance: Vec<instance::Row>,
 }
 
 /// What a submission means.
@@ -113,7 +121,14 @@ impl Rules {
     /// # Errors
     /// Every row that was not understood.
     pub fn compile(overlays: &[(String, String)]) -> Result<Self, Vec<RuleError>> {
-        Ok(Self { tables: rules::Tables::compile(overlays)? })
+        let instance = instance::compile().map_err(|reason| {
+            vec![RuleError {
+                file: "dicom/instance".to_owned(),
+                line: 0,
+                reason: format!("{reason} is not understood"),
+            }]
+        })?;
+        Ok(Self { tables: rules::Tables::compile(overlays)?, instance })
     }
 }
 
@@ -121,6 +136,8 @@ impl Rules {
 pub fn normalise(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
     match payload {
         Payload::V2(bytes) => v2::normalise(bytes, &rules.tables, context),
+        Payload::Mpps(bytes) => mpps::normalise(bytes, context),
+        Payload::Instance(header) => instance::normalise(header, &rules.instance, context),
         Payload::Fhir(changes) => Normalised { changes: changes.clone(), ..Normalised::default() },
     }
 }

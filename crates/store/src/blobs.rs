@@ -6,7 +6,7 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
@@ -52,6 +52,14 @@ impl Blobs {
     /// Makes the folders and removes what a crash left behind.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir.join(TEMPORARY))?;
+        // all folders are made once, so that a blob costs two syncs: of its file and of its folder
+        for fan in 0..=u8::MAX {
+            let folder = dir.join(hex(&[fan]));
+            if !folder.exists() {
+                fs::create_dir(folder)?;
+            }
+        }
+        File::open(&dir)?.sync_all()?;
         for entry in fs::read_dir(dir.join(TEMPORARY))?.flatten() {
             let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|at| at.elapsed().ok());
             if age.is_some_and(|age| age > TEMPORARY_AGE_MAX) {
@@ -63,7 +71,7 @@ impl Blobs {
 
     pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
         let name = id.hex();
-        self.dir.join(&name[..2]).join(&name[2..4]).join(name)
+        self.dir.join(&name[..2]).join(name)
     }
 
     pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
@@ -182,7 +190,6 @@ impl Spool {
             file.sync_data()?;
         }
         let parent = path.parent().unwrap_or(&self.blobs.dir).to_owned();
-        make_durable_dirs(&self.blobs.dir, &parent)?;
         fs::rename(&self.temporary, &path)?;
         File::open(parent)?.sync_all()?;
         Ok(finished)
@@ -199,18 +206,6 @@ impl Drop for Spool {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.temporary);
     }
-}
-
-/// Makes the two folders above a blob, each synced into its parent.
-fn make_durable_dirs(root: &Path, parent: &Path) -> io::Result<()> {
-    if parent.exists() {
-        return Ok(());
-    }
-    fs::create_dir_all(parent)?;
-    if let Some(middle) = parent.parent() {
-        File::open(middle)?.sync_all()?;
-    }
-    File::open(root)?.sync_all()
 }
 
 fn address(head: &[u8], body_sha256: &[u8; 32]) -> [u8; 32] {
@@ -241,7 +236,7 @@ pub struct BlobReader {
 
 /// Time since a file was changed; for tests of the sweep.
 #[cfg(test)]
-fn make_old(path: &Path) {
+fn make_old(path: &std::path::Path) {
     let old = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1);
     File::options().write(true).open(path).unwrap().set_modified(old).unwrap();
 }

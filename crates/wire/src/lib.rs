@@ -1,9 +1,11 @@
-//! The other wires as bytes: MLLP, ER7. No I/O, no clock.
+//! The other wires as bytes: MLLP, ER7, DICOM data sets. No I/O, no clock.
 //!
 //! Every reader has limits and never recurses on input. Reading returns a value and faults; it does not fail as a whole.
 
+pub mod dimse;
 pub mod er7;
 mod fault;
 pub mod mllp;
+pub mod scan;
 
 pub use fault::Fault;

@@ -1,298 +1,207 @@
-//! From a resource to its index entries. What an element offers is decided by its shape in JSON: a CodeableConcept has `coding`, a
-//! Period has `start` or `end`; no data type is looked up.
+//! From a resource to its index entries: the type's plan is walked once over the JSON.
 
-use jiff::tz::TimeZone;
-use serde_json::Value;
+use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
-use super::date::date_range;
-use super::{Context, Entries, Entry, EntryValue, ParamType, Parameter, Reference, ordered, parameters};
-use crate::{Issue, IssueCode, Resource, ResourceType};
+use super::parameters::{Table, table};
+use super::plan::{Kind, Leaf, Node, Step};
+use super::values::{Seen, convert, points_to};
+use super::{Context, Entries, Entry, EntryValue};
+use crate::{Issue, IssueCode, Resource};
+
+/// More unsearchable values than these are not listed one by one.
+const ISSUES_MAX: usize = 20;
 
 /// Everything `resource` offers to search. Never fails: what cannot be indexed becomes an issue.
 pub fn index(resource: &Resource, context: &Context) -> Entries {
-    let root = resource.to_value();
-    let mut found = Found { zone: &context.zone, entries: Vec::with_capacity(32), issues: Vec::new() };
-    let mut nodes = Vec::new();
-    for parameter in parameters(resource.resource_type()) {
-        nodes.clear();
-        parameter.expression.select(&root, &mut nodes);
-        if parameter.expression.asks_existence() {
-            let exists = nodes.iter().any(|node| **node != Value::Bool(false));
-            found.push(parameter, token(None, Some(exists.to_string()), None));
-            continue;
-        }
-        for node in &nodes {
-            found.add(parameter, node);
-        }
-    }
-    let clinical_date = clinical_date(resource.resource_type(), &found.entries);
-    Entries { entries: found.entries, clinical_date, issues: found.issues }
+    let Some(table) = table(resource.resource_type()) else {
+        return Entries { entries: Vec::new(), clinical_date: None, issues: Vec::new() };
+    };
+    let mut walk = Walk {
+        table,
+        context,
+        root: resource.object(),
+        entries: Vec::with_capacity(32),
+        parts: None,
+        trail: SmallVec::new(),
+        issues: Vec::new(),
+    };
+    walk.steps(&table.plan, Seen::Object(resource.object()));
+    let clinical_date = table.clinical.and_then(|position| clinical_date(position, &walk.entries));
+    Entries { entries: walk.entries, clinical_date, issues: walk.issues }
 }
 
-/// The parameter whose earliest value is the clinical date of a type.
-const CLINICAL: [(&str, &str); 8] = [
-    ("DiagnosticReport", "date"),
-    ("Encounter", "date"),
-    ("ImagingStudy", "started"),
-    ("Immunization", "date"),
-    ("Observation", "date"),
-    ("Procedure", "date"),
-    ("ServiceRequest", "authored"),
-    ("Appointment", "date"),
-];
-
-/// The name of the parameter that dates resources of a type, when it has one: sorting by it is the order of the index.
-pub fn clinical_parameter(resource_type: ResourceType) -> Option<&'static str> {
-    CLINICAL.iter().find(|(name, _)| *name == resource_type.name()).map(|(_, parameter)| *parameter)
-}
-
-fn clinical_date(resource_type: ResourceType, entries: &[Entry]) -> Option<i64> {
-    let name = clinical_parameter(resource_type)?;
-    entries.iter().filter(|e| e.parameter.name == name).find_map(|e| match e.value {
-        EntryValue::Date(low, high) => Some(if low == i64::MIN { high } else { low }),
+/// The start of the earliest range; its end when the start is open.
+fn clinical_date(position: usize, entries: &[Entry]) -> Option<i64> {
+    let dates = entries.iter().filter(|entry| entry.parameter.position == position);
+    let start = |entry: &Entry| match entry.value {
+        EntryValue::Date(i64::MIN, high) => Some(high),
+        EntryValue::Date(low, _) => Some(low),
         _ => None,
-    })
+    };
+    dates.filter_map(start).min()
 }
 
-struct Found<'c> {
-    zone: &'c TimeZone,
+struct Walk<'r> {
+    table: &'static Table,
+    context: &'r Context,
+    root: &'r Map<String, Value>,
     entries: Vec<Entry>,
+    /// Within a composite: the values of the component walked.
+    parts: Option<Vec<EntryValue>>,
+    /// Where the walk is: member and item.
+    trail: SmallVec<[(&'static str, Option<usize>); 8]>,
     issues: Vec<Issue>,
 }
 
-impl Found<'_> {
-    fn push(&mut self, parameter: &'static Parameter, value: EntryValue) {
-        self.entries.push(Entry { parameter, value });
+/// The depth of recursion is that of the plan, never that of the input.
+impl<'r> Walk<'r> {
+    fn steps(&mut self, nodes: &'static [Node], from: Seen<'r>) {
+        let Seen::Object(object) = from else { return };
+        for node in nodes {
+            self.step(node, object);
+        }
     }
 
-    fn add(&mut self, parameter: &'static Parameter, node: &Value) {
-        if parameter.param_type == ParamType::Composite {
-            self.composite(parameter, node);
+    fn step(&mut self, node: &'static Node, object: &'r Map<String, Value>) {
+        let here = Seen::Object(object);
+        match &node.step {
+            Step::Member(name, item) => {
+                if let Some(value) = object.get(*name) {
+                    self.member(node, name, *item, value);
+                }
+            }
+            Step::Extension(url) => {
+                let extensions = object.get("extension").and_then(Value::as_array);
+                for (item, extension) in extensions.into_iter().flatten().enumerate() {
+                    if has_text(extension, "url", url) {
+                        self.at(node, "extension", Some(item), extension);
+                    }
+                }
+            }
+            Step::HasExtension(url) => {
+                let extensions = object.get("extension").and_then(Value::as_array);
+                if extensions.is_some_and(|all| all.iter().any(|one| has_text(one, "url", url))) {
+                    self.arrived(node, here);
+                }
+            }
+            Step::Where(member, wanted) => {
+                if object.get(*member).and_then(Value::as_str) == Some(wanted) {
+                    self.arrived(node, here);
+                }
+            }
+            Step::ResolvesTo(target) => {
+                if points_to(object, *target) {
+                    self.arrived(node, here);
+                }
+            }
+            Step::Root => self.arrived(node, Seen::Object(self.root)),
+            Step::Exists => self.exists(node, object),
+            Step::Composite(position) => self.composite(*position, node, here),
+            Step::Component => self.arrived(node, here),
+        }
+    }
+
+    /// One value, or each item of a list.
+    fn member(&mut self, node: &'static Node, name: &'static str, item: Option<usize>, value: &'r Value) {
+        match (value, item) {
+            (Value::Array(items), None) => {
+                for (item, value) in items.iter().enumerate() {
+                    self.at(node, name, Some(item), value);
+                }
+            }
+            (Value::Array(items), Some(item)) => {
+                if let Some(value) = items.get(item) {
+                    self.at(node, name, Some(item), value);
+                }
+            }
+            _ => self.at(node, name, None, value),
+        }
+    }
+
+    fn at(&mut self, node: &'static Node, name: &'static str, item: Option<usize>, value: &'r Value) {
+        self.trail.push((name, item));
+        match Seen::of(value) {
+            Some(Seen::Scalar(_)) if !node.children.is_empty() && node.leaves.is_empty() => self.refused(),
+            Some(seen) => self.arrived(node, seen),
+            None => {}
+        }
+        self.trail.pop();
+    }
+
+    fn arrived(&mut self, node: &'static Node, seen: Seen<'r>) {
+        for leaf in &node.leaves {
+            self.leaf(leaf, seen);
+        }
+        self.steps(&node.children, seen);
+    }
+
+    fn leaf(&mut self, leaf: &'static Leaf, seen: Seen<'r>) {
+        let parameter = &self.table.parameters[leaf.parameter];
+        let understood = match (leaf.kind, &mut self.parts) {
+            (Kind::Resource, _) if !seen.is_resource_of(&parameter.targets) => true,
+            (kind, Some(parts)) => convert(kind, seen, self.context, &mut |value| parts.push(value)),
+            (kind, None) => {
+                let entries = &mut self.entries;
+                convert(kind, seen, self.context, &mut |value| entries.push(Entry { parameter, value }))
+            }
+        };
+        if !understood {
+            self.refused();
+        }
+    }
+
+    /// `X.exists() and X != false`; the children are the members a choice may have.
+    fn exists(&mut self, node: &'static Node, object: &'r Map<String, Value>) {
+        let present = |child: &Node| match child.step {
+            Step::Member(name, _) => {
+                object.get(name).is_some_and(|v| !v.is_null() && *v != Value::Bool(false))
+            }
+            _ => false,
+        };
+        let code = Some(node.children.iter().any(present).to_string());
+        if let Some(leaf) = node.children.first().and_then(|child| child.leaves.first()) {
+            let parameter = &self.table.parameters[leaf.parameter];
+            self.entries
+                .push(Entry { parameter, value: EntryValue::Token { system: None, code, text: None } });
+        }
+    }
+
+    /// A tuple counts only when every component has a value.
+    fn composite(&mut self, position: usize, node: &'static Node, seen: Seen<'r>) {
+        let mut tuple = Vec::with_capacity(node.children.len());
+        for component in &node.children {
+            self.parts = Some(Vec::new());
+            self.steps(std::slice::from_ref(component), seen);
+            match self.parts.take() {
+                Some(values) if !values.is_empty() => tuple.push(values),
+                _ => return,
+            }
+        }
+        let parameter = &self.table.parameters[position];
+        self.entries.push(Entry { parameter, value: EntryValue::Composite(tuple) });
+    }
+
+    /// The value here cannot be searched.
+    fn refused(&mut self) {
+        if self.issues.len() >= ISSUES_MAX {
             return;
         }
-        let before = self.entries.len();
-        let entries = &mut self.entries;
-        let understood = values(parameter.param_type, node, self.zone, &mut |value| {
-            entries.push(Entry { parameter, value })
-        });
-        if !understood && self.entries.len() == before {
-            let place = format!("{} ({})", parameter.resource_type, parameter.name);
-            self.issues.push(Issue::information(IssueCode::Value, "a value cannot be searched").at(place));
-        }
-    }
-
-    fn composite(&mut self, parameter: &'static Parameter, node: &Value) {
-        let mut parts = Vec::with_capacity(parameter.components.len());
-        let mut nodes = Vec::new();
-        for component in &parameter.components {
-            nodes.clear();
-            component.expression.select(node, &mut nodes);
-            let mut part = Vec::new();
-            for node in &nodes {
-                values(component.param_type, node, self.zone, &mut |value| part.push(value));
-            }
-            if part.is_empty() {
-                return;
-            }
-            parts.push(part);
-        }
-        self.push(parameter, EntryValue::Composite(parts));
-    }
-}
-
-/// The values an element offers to a kind of parameter; false when the element's shape does not fit the kind.
-fn values(kind: ParamType, node: &Value, zone: &TimeZone, push: &mut dyn FnMut(EntryValue)) -> bool {
-    match kind {
-        ParamType::Token => tokens(node, push),
-        ParamType::String => strings(node, push),
-        ParamType::Reference => reference(node, push),
-        ParamType::Uri => match node.as_str() {
-            Some(text) => {
-                push(EntryValue::Uri(text.to_owned()));
-                true
-            }
-            None => false,
-        },
-        ParamType::Date => match dates(node, zone) {
-            Some((low, high)) => {
-                push(EntryValue::Date(low, high));
-                true
-            }
-            None => false,
-        },
-        ParamType::Number => match number(node) {
-            Some(value) => {
-                push(EntryValue::Number(ordered(value), ordered(value)));
-                true
-            }
-            None => false,
-        },
-        ParamType::Quantity => quantity(node, push),
-        ParamType::Composite | ParamType::Special => true,
-    }
-}
-
-fn token(system: Option<&str>, code: Option<String>, text: Option<&str>) -> EntryValue {
-    EntryValue::Token { system: system.map(str::to_owned), code, text: text.map(str::to_owned) }
-}
-
-fn member<'v>(node: &'v Value, name: &str) -> Option<&'v str> {
-    node.get(name).and_then(Value::as_str)
-}
-
-fn tokens(node: &Value, push: &mut dyn FnMut(EntryValue)) -> bool {
-    match node {
-        Value::String(code) => push(token(None, Some(code.clone()), None)),
-        Value::Bool(flag) => push(token(None, Some(flag.to_string()), None)),
-        Value::Number(number) => push(token(None, Some(number.to_string()), None)),
-        Value::Object(object) => {
-            if object.contains_key("coding") || (object.contains_key("text") && !object.contains_key("value"))
-            {
-                let text = member(node, "text");
-                for coding in node.get("coding").and_then(Value::as_array).into_iter().flatten() {
-                    push(token(
-                        member(coding, "system"),
-                        member(coding, "code").map(str::to_owned),
-                        member(coding, "display"),
-                    ));
-                }
-                if text.is_some() {
-                    push(token(None, None, text));
-                }
-            } else if object.contains_key("code") {
-                push(token(
-                    member(node, "system"),
-                    member(node, "code").map(str::to_owned),
-                    member(node, "display"),
-                ));
-            } else if let Some(value) = member(node, "value") {
-                let text = node.get("type").and_then(|t| member(t, "text"));
-                push(token(member(node, "system"), Some(value.to_owned()), text));
-            } else {
-                return object.contains_key("system") || object.contains_key("display");
+        let mut place = self.root.get("resourceType").and_then(Value::as_str).unwrap_or_default().to_owned();
+        for (name, item) in &self.trail {
+            place.push('.');
+            place.push_str(name);
+            if let Some(item) = item {
+                place.push_str(&format!("[{item}]"));
             }
         }
-        _ => return false,
-    }
-    true
-}
-
-/// Names and addresses offer every part and the text on its own.
-fn strings(node: &Value, push: &mut dyn FnMut(EntryValue)) -> bool {
-    const PARTS: [&str; 12] = [
-        "family",
-        "given",
-        "prefix",
-        "suffix",
-        "text",
-        "line",
-        "city",
-        "district",
-        "state",
-        "postalCode",
-        "country",
-        "value",
-    ];
-    match node {
-        Value::String(text) => push(EntryValue::String(text.clone())),
-        Value::Object(object) => {
-            for part in PARTS {
-                match object.get(part) {
-                    Some(Value::String(text)) => push(EntryValue::String(text.clone())),
-                    Some(Value::Array(list)) => {
-                        list.iter()
-                            .filter_map(Value::as_str)
-                            .for_each(|text| push(EntryValue::String(text.to_owned())));
-                    }
-                    _ => {}
-                }
-            }
+        // several parameters may want the same value
+        if self.issues.iter().all(|issue| issue.location.as_deref() != Some(&place)) {
+            self.issues.push(Issue::information(IssueCode::Value, "this value cannot be searched").at(place));
         }
-        _ => return false,
-    }
-    true
-}
-
-fn reference(node: &Value, push: &mut dyn FnMut(EntryValue)) -> bool {
-    if let Some(canonical) = node.as_str() {
-        push(EntryValue::Reference { target: Some(Reference::Url(canonical.to_owned())), identifier: None });
-        return true;
-    }
-    let target = member(node, "reference").filter(|text| !text.starts_with('#')).map(parse_reference);
-    let identifier = node.get("identifier").and_then(|identifier| {
-        Some((member(identifier, "system").map(str::to_owned), member(identifier, "value")?.to_owned()))
-    });
-    if target.is_some() || identifier.is_some() {
-        push(EntryValue::Reference { target, identifier });
-    }
-    node.is_object()
-}
-
-/// `Type/id` (a version is dropped) as local, everything else as URL.
-pub(super) fn parse_reference(text: &str) -> Reference {
-    let text = text.split("/_history/").next().unwrap_or(text);
-    if let Some((name, id)) = text.split_once('/')
-        && let Some(resource_type) = ResourceType::from_name(name)
-        && !id.contains('/')
-    {
-        return Reference::Local(resource_type, id.to_owned());
-    }
-    Reference::Url(text.to_owned())
-}
-
-fn dates(node: &Value, zone: &TimeZone) -> Option<(i64, i64)> {
-    match node {
-        Value::String(text) => date_range(text, zone),
-        Value::Object(object) => {
-            if let Some(events) = object.get("event").and_then(Value::as_array) {
-                let ranges: Vec<_> =
-                    events.iter().filter_map(Value::as_str).filter_map(|t| date_range(t, zone)).collect();
-                return Some((ranges.iter().map(|r| r.0).min()?, ranges.iter().map(|r| r.1).max()?));
-            }
-            if let Some(bounds) = object.get("repeat").and_then(|repeat| repeat.get("boundsPeriod")) {
-                return period(bounds, zone);
-            }
-            period(node, zone)
-        }
-        _ => None,
     }
 }
 
-fn period(node: &Value, zone: &TimeZone) -> Option<(i64, i64)> {
-    let start = member(node, "start").map(|text| date_range(text, zone));
-    let end = member(node, "end").map(|text| date_range(text, zone));
-    if start.is_none() && end.is_none() {
-        return None;
-    }
-    Some((start.map_or(Some(i64::MIN), |r| r.map(|r| r.0))?, end.map_or(Some(i64::MAX), |r| r.map(|r| r.1))?))
-}
-
-fn number(node: &Value) -> Option<f64> {
-    node.as_number()?.to_string().parse::<f64>().ok().filter(|value| value.is_finite())
-}
-
-fn quantity(node: &Value, push: &mut dyn FnMut(EntryValue)) -> bool {
-    let unit = |node: &Value| {
-        let code = member(node, "code").or_else(|| member(node, "unit")).or_else(|| member(node, "currency"));
-        (member(node, "system").map(str::to_owned), code.map(str::to_owned))
-    };
-    if let Some(value) = node.get("value").and_then(number) {
-        let (low, high) = match member(node, "comparator") {
-            Some("<" | "<=") => (f64::NEG_INFINITY, value),
-            Some(">" | ">=") => (value, f64::INFINITY),
-            _ => (value, value),
-        };
-        let (system, code) = unit(node);
-        push(EntryValue::Quantity(ordered(low), ordered(high), system, code));
-        return true;
-    }
-    let (low, high) = (node.get("low"), node.get("high"));
-    if low.is_none() && high.is_none() {
-        return false;
-    }
-    let (system, code) = unit(low.or(high).unwrap_or(node));
-    let low = low.and_then(|q| q.get("value")).and_then(number).unwrap_or(f64::NEG_INFINITY);
-    let high = high.and_then(|q| q.get("value")).and_then(number).unwrap_or(f64::INFINITY);
-    push(EntryValue::Quantity(ordered(low), ordered(high), system, code));
-    true
+fn has_text(value: &Value, member: &str, wanted: &str) -> bool {
+    value.get(member).and_then(Value::as_str) == Some(wanted)
 }

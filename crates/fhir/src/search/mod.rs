@@ -10,16 +10,20 @@ mod matches;
 mod normal;
 mod parameters;
 mod parse;
-mod path;
+mod plan;
+mod shape;
+mod system;
 #[cfg(test)]
 mod tests;
+mod value;
+mod values;
 
 pub use date::date_range;
-pub use extract::{clinical_parameter, index};
-pub use matches::canonical_system;
+pub use extract::index;
 pub use normal::normal_form;
-pub use parameters::{ParamType, Parameter, parameter, parameters};
+pub use parameters::{ParamType, Parameter, clinical_parameter, parameter, parameters};
 pub use parse::{Options, decode_pairs};
+pub use system::canonical_system;
 
 use jiff::tz::TimeZone;
 
@@ -138,8 +142,10 @@ pub enum Reference {
     Url(String),
 }
 
-/// A prefix and a half-open range `[low, high)`: milliseconds for dates, [`ordered`] numbers else. For prefixes other than
-/// `eq`, `ne`, `ap` numbers use `exact`.
+/// A prefix and a half-open range `[low, high)`: milliseconds for dates, [`ordered`] numbers else.
+///
+/// The range is what the prefix compares with: for numbers the implied precision of the literal under `eq` and `ne`, the
+/// exact value under the others; for `ap` already widened. So [`Comparison::holds`] is one table for all of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Comparison {
     /// The prefix.
@@ -247,9 +253,10 @@ pub enum EntryValue {
     Uri(String),
     /// Date, dateTime, instant, Period, Timing as `[low, high)` in ms; open ends are `i64::MIN` / `i64::MAX`.
     Date(i64, i64),
-    /// Number as [`ordered`] values of its implied range.
+    /// Number as [`ordered`] value `[v, v + 1)`: resources say what they say, only a query's literal has an implied precision.
     Number(i64, i64),
-    /// Quantity: [`ordered`] range, and unit.
+    /// Quantity: [`ordered`] range `[low, high)` (a comparator or Range opens it), system and code of the unit. A unit printed other
+    /// than its code is one more entry.
     Quantity(i64, i64, Option<String>, Option<String>),
     /// One element of a composite: the entries of each component.
     Composite(Vec<Vec<EntryValue>>),

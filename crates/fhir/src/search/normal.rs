@@ -3,7 +3,7 @@
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 
-/// NFKD, combining marks dropped, lower case, `ß ø ł đ æ œ þ ı` mapped to base letters, punctuation dropped, white space collapsed to
+/// NFKD, combining marks dropped, case folded, `ß ø ł đ æ œ þ ı` mapped to base letters, punctuation dropped, white space collapsed to
 /// single blanks. `O'Brien` becomes `obrien`, `Müller` becomes `muller`.
 pub fn normal_form(text: &str) -> String {
     let mut normal = String::with_capacity(text.len());
@@ -31,6 +31,7 @@ fn push(letter: char, normal: &mut String) {
         'œ' => normal.push_str("oe"),
         'þ' => normal.push_str("th"),
         'ı' => normal.push('i'),
+        'ς' => normal.push('σ'),
         letter if letter.is_alphanumeric() => normal.push(letter),
         letter if letter.is_whitespace() && !normal.is_empty() && !normal.ends_with(' ') => normal.push(' '),
         _ => {}
@@ -50,6 +51,8 @@ mod tests {
             ("Straße", "strasse"),
             ("Łódź", "lodz"),
             ("Ærø", "aero"),
+            ("ΟΔΥΣΣΕΥΣ", "οδυσσευσ"),
+            ("Οδυσσεύς", "οδυσσευσ"),
             ("山田", "山田"),
             ("  ", ""),
         ] {

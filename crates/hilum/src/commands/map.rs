@@ -36,15 +36,20 @@ fn show(
     context: &hilum_intake::normalise::Context,
     arguments: &Map,
 ) -> bool {
+    // JSON is a performed procedure step, everything else HL7 v2
+    let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let batch = split_batch(unframed(bytes), &er7::Limits::default());
+    let messages = if is_json { vec![bytes] } else { batch.messages.clone() };
     let mut fine = true;
-    for (number, message) in batch.messages.iter().enumerate() {
-        let mapped = normalise(&Payload::V2(Bytes::copy_from_slice(message)), rules, context);
+    for (number, message) in messages.iter().enumerate() {
+        let message_bytes = Bytes::copy_from_slice(message);
+        let payload = if is_json { Payload::Mpps(message_bytes) } else { Payload::V2(message_bytes) };
+        let mapped = normalise(&payload, rules, context);
         fine &= !mapped.rejected();
         let name = format!(
             "{}{}",
             path.display(),
-            if batch.messages.len() > 1 { format!("#{}", number + 1) } else { String::new() }
+            if messages.len() > 1 { format!("#{}", number + 1) } else { String::new() }
         );
         if arguments.summary {
             println!("{}", summary(&name, message, &mapped));

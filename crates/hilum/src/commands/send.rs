@@ -25,6 +25,7 @@ pub(crate) fn run(arguments: &Send) -> Result<ExitCode> {
         match arguments.protocol {
             SendProtocol::Mllp => mllp(arguments).await,
             SendProtocol::V2 => http(arguments, "/v2/ingest", "text/plain").await,
+            SendProtocol::Mpps => http(arguments, "/ingest", "application/json").await,
             SendProtocol::Fhir => http(arguments, "/fhir", "application/fhir+json").await,
         }
     })?;

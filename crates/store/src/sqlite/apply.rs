@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::body;
 use super::keys::{self, Rows};
+use super::lookup;
 use super::plan::{self, Plan};
 use super::submission::Packed;
 use super::writer::breaks;
@@ -267,7 +268,7 @@ impl<'t> Apply<'t> {
     /// Writes a resource of our own under an id (ImagingStudy drawn from rows); nothing when the content is the same.
     pub(super) fn put(&mut self, resource: &Resource, id: &str) -> Result<Option<Written>, Error> {
         let zone = self.context.zone.clone();
-        let base = plan::base(self.connection, resource.resource_type(), id, &zone)?;
+        let base = lookup::base(self.connection, resource.resource_type(), id, &zone)?;
         if let Some(base) = &base
             && !base.head.deleted
             && base.resource.as_ref().is_some_and(|stored| hilum_fhir::merge::same_content(stored, resource))

@@ -11,7 +11,7 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::{Map, Value};
 
 use super::apply::{Apply, Written};
-use super::{keys, plan};
+use super::{keys, lookup};
 use crate::{Effect, Error, ErrorKind};
 
 /// A study without a new instance for this long is published.
@@ -321,7 +321,7 @@ impl Apply<'_> {
             None => None,
         };
         let patient = match row.patient {
-            Some(rid) => plan::name(self.connection, rid)?.map(|(of, id)| format!("{of}/{id}")),
+            Some(rid) => lookup::name(self.connection, rid)?.map(|(of, id)| format!("{of}/{id}")),
             None => None,
         };
         Ok(Some(StudyRows {

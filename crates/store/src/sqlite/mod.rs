@@ -5,6 +5,7 @@ mod body;
 mod cursor;
 mod imaging;
 mod keys;
+mod lookup;
 mod migrate;
 mod outbox;
 mod plan;

@@ -12,11 +12,12 @@ use hilum_fhir::references::visit_references;
 use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
 use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType, Target, Timestamp};
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::Connection;
 use serde_json::{Value, json};
 
-use super::apply::{Apply, Base, Head, Prepared, Written, prepare};
-use super::{body, keys, search};
+use super::apply::{Apply, Base, Prepared, Written, prepare};
+use super::body;
+use super::lookup::{Lookup, base, head, look, name};
 use crate::{Effect, Error, ErrorKind, Outcome};
 
 /// Replacements followed from a superseded Patient to its survivor.
@@ -60,13 +61,6 @@ pub(super) enum Imaging {
 struct Seen {
     what: Lookup,
     found: Vec<(i64, i64)>,
-}
-
-#[derive(Clone)]
-enum Lookup {
-    Id(ResourceType, String),
-    Match(Match),
-    Query(Box<Query>),
 }
 
 /// What executing a plan wrote.
@@ -482,7 +476,15 @@ impl Planner<'_> {
             }
         });
         for text in wanted {
-            let found = self.conditional_reference(&text, resource_type)?;
+            let found = self.conditional_reference(&text, resource_type);
+            let is_ambiguous =
+                |e: &Error| e.issues.iter().any(|issue| issue.code == IssueCode::MultipleMatches);
+            // more than one match: as with none, a logical reference beside it stands
+            let (found, ambiguous) = match found {
+                Ok(found) => (found, None),
+                Err(error) if is_ambiguous(&error) => (None, Some(error)),
+                Err(error) => return Err(error),
+            };
             let mut unresolved = false;
             visit_references(&mut value, &mut |object| {
                 if object.get("reference").and_then(Value::as_str) == Some(&text) {
@@ -495,6 +497,9 @@ impl Planner<'_> {
                     }
                 }
             });
+            if let Some(error) = ambiguous.filter(|_| unresolved) {
+                return Err(error);
+            }
             if unresolved {
                 let issue = Issue::error(IssueCode::NotFound, "a conditional reference matches nothing")
                     .at(resource_type.name());
@@ -506,8 +511,8 @@ impl Planner<'_> {
 
     fn conditional_reference(&mut self, text: &str, of: ResourceType) -> Result<Option<String>, Error> {
         let refuse = |issue: Issue| Error::refused(ErrorKind::Precondition, issue.at(of.name()));
-        let (name, rest) = text.split_once('?').unwrap_or((text, ""));
-        let resource_type = ResourceType::from_name(name).ok_or_else(|| {
+        let (type_name, rest) = text.split_once('?').unwrap_or((text, ""));
+        let resource_type = ResourceType::from_name(type_name).ok_or_else(|| {
             refuse(Issue::error(IssueCode::Value, "a conditional reference names an unknown type"))
         })?;
         let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
@@ -523,7 +528,7 @@ impl Planner<'_> {
         let found = self.look(Lookup::Query(Box::new(query)))?;
         match found.as_slice() {
             [] => Ok(None),
-            [rid] => Ok(self::name(self.connection, *rid)?.map(|(of, id)| format!("{of}/{id}"))),
+            [rid] => Ok(name(self.connection, *rid)?.map(|(of, id)| format!("{of}/{id}"))),
             _ => Err(refuse(Issue::error(
                 IssueCode::MultipleMatches,
                 "a conditional reference matches more than one resource",
@@ -705,80 +710,4 @@ fn link(patient: &mut Resource, other: &str, kind: &str) {
         links.push(entry);
         patient.set("link", Value::Array(links));
     }
-}
-
-fn look(connection: &Connection, what: &Lookup, zone: &TimeZone, now: i64) -> Result<Vec<(i64, i64)>, Error> {
-    match what {
-        Lookup::Id(resource_type, id) => Ok(head(connection, *resource_type, id)?
-            .filter(|h| !h.deleted)
-            .map(|h| (h.rid, h.vid))
-            .into_iter()
-            .collect()),
-        Lookup::Match(wanted) => {
-            let key = keys::identifier_key(wanted.resource_type, wanted.system.as_deref(), &wanted.value);
-            let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 ORDER BY h.rid LIMIT 8";
-            let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([key], |r| Ok((r.get(0)?, r.get(1)?)))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        }
-        Lookup::Query(query) => search::first_two(connection, query, zone, now),
-    }
-}
-
-/// The head of a resource by id, deleted or not.
-pub(super) fn head(
-    connection: &Connection,
-    resource_type: ResourceType,
-    id: &str,
-) -> Result<Option<Head>, Error> {
-    let sql = "SELECT rid,ver,vid,ord,deleted,applied,successor FROM head WHERE rt=?1 AND fid=?2";
-    let mut statement = connection.prepare_cached(sql)?;
-    let found = statement.query_row(params![resource_type.number(), id], |r| {
-        Ok(Head {
-            rid: r.get(0)?,
-            version: r.get::<_, i64>(1)?.cast_unsigned(),
-            vid: r.get(2)?,
-            ord: r.get(3)?,
-            deleted: r.get(4)?,
-            applied: r.get(5)?,
-            successor: r.get(6)?,
-        })
-    });
-    Ok(found.optional()?)
-}
-
-/// Type and id of a row.
-pub(super) fn name(connection: &Connection, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
-    let mut statement = connection.prepare_cached("SELECT rt, fid FROM head WHERE rid=?1")?;
-    let found: Option<(i64, String)> =
-        statement.query_row([rid], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
-    Ok(found.and_then(|(rt, id)| Some((ResourceType::from_number(rt)?, id))))
-}
-
-/// The current version of a resource with its index rows, deleted or not.
-pub(super) fn base(
-    connection: &Connection,
-    resource_type: ResourceType,
-    id: &str,
-    zone: &TimeZone,
-) -> Result<Option<Base>, Error> {
-    let Some(head) = head(connection, resource_type, id)? else { return Ok(None) };
-    let mut statement = connection.prepare_cached("SELECT lm, enc, body FROM version WHERE vid=?1")?;
-    let (last_updated, encoding, packed): (i64, i64, Option<Vec<u8>>) =
-        statement.query_row([head.vid], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
-    let Some(packed) = packed else {
-        return Ok(Some(Base { head, last_updated, resource: None, rows: keys::Rows::default() }));
-    };
-    let stored = body::decode(encoding, &packed)?;
-    let resource = parse(&stored)?;
-    let entries =
-        index(&resource, &Context { zone: zone.clone(), now: Timestamp::from_micros(last_updated) });
-    Ok(Some(Base { head, last_updated, rows: keys::rows(&entries), resource: Some(resource) }))
-}
-
-/// A stored body as a resource.
-pub(super) fn parse(stored: &[u8]) -> Result<Resource, Error> {
-    let value = serde_json::from_slice(stored)
-        .map_err(|e| Error::unavailable("a stored body is not json").because(e))?;
-    Resource::from_value(value).map_err(|_| Error::unavailable("a stored body is no resource"))
 }

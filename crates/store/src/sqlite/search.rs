@@ -18,7 +18,7 @@ use rusqlite::{Connection, params};
 
 use super::cursor::{self, Position};
 use super::keys::{self, Lookup};
-use super::{SiteDb, plan, read};
+use super::{SiteDb, lookup, read};
 use crate::{Error, ErrorKind, Page, Version};
 
 /// Hits counted to find the rarest key.
@@ -198,7 +198,7 @@ impl Search<'_> {
             let parsed;
             let resource = match resource {
                 Some(resource) => resource,
-                None => match plan::parse(&version.body) {
+                None => match lookup::parse(&version.body) {
                     Ok(resource) => {
                         parsed = resource;
                         &parsed
@@ -310,7 +310,7 @@ impl Search<'_> {
         if include.source != source.resource_type {
             return Ok(Vec::new());
         }
-        let resource = plan::parse(&source.body)?;
+        let resource = lookup::parse(&source.body)?;
         let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
         let entries = index(&resource, &context).entries.into_iter();
         let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
@@ -449,7 +449,7 @@ impl Stream<'_> {
             Lookup::Ids(ids) => {
                 for id in ids {
                     if let Some(head) =
-                        plan::head(self.connection, self.query.resource_type, id)?.filter(|h| !h.deleted)
+                        lookup::head(self.connection, self.query.resource_type, id)?.filter(|h| !h.deleted)
                     {
                         found.push(Candidate { ord: head.ord, rid: head.rid, vid: head.vid });
                     }
@@ -569,7 +569,7 @@ impl Stream<'_> {
             if version.resource_type != self.query.resource_type {
                 continue;
             }
-            let resource = if rest.body { Some(plan::parse(&version.body)?) } else { None };
+            let resource = if rest.body { Some(lookup::parse(&version.body)?) } else { None };
             if let Some(resource) = &resource {
                 let entries = index(resource, &context);
                 if !self.query.matches(&entries, &version.id, version.last_updated) {

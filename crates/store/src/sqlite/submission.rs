@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::Apply;
-use super::{body, plan};
+use super::{body, lookup};
 use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow};
 
 /// Originals up to this many bytes are kept in the row, larger ones as blobs.
@@ -166,7 +166,7 @@ pub(crate) fn of(
     id: &str,
     count: u32,
 ) -> Result<Vec<SubmissionRow>, Error> {
-    let Some(head) = plan::head(connection, resource_type, id)? else { return Ok(Vec::new()) };
+    let Some(head) = lookup::head(connection, resource_type, id)? else { return Ok(Vec::new()) };
     let sql = "SELECT DISTINCT sub FROM version WHERE rid=?1 AND sub IS NOT NULL ORDER BY sub DESC LIMIT ?2";
     let mut statement = connection.prepare_cached(sql)?;
     let sequences: Vec<i64> =
@@ -206,7 +206,7 @@ fn targets(connection: &Connection, text: &str) -> Result<Vec<(ResourceType, Str
     let mut found = Vec::new();
     for (rid, version) in text.split(' ').filter_map(|target| target.split_once('/')) {
         let (Ok(rid), Ok(version)) = (rid.parse(), version.parse()) else { continue };
-        if let Some((resource_type, id)) = plan::name(connection, rid)? {
+        if let Some((resource_type, id)) = lookup::name(connection, rid)? {
             found.push((resource_type, id, version));
         }
     }

@@ -1,0 +1,175 @@
+//! Negotiation of an association (PS3.8 section 7.1): who calls whom, and which contexts are accepted.
+
+use std::collections::HashMap;
+
+use dicom_ul::pdu::{
+    AssociationAC, AssociationRJ, AssociationRJResult, AssociationRJServiceProviderASCEReason,
+    AssociationRJServiceProviderPresentationReason, AssociationRJServiceUserReason, AssociationRJSource,
+    AssociationRQ, Pdu, PresentationContextResult, PresentationContextResultReason, UserVariableItem,
+    read_pdu, write_pdu,
+};
+use hilum_intake::store::{Control, Site};
+use hilum_listen::Peer;
+use hilum_listen::limits::Dicom as Limits;
+
+use crate::pdu::{End, INVALID, UNEXPECTED};
+
+const VERIFICATION: &str = "1.2.840.10008.1.1";
+const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
+/// Our implementation class UID, under the 2.25 arc of UUIDs.
+pub(crate) const IMPLEMENTATION_UID: &str = "2.25.207530618924873014937425178320985173241";
+pub(crate) const IMPLEMENTATION_NAME: &str = "HILUM_01";
+/// Services that are not storage; whatever else is proposed, known or private, is.
+const OTHER_SERVICES: [&str; 6] = [
+    "1.2.840.10008.1.20.",
+    "1.2.840.10008.3.1.2.",
+    "1.2.840.10008.5.1.4.1.2.",
+    "1.2.840.10008.5.1.4.31",
+    "1.2.840.10008.5.1.4.32",
+    "1.2.840.10008.5.1.1.",
+];
+
+/// An accepted association.
+pub(crate) struct Association {
+    pub(crate) site: Site,
+    pub(crate) calling: String,
+    /// Accepted contexts: id to transfer syntax and whether it is verification.
+    pub(crate) contexts: HashMap<u8, Context>,
+    /// A-ASSOCIATE-AC.
+    pub(crate) answer: Vec<u8>,
+}
+
+/// An accepted presentation context.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) transfer_syntax: String,
+}
+
+/// The outcome of a request.
+pub(crate) enum Negotiated {
+    Accepted(Box<Association>),
+    Rejected(Vec<u8>),
+}
+
+/// Decides about an A-ASSOCIATE-RQ.
+pub(crate) fn negotiate(
+    pdu: &[u8],
+    control: &Control,
+    peer: &Peer,
+    limits: &Limits,
+) -> Result<Negotiated, End> {
+    let max = u32::try_from(limits.associate_bytes_max).unwrap_or(u32::MAX).clamp(4096, 131_072);
+    let Ok(Some(Pdu::AssociationRQ(request))) = read_pdu(pdu, max, false) else { return Err(INVALID) };
+    if request.protocol_version & 1 == 0 {
+        let reason = AssociationRJServiceProviderASCEReason::ProtocolVersionNotSupported;
+        return Ok(Negotiated::Rejected(reject(AssociationRJSource::ServiceProviderASCE(reason))));
+    }
+    let user = |reason| Ok(Negotiated::Rejected(reject(AssociationRJSource::ServiceUser(reason))));
+    if request.application_context_name.trim_matches(['\0', ' ']) != APPLICATION_CONTEXT {
+        return user(AssociationRJServiceUserReason::ApplicationContextNameNotSupported);
+    }
+    let (called, calling) = (request.called_ae_title.trim(), request.calling_ae_title.trim());
+    let Some(site) = control.site_by_ae_title(called).unwrap_or_default() else {
+        return user(AssociationRJServiceUserReason::CalledAETitleNotRecognized);
+    };
+    match admission(&site, calling, peer) {
+        Admission::Fine => {}
+        Admission::Title => return user(AssociationRJServiceUserReason::CallingAETitleNotRecognized),
+        Admission::Address => return user(AssociationRJServiceUserReason::NoReasonGiven),
+    }
+    accept(&request, site, calling, limits).map(|association| Negotiated::Accepted(Box::new(association)))
+}
+
+enum Admission {
+    Fine,
+    Title,
+    Address,
+}
+
+/// A site without DICOM clients takes any caller; else one must fit by title and address.
+fn admission(site: &Site, calling: &str, peer: &Peer) -> Admission {
+    let address = peer.address.ip().to_canonical();
+    let clients: Vec<_> =
+        site.settings().clients.iter().filter(|c| c.protocols.iter().any(|p| p == "dicom")).collect();
+    if clients.is_empty() {
+        return Admission::Fine;
+    }
+    let mut named =
+        clients.iter().filter(|c| c.calling_aet.as_ref().is_none_or(|title| title == calling)).peekable();
+    if named.peek().is_none() {
+        return Admission::Title;
+    }
+    let from_here =
+        named.any(|c| c.addresses.is_empty() || c.addresses.iter().any(|network| network.contains(&address)));
+    if from_here { Admission::Fine } else { Admission::Address }
+}
+
+fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -> Result<Association, End> {
+    let mut contexts = HashMap::new();
+    let mut results = Vec::new();
+    for proposed in &request.presentation_contexts {
+        if proposed.id % 2 == 0 || contexts.contains_key(&proposed.id) {
+            return Err(UNEXPECTED);
+        }
+        let abstract_syntax = proposed.abstract_syntax.trim_matches(['\0', ' ']);
+        let first = proposed.transfer_syntaxes.first().map(|uid| uid.trim_matches(['\0', ' ']).to_owned());
+        let served = abstract_syntax == VERIFICATION
+            || !OTHER_SERVICES.iter().any(|prefix| abstract_syntax.starts_with(prefix));
+        let (reason, transfer_syntax) = match first {
+            Some(uid) if served => (PresentationContextResultReason::Acceptance, uid),
+            Some(uid) => (PresentationContextResultReason::AbstractSyntaxNotSupported, uid),
+            None => (
+                PresentationContextResultReason::TransferSyntaxesNotSupported,
+                "1.2.840.10008.1.2".to_owned(),
+            ),
+        };
+        if reason == PresentationContextResultReason::Acceptance {
+            contexts.insert(proposed.id, Context { transfer_syntax: transfer_syntax.clone() });
+        }
+        results.push(PresentationContextResult { id: proposed.id, reason, transfer_syntax });
+    }
+    let answer = Pdu::AssociationAC(AssociationAC {
+        protocol_version: 1,
+        calling_ae_title: request.calling_ae_title.clone(),
+        called_ae_title: request.called_ae_title.clone(),
+        application_context_name: APPLICATION_CONTEXT.to_owned(),
+        presentation_contexts: results,
+        user_variables: user_variables(request, limits),
+    });
+    Ok(Association { site, calling: calling.to_owned(), contexts, answer: bytes(&answer) })
+}
+
+fn user_variables(request: &AssociationRQ, limits: &Limits) -> Vec<UserVariableItem> {
+    let mut items = vec![
+        UserVariableItem::MaxLength(limits.pdu_bytes_max),
+        UserVariableItem::ImplementationClassUID(IMPLEMENTATION_UID.to_owned()),
+        UserVariableItem::ImplementationVersionName(IMPLEMENTATION_NAME.to_owned()),
+    ];
+    for item in &request.user_variables {
+        if let UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) = item {
+            let mut roles = *roles;
+            roles.scp = false;
+            items.push(UserVariableItem::ScuScpRoleSelectionSubItem(class.clone(), roles));
+        }
+    }
+    items
+}
+
+fn reject(source: AssociationRJSource) -> Vec<u8> {
+    bytes(&Pdu::AssociationRJ(AssociationRJ { result: AssociationRJResult::Permanent, source }))
+}
+
+/// A-ASSOCIATE-RJ transient, local limit exceeded (2, 3, 2).
+pub(crate) fn local_limit() -> Vec<u8> {
+    let reason = AssociationRJServiceProviderPresentationReason::LocalLimitExceeded;
+    let source = AssociationRJSource::ServiceProviderPresentation(reason);
+    bytes(&Pdu::AssociationRJ(AssociationRJ { result: AssociationRJResult::Transient, source }))
+}
+
+fn bytes(pdu: &Pdu) -> Vec<u8> {
+    let mut out = Vec::new();
+    match write_pdu(&mut out, pdu) {
+        Ok(()) => out,
+        Err(_) => Vec::new(),
+    }
+}

@@ -1,0 +1,236 @@
+//! A C-STORE being received: the data set goes to a blob byte for byte, and past the scanner.
+
+use bytes::Bytes;
+use hilum_fhir::{Issue, IssueCode};
+use hilum_intake::normalise::{InstanceHeader, Payload};
+use hilum_intake::store::{BlobWriter, FinishedBlob, Site};
+use hilum_intake::{Receipt, Source, Submission, now};
+use hilum_listen::Peer;
+use hilum_listen::limits::Dicom as Limits;
+use hilum_wire::dimse::{Command, status};
+use hilum_wire::scan::{self, Header, Scanner, Tag, is_uid};
+
+use crate::Dicom;
+use crate::association::{Association, IMPLEMENTATION_NAME, IMPLEMENTATION_UID};
+
+const SOP_CLASS: Tag = Tag::new(0x0008, 0x0016);
+const SOP_INSTANCE: Tag = Tag::new(0x0008, 0x0018);
+const STUDY: Tag = Tag::new(0x0020, 0x000D);
+const SERIES: Tag = Tag::new(0x0020, 0x000E);
+
+/// A message whose data set is arriving.
+pub(crate) struct Receiving {
+    pub(crate) context: u8,
+    command: Command,
+    transfer_syntax: String,
+    bytes: u64,
+    blob: Option<BlobWriter>,
+    scanner: Option<Scanner>,
+    /// What will be answered whatever still arrives.
+    failed: Option<(u16, String)>,
+}
+
+/// What is answered.
+pub(crate) struct Done {
+    pub(crate) command: Command,
+    pub(crate) status: u16,
+    pub(crate) comment: String,
+    /// The study touched.
+    pub(crate) study: Option<String>,
+}
+
+impl Receiving {
+    pub(crate) async fn start(
+        door: &Dicom,
+        site: &Site,
+        context: u8,
+        command: Command,
+        transfer_syntax: String,
+    ) -> Self {
+        if !is_uid(&command.sop_class) || !is_uid(&command.sop_instance) {
+            return Self::discard(
+                context,
+                command,
+                status::CANNOT_UNDERSTAND,
+                "the command lacks a valid sop class or instance uid",
+            );
+        }
+        let head = file_meta(&command.sop_class, &command.sop_instance, &transfer_syntax);
+        match door.intake.store().blob_writer(site, head).await {
+            Ok(blob) => Self {
+                context,
+                scanner: Some(Scanner::new(&transfer_syntax, scan_limits(&door.limits))),
+                command,
+                transfer_syntax,
+                bytes: 0,
+                blob: Some(blob),
+                failed: None,
+            },
+            Err(_) => {
+                Self::discard(context, command, status::OUT_OF_RESOURCES, "not possible now, send again")
+            }
+        }
+    }
+
+    /// A message whose data set is read and thrown away.
+    pub(crate) fn discard(context: u8, command: Command, code: u16, comment: &str) -> Self {
+        let failed = Some((code, comment.to_owned()));
+        Self { context, command, transfer_syntax: String::new(), bytes: 0, blob: None, scanner: None, failed }
+    }
+
+    pub(crate) async fn take(&mut self, bytes: &[u8], limits: &Limits) {
+        self.bytes += bytes.len() as u64;
+        if self.failed.is_some() {
+            return;
+        }
+        if self.bytes > limits.object_bytes_max {
+            return self.fail(status::OUT_OF_RESOURCES, "the object is larger than is taken here");
+        }
+        if let Some(scanner) = &mut self.scanner {
+            scanner.feed(bytes);
+        }
+        if let Some(blob) = &mut self.blob
+            && blob.write(bytes).await.is_err()
+        {
+            self.fail(status::OUT_OF_RESOURCES, "not possible now, send again");
+        }
+    }
+
+    fn fail(&mut self, code: u16, comment: &str) {
+        self.failed = Some((code, comment.to_owned()));
+        // dropping the writer removes what was written
+        self.blob = None;
+    }
+
+    /// The data set is complete: verdict, durable blob, rows.
+    pub(crate) async fn finish(mut self, door: &Dicom, association: &Association, peer: &Peer) -> Done {
+        let (Some(blob), Some(scanner)) = (self.blob.take(), self.scanner.take()) else {
+            let (code, comment) = self.failed.take().unwrap_or((status::CANNOT_UNDERSTAND, String::new()));
+            return self.done(code, comment, None);
+        };
+        let verdict = scanner.finish();
+        let Ok(finished) = blob.finish().await else {
+            return self.done(status::OUT_OF_RESOURCES, "not possible now, send again".into(), None);
+        };
+        let (header, refusal) = match verdict {
+            Ok(header) => {
+                let refusal = self.mismatch(&header);
+                (header, refusal)
+            }
+            Err(malformed) => (Header::default(), Some((status::CANNOT_UNDERSTAND, malformed.to_string()))),
+        };
+        let study = header.uid(STUDY);
+        let submission = self.submission(association, peer, header, &finished);
+        let receipt = match &refusal {
+            None => door.intake.accept(submission).await,
+            Some((_, comment)) => {
+                door.intake.reject(submission, vec![Issue::error(IssueCode::Structure, comment)]).await
+            }
+        };
+        match (receipt, refusal) {
+            (Receipt::Accepted(_), _) => self.done(status::SUCCESS, String::new(), study),
+            (Receipt::Deferred(error), _) => {
+                tracing::warn!(%error, "an instance was deferred");
+                self.done(status::OUT_OF_RESOURCES, "not possible now, send again".into(), None)
+            }
+            (Receipt::Rejected(_), Some((code, comment))) => self.done(code, comment, None),
+            (Receipt::Rejected(issues), None) => {
+                let comment =
+                    issues.iter().find(|i| i.rejects()).map(|i| i.diagnostics.clone()).unwrap_or_default();
+                self.done(status::CANNOT_UNDERSTAND, comment, None)
+            }
+        }
+    }
+
+    /// Class, instance, study and series must be there, and agree with the command.
+    fn mismatch(&self, header: &Header) -> Option<(u16, String)> {
+        let differs = header.uid(SOP_INSTANCE).as_deref() != Some(&self.command.sop_instance)
+            || header.uid(SOP_CLASS).as_deref() != Some(&self.command.sop_class);
+        if differs {
+            return Some((
+                status::DATA_SET_MISMATCH,
+                "sop class or instance differs from the command".into(),
+            ));
+        }
+        let missing = [STUDY, SERIES].into_iter().find(|tag| header.uid(*tag).is_none());
+        missing.map(|tag| (status::CANNOT_UNDERSTAND, format!("{tag} is missing or no uid")))
+    }
+
+    fn submission(
+        &self,
+        association: &Association,
+        peer: &Peer,
+        header: Header,
+        blob: &FinishedBlob,
+    ) -> Submission {
+        Submission {
+            site: association.site.clone(),
+            source: Source {
+                listener: peer.listener.clone(),
+                peer: Some(peer.address),
+                identity: Some(association.calling.clone()),
+            },
+            payload: Payload::Instance(Box::new(InstanceHeader {
+                sop_class: self.command.sop_class.clone(),
+                sop_instance: self.command.sop_instance.clone(),
+                transfer_syntax: self.transfer_syntax.clone(),
+                dataset_bytes: self.bytes,
+                dataset_sha256: blob.body_sha256,
+                blob: blob.id.0,
+                blob_bytes: blob.bytes,
+                header,
+            })),
+            received: now(),
+            original: None,
+            sha256: blob.body_sha256,
+            content_type: "application/dicom",
+            control: None,
+            reply: None,
+        }
+    }
+
+    fn done(self, status: u16, comment: String, study: Option<String>) -> Done {
+        Done { command: self.command, status, comment, study }
+    }
+}
+
+fn scan_limits(limits: &Limits) -> scan::Limits {
+    scan::Limits {
+        depth_max: limits.depth_max,
+        elements_max: limits.elements_max,
+        value_bytes_max: limits.value_bytes_max,
+        wanted_bytes_max: limits.wanted_bytes_max,
+        inflated_bytes_max: limits.inflated_bytes_max,
+        inflate_ratio_max: limits.inflate_ratio_max,
+    }
+}
+
+/// Preamble of zeros, `DICM`, and the file meta group (PS3.10 section 7.1): a pure function of three UIDs.
+fn file_meta(sop_class: &str, sop_instance: &str, transfer_syntax: &str) -> Bytes {
+    let mut group = Vec::with_capacity(256);
+    let mut element = |number: u16, vr: &[u8; 2], value: &[u8]| {
+        group.extend([0x02, 0x00]);
+        group.extend(number.to_le_bytes());
+        group.extend_from_slice(vr);
+        if vr == b"OB" {
+            group.extend([0, 0]);
+            group.extend(u32::try_from(value.len()).unwrap_or(0).to_le_bytes());
+        } else {
+            group.extend(u16::try_from(value.len()).unwrap_or(0).to_le_bytes());
+        }
+        group.extend_from_slice(value);
+    };
+    let uid = |text: &str| if text.len().is_multiple_of(2) { text.to_owned() } else { format!("{text}\0") };
+    element(0x0001, b"OB", &[0, 1]);
+    element(0x0002, b"UI", uid(sop_class).as_bytes());
+    element(0x0003, b"UI", uid(sop_instance).as_bytes());
+    element(0x0010, b"UI", uid(transfer_syntax).as_bytes());
+    element(0x0012, b"UI", uid(IMPLEMENTATION_UID).as_bytes());
+    element(0x0013, b"SH", IMPLEMENTATION_NAME.as_bytes());
+    let mut file = vec![0; 128];
+    file.extend_from_slice(b"DICM");
+    file.extend([0x02, 0x00, 0x00, 0x00, b'U', b'L', 4, 0]);
+    file.extend(u32::try_from(group.len()).unwrap_or(0).to_le_bytes());
+    file.extend(group);
+    file.into()
+}

@@ -1,0 +1,419 @@
+//! A DICOM instance as rows of instance, series and study, and a patient to ensure. Which attribute fills which element is said by
+//! `maps/dicom/instance.csv`.
+
+use hilum_fhir::imaging::{Instance, Series, Study};
+use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType};
+use hilum_wire::scan::{self, Header, Tag};
+use jiff::civil;
+use jiff::tz::TimeZone;
+use serde_json::{Map, Value, json};
+
+use crate::{Context, Lineage, Normalised};
+
+const ROWS: &str = include_str!("../maps/dicom/instance.csv");
+const PATIENT_ID: Tag = Tag::new(0x0010, 0x0020);
+const ISSUER: Tag = Tag::new(0x0010, 0x0021);
+const ACCESSION: Tag = Tag::new(0x0008, 0x0050);
+const STUDY_UID: Tag = Tag::new(0x0020, 0x000D);
+const SERIES_UID: Tag = Tag::new(0x0020, 0x000E);
+const STUDY_DATE: Tag = Tag::new(0x0008, 0x0020);
+const STUDY_TIME: Tag = Tag::new(0x0008, 0x0030);
+const SERIES_DATE: Tag = Tag::new(0x0008, 0x0021);
+const SERIES_TIME: Tag = Tag::new(0x0008, 0x0031);
+const OFFSET: Tag = Tag::new(0x0008, 0x0201);
+/// Consumed without a row: identity, encoding and times.
+const OTHER: [Tag; 12] = [
+    PATIENT_ID,
+    ISSUER,
+    ACCESSION,
+    STUDY_UID,
+    SERIES_UID,
+    STUDY_DATE,
+    STUDY_TIME,
+    SERIES_DATE,
+    SERIES_TIME,
+    OFFSET,
+    Tag::new(0x0008, 0x0016),
+    Tag::new(0x0008, 0x0018),
+];
+const CHARSET: Tag = Tag::new(0x0008, 0x0005);
+
+/// What is known of a received instance once its file is durable.
+#[derive(Clone, Debug)]
+pub struct InstanceHeader {
+    /// SOP Class UID of the command.
+    pub sop_class: String,
+    /// SOP Instance UID of the command.
+    pub sop_instance: String,
+    /// Transfer Syntax UID of its presentation context.
+    pub transfer_syntax: String,
+    /// Bytes of the data set.
+    pub dataset_bytes: u64,
+    /// SHA-256 of the data set.
+    pub dataset_sha256: [u8; 32],
+    /// Content address of the Part 10 file.
+    pub blob: [u8; 32],
+    /// Size of the Part 10 file in bytes.
+    pub blob_bytes: u64,
+    /// The wanted elements of the data set and what the scanner found odd.
+    pub header: scan::Header,
+}
+
+/// One compiled row.
+#[derive(Debug)]
+pub(crate) struct Row {
+    level: Level,
+    tag: Tag,
+    path: String,
+    convert: Convert,
+    rule: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Level {
+    Patient,
+    Study,
+    Series,
+    Instance,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Convert {
+    Text,
+    Integer,
+    Date,
+    Names,
+    Sex,
+    Display,
+    Displays,
+    Concepts,
+    Identifier,
+    Modality,
+    BodySite,
+    Laterality,
+}
+
+/// Compiles the rows; a row that is not understood is named.
+pub(crate) fn compile() -> Result<Vec<Row>, String> {
+    ROWS.lines()
+        .enumerate()
+        .skip(1)
+        .map(|(at, line)| row(at + 1, line).ok_or_else(|| format!("{line:?}")))
+        .collect()
+}
+
+fn row(line: usize, text: &str) -> Option<Row> {
+    let mut cells = text.split(',');
+    let level = match cells.next()? {
+        "patient" => Level::Patient,
+        "study" => Level::Study,
+        "series" => Level::Series,
+        "instance" => Level::Instance,
+        _ => return None,
+    };
+    let (tag, path) = (Tag::parse(cells.next()?)?, cells.next()?.to_owned());
+    let convert = match cells.next()? {
+        "text" => Convert::Text,
+        "integer" => Convert::Integer,
+        "date" => Convert::Date,
+        "names" => Convert::Names,
+        "sex" => Convert::Sex,
+        "display" => Convert::Display,
+        "displays" => Convert::Displays,
+        "concepts" => Convert::Concepts,
+        "identifier" => Convert::Identifier,
+        "modality" => Convert::Modality,
+        "bodysite" => Convert::BodySite,
+        "laterality" => Convert::Laterality,
+        _ => return None,
+    };
+    Some(Row { level, tag, path, convert, rule: format!("dicom/instance:{line}") })
+}
+
+/// Maps one instance.
+pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Context) -> Normalised {
+    let header = &instance.header;
+    let mut mapping = Mapping { header, context, lineage: Vec::new() };
+    let (Some(study_uid), Some(series_uid)) = (header.uid(STUDY_UID), header.uid(SERIES_UID)) else {
+        let issue = Issue::error(IssueCode::Required, "the study or series instance uid is missing or wrong")
+            .at(STUDY_UID.to_string());
+        return Normalised { issues: vec![issue], ..Normalised::default() };
+    };
+    let mut issues: Vec<Issue> =
+        header.issues.iter().map(|text| Issue::warning(IssueCode::Structure, *text)).collect();
+    let patient = mapping.patient(rows, &study_uid, &mut issues);
+    let mut study = mapping.elements(rows, Level::Study);
+    if let Some(started) = mapping.time(STUDY_DATE, STUDY_TIME) {
+        study.insert("started".into(), started.into());
+    }
+    let mut series = mapping.elements(rows, Level::Series);
+    if let Some(started) = mapping.time(SERIES_DATE, SERIES_TIME) {
+        series.insert("started".into(), started.into());
+    }
+    let accession =
+        header.text(ACCESSION).map(|value| (format!("urn:hilum:site:{}:accession", context.site), value));
+    let row = Instance {
+        uid: instance.sop_instance.clone(),
+        sop_class: instance.sop_class.clone(),
+        transfer_syntax: instance.transfer_syntax.clone(),
+        elements: mapping.elements(rows, Level::Instance),
+        dataset_bytes: instance.dataset_bytes,
+        dataset_sha256: instance.dataset_sha256,
+        blob: instance.blob,
+        blob_bytes: instance.blob_bytes,
+        series: Series { uid: series_uid, elements: series },
+        study: Study { uid: study_uid, patient: Some(patient), accession, elements: study },
+    };
+    let used = |tag: Tag| OTHER.contains(&tag) || tag == CHARSET || rows.iter().any(|row| row.tag == tag);
+    let unmapped =
+        header.elements.iter().filter(|e| e.parent.is_some() || !used(e.tag)).map(|e| e.tag.to_string());
+    Normalised {
+        unmapped: unmapped.collect(),
+        changes: vec![Change::new(Action::Instance(Box::new(row)))],
+        issues,
+        lineage: mapping.lineage,
+    }
+}
+
+struct Mapping<'h> {
+    header: &'h Header,
+    context: &'h Context,
+    lineage: Vec<Lineage>,
+}
+
+impl Mapping<'_> {
+    /// The patient's identifier and the Patient to create when it is unknown; without a Patient ID a placeholder of the study.
+    fn patient(&mut self, rows: &[Row], study_uid: &str, issues: &mut Vec<Issue>) -> (Match, Resource) {
+        let site = &self.context.site;
+        let issuer = self.header.text(ISSUER);
+        let system = match issuer {
+            Some(name) => {
+                let known = self
+                    .context
+                    .naming_systems
+                    .iter()
+                    .find(|(n, _)| *n == name)
+                    .map(|(_, system)| system.clone());
+                let harmless: String = name
+                    .chars()
+                    .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' })
+                    .collect();
+                known.unwrap_or_else(|| format!("urn:hilum:site:{site}:hd:{harmless}"))
+            }
+            None => self.context.patient_identifier_system.clone(),
+        };
+        let (system, value) = match self.header.text(PATIENT_ID) {
+            Some(id) => (system, id),
+            None => {
+                let text = "the patient id is missing; a placeholder patient stands for the study's";
+                issues.push(Issue::warning(IssueCode::Required, text).at(PATIENT_ID.to_string()));
+                (format!("urn:hilum:site:{site}:unknown-patient-of-study"), study_uid.to_owned())
+            }
+        };
+        let patient_type =
+            ResourceType::from_name("Patient").unwrap_or_else(|| unreachable!("a type of fhir r4"));
+        let mut patient = Resource::new(patient_type);
+        patient.set("identifier", json!([{ "system": system, "value": value }]));
+        for (name, value) in self.elements(rows, Level::Patient) {
+            patient.set(&name, value);
+        }
+        (Match { resource_type: patient_type, system: Some(system), value }, patient)
+    }
+
+    fn elements(&mut self, rows: &[Row], level: Level) -> Map<String, Value> {
+        let mut elements = Map::new();
+        for row in rows.iter().filter(|row| row.level == level) {
+            if elements.contains_key(&row.path) {
+                continue;
+            }
+            if let Some(value) = self.convert(row) {
+                elements.insert(row.path.clone(), value);
+                self.lineage.push(Lineage {
+                    change: 0,
+                    path: row.path.clone(),
+                    source: row.tag.to_string(),
+                    bytes: None,
+                    rule: row.rule.clone(),
+                });
+            }
+        }
+        elements
+    }
+
+    fn convert(&self, row: &Row) -> Option<Value> {
+        let text = self.header.text(row.tag)?;
+        Some(match row.convert {
+            Convert::Text => text.into(),
+            Convert::Integer => text.parse::<u32>().ok()?.into(),
+            Convert::Date => date(&text)?.into(),
+            Convert::Names => Value::Array(names(&text)),
+            Convert::Sex => match text.as_str() {
+                "M" => "male".into(),
+                "F" => "female".into(),
+                "O" => "other".into(),
+                _ => return None,
+            },
+            Convert::Display => json!({ "display": display(&text) }),
+            Convert::Displays => json!([{ "display": display(&text) }]),
+            Convert::Concepts => json!([{ "text": text }]),
+            Convert::Identifier => json!([{ "value": text, "use": "secondary" }]),
+            Convert::Modality => {
+                json!({ "system": "http://dicom.nema.org/resources/ontology/DCM", "code": text })
+            }
+            Convert::BodySite => json!({ "display": text }),
+            Convert::Laterality => match text.as_str() {
+                "L" => json!({ "system": "http://snomed.info/sct", "code": "7771000", "display": "Left" }),
+                "R" => json!({ "system": "http://snomed.info/sct", "code": "24028007", "display": "Right" }),
+                _ => return None,
+            },
+        })
+    }
+
+    /// Date and time with the zone of the data set, else the site's; without a time a date.
+    fn time(&self, date_tag: Tag, time_tag: Tag) -> Option<String> {
+        let day = date(&self.header.text(date_tag)?)?;
+        let Some(time) = self.header.text(time_tag).and_then(|text| clock(&text)) else { return Some(day) };
+        let at = civil::DateTime::from_parts(day.parse().ok()?, time);
+        let declared = self.header.text(OFFSET).and_then(|text| offset(&text)).map(TimeZone::fixed);
+        let zone = declared.unwrap_or_else(|| self.context.zone.clone());
+        let zoned = zone.to_zoned(at).ok()?;
+        Some(zoned.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string())
+    }
+}
+
+/// `YYYYMMDD`, also with dots (ACR-NEMA).
+fn date(text: &str) -> Option<String> {
+    let digits: String = text.chars().filter(|c| *c != '.').collect();
+    let number = |from: usize, to: usize| digits.get(from..to)?.parse().ok();
+    let (month, day): (i16, i16) = (number(4, 6)?, number(6, 8)?);
+    let date = civil::Date::new(number(0, 4)?, i8::try_from(month).ok()?, i8::try_from(day).ok()?).ok()?;
+    (digits.len() == 8).then(|| date.to_string())
+}
+
+/// `HHMMSS.FFFFFF`, minutes and seconds may lack; the fraction is dropped.
+fn clock(text: &str) -> Option<civil::Time> {
+    let digits: String = text.chars().filter(|c| *c != ':').take_while(char::is_ascii_digit).collect();
+    let number = |from: usize| digits.get(from..from + 2).map_or(Some(0), |part| part.parse::<i8>().ok());
+    if digits.len() < 2 {
+        return None;
+    }
+    civil::Time::new(number(0)?, number(2)?, number(4)?.min(59), 0).ok()
+}
+
+fn offset(text: &str) -> Option<jiff::tz::Offset> {
+    let (sign, digits) = text.strip_prefix('-').map_or((1, text.trim_start_matches('+')), |rest| (-1, rest));
+    let minutes = digits.get(..2)?.parse::<i32>().ok()? * 60 + digits.get(2..4)?.parse::<i32>().ok()?;
+    jiff::tz::Offset::from_seconds(sign * minutes * 60).ok()
+}
+
+/// PN: alphabetic, ideographic and phonetic groups, each `family^given^middle^prefix^suffix`.
+fn names(text: &str) -> Vec<Value> {
+    let groups = text.split('=').zip([None, Some("IDE"), Some("SYL")]);
+    let names = groups.filter_map(|(group, representation)| {
+        let parts: Vec<&str> = group.split('^').map(str::trim).collect();
+        let part = |at: usize| parts.get(at).copied().filter(|p| !p.is_empty());
+        let mut name = Map::new();
+        if let Some(family) = part(0) {
+            name.insert("family".into(), family.into());
+        }
+        let given: Vec<&str> = [part(1), part(2)].into_iter().flatten().collect();
+        if !given.is_empty() {
+            name.insert("given".into(), json!(given));
+        }
+        for (member, at) in [("prefix", 3), ("suffix", 4)] {
+            if let Some(text) = part(at) {
+                name.insert(member.into(), json!([text]));
+            }
+        }
+        if name.is_empty() {
+            return None;
+        }
+        if let Some(code) = representation {
+            let url = "http://hl7.org/fhir/StructureDefinition/iso21090-EN-representation";
+            name.insert("extension".into(), json!([{ "url": url, "valueCode": code }]));
+        }
+        Some(Value::Object(name))
+    });
+    names.collect()
+}
+
+fn display(name: &str) -> String {
+    let first = name.split('=').next().unwrap_or(name);
+    let mut parts = first.split('^').map(str::trim).filter(|p| !p.is_empty());
+    let family = parts.next().unwrap_or_default().to_owned();
+    let rest: Vec<&str> = parts.collect();
+    if rest.is_empty() { family } else { format!("{} {family}", rest.join(" ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn element(tag: u32, text: &str) -> scan::Element {
+        scan::Element { tag: Tag(tag), parent: None, value: text.as_bytes().to_vec(), big_endian: false }
+    }
+
+    fn map(elements: Vec<scan::Element>) -> Normalised {
+        let context = Context {
+            site: "s".into(),
+            zone: TimeZone::get("Europe/Berlin").unwrap(),
+            patient_identifier_system: "urn:mrn".into(),
+            naming_systems: Vec::new(),
+            received: hilum_fhir::Timestamp::from_micros(0),
+            seed: 0,
+        };
+        let header = InstanceHeader {
+            sop_class: "1.2".into(),
+            sop_instance: "1.2.3".into(),
+            transfer_syntax: "1.2.840.10008.1.2.1".into(),
+            dataset_bytes: 1,
+            dataset_sha256: [0; 32],
+            blob: [0; 32],
+            blob_bytes: 1,
+            header: Header { elements, issues: Vec::new() },
+        };
+        normalise(&header, &compile().unwrap(), &context)
+    }
+
+    #[test]
+    fn attributes_fill_rows_and_patient_as_the_table_says() {
+        let mapped = map(vec![
+            element(0x0008_0020, "20240301"),
+            element(0x0008_0030, "120000.123"),
+            element(0x0008_0050, "A1 "),
+            element(0x0008_0060, "CT"),
+            element(0x0008_1030, "Chest"),
+            element(0x0008_0080, "Hospital"),
+            element(0x0010_0010, "Doe^Jane^M^Dr=山田^花子"),
+            element(0x0010_0020, "P1"),
+            element(0x0010_0030, "19800229"),
+            element(0x0010_0040, "F"),
+            element(0x0020_000D, "1.2.840.1\0"),
+            element(0x0020_000E, "1.2.840.2"),
+            element(0x0020_0013, " 7"),
+        ]);
+        assert_eq!(mapped.unmapped, ["(0008,0080)"]);
+        let Action::Instance(instance) = &mapped.changes[0].action else { panic!("an instance") };
+        assert_eq!(instance.elements["number"], 7);
+        assert_eq!(instance.study.uid, "1.2.840.1");
+        assert_eq!(instance.study.elements["started"], "2024-03-01T12:00:00+01:00");
+        assert_eq!(instance.study.accession, Some(("urn:hilum:site:s:accession".into(), "A1".into())));
+        assert_eq!(instance.series.elements["modality"]["code"], "CT");
+        let (key, patient) = instance.study.patient.as_ref().unwrap();
+        assert_eq!((key.system.as_deref(), key.value.as_str()), (Some("urn:mrn"), "P1"));
+        assert_eq!(patient.get("name").unwrap()[0]["given"], json!(["Jane", "M"]));
+        assert_eq!(patient.get("name").unwrap()[1]["extension"][0]["valueCode"], "IDE");
+        assert!(hilum_fhir::validate::validate(patient).is_empty());
+    }
+
+    #[test]
+    fn without_patient_id_a_placeholder_stands_in_and_without_study_nothing_is_taken() {
+        let mapped = map(vec![element(0x0020_000D, "1.2"), element(0x0020_000E, "1.3")]);
+        assert_eq!(mapped.issues.len(), 1);
+        let Action::Instance(instance) = &mapped.changes[0].action else { panic!("an instance") };
+        assert!(
+            instance.study.patient.as_ref().unwrap().0.system.as_ref().unwrap().contains("unknown-patient")
+        );
+        assert!(map(vec![element(0x0020_000E, "1.3")]).rejected());
+    }
+}

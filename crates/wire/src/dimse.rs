@@ -1,0 +1,192 @@
+//! DIMSE messages (PS3.7) and the presentation data values that carry them (PS3.8 annex E). No sockets.
+
+/// Command field of C-STORE-RQ.
+pub const C_STORE_RQ: u16 = 0x0001;
+/// Command field of C-ECHO-RQ.
+pub const C_ECHO_RQ: u16 = 0x0030;
+/// Command field of C-CANCEL-RQ, which has no answer.
+pub const C_CANCEL_RQ: u16 = 0x0FFF;
+const RESPONSE: u16 = 0x8000;
+const NO_DATA_SET: u16 = 0x0101;
+const COMMENT_BYTES_MAX: usize = 64;
+
+/// Status codes this program answers with (PS3.7 annex C, PS3.4 annex B).
+pub mod status {
+    /// Done.
+    pub const SUCCESS: u16 = 0x0000;
+    /// Ours: send again.
+    pub const OUT_OF_RESOURCES: u16 = 0xA700;
+    /// Data set and command name different classes or instances.
+    pub const DATA_SET_MISMATCH: u16 = 0xA900;
+    /// The data set cannot be understood.
+    pub const CANNOT_UNDERSTAND: u16 = 0xC000;
+    /// The operation is unknown.
+    pub const UNRECOGNIZED_OPERATION: u16 = 0x0211;
+}
+
+/// A command set.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Command {
+    /// (0000,0100)
+    pub field: u16,
+    /// (0000,0110)
+    pub message_id: u16,
+    /// (0000,0002), padding removed.
+    pub sop_class: String,
+    /// (0000,1000), padding removed.
+    pub sop_instance: String,
+    /// Whether a data set follows (0000,0800).
+    pub has_data_set: bool,
+}
+
+impl Command {
+    /// Reads a command set: implicit little endian, flat. `None` when it is malformed or lacks its command field.
+    pub fn read(mut bytes: &[u8]) -> Option<Self> {
+        let mut command = Self { has_data_set: true, ..Self::default() };
+        let mut field = None;
+        while !bytes.is_empty() {
+            let (head, rest) = bytes.split_at_checked(8)?;
+            let word = |at: usize| u16::from_le_bytes([head[at], head[at + 1]]);
+            let length = u32::from_le_bytes([head[4], head[5], head[6], head[7]]);
+            let (value, rest) = rest.split_at_checked(usize::try_from(length).ok()?)?;
+            let number = || value.first_chunk::<2>().map(|b| u16::from_le_bytes(*b));
+            let text = || String::from_utf8_lossy(value).trim_matches(['\0', ' ']).to_owned();
+            if word(0) == 0 {
+                match word(2) {
+                    0x0002 => command.sop_class = text(),
+                    0x0100 => field = number(),
+                    0x0110 => command.message_id = number()?,
+                    0x0800 => command.has_data_set = number()? != NO_DATA_SET,
+                    0x1000 => command.sop_instance = text(),
+                    _ => {}
+                }
+            }
+            bytes = rest;
+        }
+        command.field = field?;
+        Some(command)
+    }
+
+    /// The command set of its response.
+    pub fn response(&self, status: u16, comment: &str) -> Vec<u8> {
+        let mut elements = Vec::new();
+        if !self.sop_class.is_empty() {
+            element(&mut elements, 0x0002, padded(&self.sop_class).as_bytes());
+        }
+        element(&mut elements, 0x0100, &(self.field | RESPONSE).to_le_bytes());
+        element(&mut elements, 0x0120, &self.message_id.to_le_bytes());
+        element(&mut elements, 0x0800, &NO_DATA_SET.to_le_bytes());
+        element(&mut elements, 0x0900, &status.to_le_bytes());
+        if !comment.is_empty() {
+            let mut text: String =
+                comment.chars().filter(char::is_ascii_graphic_or_blank).take(COMMENT_BYTES_MAX).collect();
+            if !text.len().is_multiple_of(2) {
+                text.push(' ');
+            }
+            element(&mut elements, 0x0902, text.as_bytes());
+        }
+        if !self.sop_instance.is_empty() {
+            element(&mut elements, 0x1000, padded(&self.sop_instance).as_bytes());
+        }
+        let mut whole = Vec::with_capacity(elements.len() + 12);
+        element(&mut whole, 0x0000, &u32::try_from(elements.len()).unwrap_or(0).to_le_bytes());
+        whole.extend(elements);
+        whole
+    }
+}
+
+trait Printable {
+    fn is_ascii_graphic_or_blank(&self) -> bool;
+}
+
+impl Printable for char {
+    fn is_ascii_graphic_or_blank(&self) -> bool {
+        self.is_ascii_graphic() || *self == ' '
+    }
+}
+
+/// A UID of even length: padded with NUL.
+fn padded(uid: &str) -> String {
+    if uid.len().is_multiple_of(2) { uid.to_owned() } else { format!("{uid}\0") }
+}
+
+fn element(out: &mut Vec<u8>, number: u16, value: &[u8]) {
+    out.extend([0, 0]);
+    out.extend(number.to_le_bytes());
+    out.extend(u32::try_from(value.len()).unwrap_or(0).to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+/// A presentation data value: a slice of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pdv<'b> {
+    /// Presentation context.
+    pub context: u8,
+    /// Of the command set, else of the data set.
+    pub is_command: bool,
+    /// The last of its set.
+    pub is_last: bool,
+    /// The bytes.
+    pub bytes: &'b [u8],
+}
+
+/// The values in the body of a P-DATA-TF; `None` when a length does not fit.
+pub fn pdvs(mut body: &[u8]) -> Option<Vec<Pdv<'_>>> {
+    let mut found = Vec::new();
+    while !body.is_empty() {
+        let (length, rest) = body.split_first_chunk::<4>()?;
+        let length = usize::try_from(u32::from_be_bytes(*length)).ok()?;
+        let (value, rest) = rest.split_at_checked(length)?;
+        let (head, bytes) = value.split_first_chunk::<2>()?;
+        found.push(Pdv { context: head[0], is_command: head[1] & 1 == 1, is_last: head[1] & 2 == 2, bytes });
+        body = rest;
+    }
+    Some(found)
+}
+
+/// A P-DATA-TF with one complete command set.
+pub fn command_pdu(context: u8, command: &[u8]) -> Vec<u8> {
+    let length = |extra: usize| u32::try_from(command.len() + extra).unwrap_or(0).to_be_bytes();
+    let mut pdu = vec![0x04, 0];
+    pdu.extend(length(6));
+    pdu.extend(length(2));
+    pdu.extend([context, 3]);
+    pdu.extend_from_slice(command);
+    pdu
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_response_echoes_its_request() {
+        let mut request = Vec::new();
+        element(&mut request, 0x0002, b"1.2.3\0");
+        element(&mut request, 0x0100, &C_STORE_RQ.to_le_bytes());
+        element(&mut request, 0x0110, &7_u16.to_le_bytes());
+        element(&mut request, 0x0800, &1_u16.to_le_bytes());
+        element(&mut request, 0x1000, b"1.2.3.4\0");
+        let command = Command::read(&request).unwrap();
+        assert_eq!(
+            (command.message_id, command.has_data_set, command.sop_instance.as_str()),
+            (7, true, "1.2.3.4")
+        );
+        let response = Command::read(&command.response(0xA700, "disk")).unwrap();
+        assert_eq!(
+            (response.field, response.has_data_set, response.sop_class.as_str()),
+            (0x8001, false, "1.2.3")
+        );
+        assert_eq!(Command::read(&request[..request.len() - 1]), None);
+        assert_eq!(Command::read(b""), None);
+    }
+
+    #[test]
+    fn values_of_a_pdu_are_slices_of_it() {
+        let pdu = command_pdu(5, b"abcd");
+        let found = pdvs(&pdu[6..]).unwrap();
+        assert_eq!(found, [Pdv { context: 5, is_command: true, is_last: true, bytes: b"abcd" }]);
+        assert_eq!(pdvs(&pdu[6..9]), None);
+        assert_eq!(pdvs(&[0xFF, 0xFF, 0xFF, 0xFF, 1, 3]), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! The invariants of ARCHITECTURE.md, read from manifests and sources.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What each crate may depend on of ours.
+const MAY_USE: &[(&str, &[&str])] = &[
+    ("fhir", &[]),
+    ("wire", &[]),
+    ("normalise", &["fhir", "wire"]),
+    ("store", &["fhir"]),
+    ("intake", &["normalise", "store", "fhir", "wire"]),
+    ("listen", &["intake", "store", "fhir", "wire"]),
+    ("listen-fhir", &["listen", "intake", "store", "fhir"]),
+    ("listen-hl7", &["listen", "intake", "wire", "fhir"]),
+    ("listen-mllp", &["listen", "intake", "wire", "fhir"]),
+    ("listen-mpps", &["listen", "intake", "wire", "fhir"]),
+    ("deliver", &["store", "fhir"]),
+    ("listen-dicom", &["listen", "intake", "wire", "fhir", "store"]),
+];
+const FILE_LINES_MAX: usize = 760;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+}
+
+fn sources(dir: &Path) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut waiting = vec![dir.to_owned()];
+    while let Some(dir) = waiting.pop() {
+        for path in fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()) {
+            if path.is_dir() {
+                waiting.push(path);
+            } else if path.extension().is_some_and(|e| e == "rs") {
+                let text = fs::read_to_string(&path).unwrap();
+                found.push((path, text));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn crates_depend_only_downwards() {
+    for entry in fs::read_dir(root().join("crates")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let manifest = fs::read_to_string(entry.path().join("Cargo.toml")).unwrap();
+        if name == "hilum" {
+            continue;
+        }
+        let allowed = MAY_USE
+            .iter()
+            .find(|(n, _)| *n == name)
+            .unwrap_or_else(|| panic!("{name} is in no row of MAY_USE"))
+            .1;
+        for line in manifest.lines().filter_map(|line| line.strip_prefix("hilum-")) {
+            let used = line.split('.').next().unwrap();
+            assert!(allowed.contains(&used), "{name} must not depend on {used}");
+        }
+    }
+}
+
+#[test]
+fn pure_crates_do_no_io_and_read_no_clock() {
+    for name in ["fhir", "wire", "normalise"] {
+        for (path, text) in sources(&root().join("crates").join(name).join("src")) {
+            let code = text.split("#[cfg(test)]").next().unwrap();
+            for banned in [
+                "std::fs",
+                "std::net",
+                "SystemTime",
+                "Instant::now",
+                "Timestamp::now",
+                "tokio::net",
+                "tokio::fs",
+                "now_v7",
+                "new_v4",
+            ] {
+                assert!(!code.contains(banned), "{} uses {banned}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn only_the_store_knows_sql() {
+    for (path, text) in sources(&root().join("crates")) {
+        let in_store = path.components().any(|c| c.as_os_str() == "store");
+        assert!(in_store || !text.contains("rusqlite::"), "{} speaks sql", path.display());
+    }
+}
+
+#[test]
+fn files_are_short_documented_and_finished() {
+    for (path, text) in sources(&root().join("crates")) {
+        let lines = text.lines().count();
+        assert!(lines <= FILE_LINES_MAX, "{} has {lines} lines", path.display());
+        let is_tests = path.ends_with("tests.rs");
+        assert!(is_tests || text.starts_with("//!"), "{} does not say what it is", path.display());
+        for word in ["TODO", "FIXME", "todo!(", "unimplemented!(", "dbg!("] {
+            assert!(!text.contains(word), "{} holds {word}", path.display());
+        }
+    }
+}
