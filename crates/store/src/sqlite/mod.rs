@@ -102,7 +102,7 @@ impl SiteDb {
         connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
         keep_plans(&connection)?;
         connection.execute_batch(&format!(
-            "PRAGMA query_only=ON; PRAGMA busy_timeout=5000; PRAGMA cache_size=-{READ_CACHE_KIB}; PRAGMA mmap_size=1073741824;"
+            "PRAGMA query_only=ON; PRAGMA busy_timeout=5000; PRAGMA cache_size=-{READ_CACHE_KIB};"
         ))?;
         Ok(connection)
     }
