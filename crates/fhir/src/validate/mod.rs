@@ -51,7 +51,7 @@ impl<'v> Walk<'v> {
     fn object(&mut self, node: &Node<'v>) {
         let Some(definition) = SCHEMA.get(node.definition) else { return };
         let is_resource = ResourceType::from_name(node.definition).is_some();
-        if node.object.len() <= usize::from(is_resource) {
+        if node.object.is_empty() {
             self.issue(IssueCode::Structure, &node.location, "an object has at least one member");
         }
         let mut choices_seen: Vec<&str> = Vec::new();
