@@ -23,6 +23,7 @@ const TYPES: [&str; 5] =
 /// Send an HL7 v2 message or batch.
 #[utoipa::path(
     post,
+    tag = "HL7 v2",
     path = "/v2/ingest",
     request_body(content = String, content_type = "text/plain", description = "ER7, segments ended by CR, LF or CRLF (curl: --data-binary)"),
     params(("X-API-Key" = Option<String>, Header, description = "API key with scope ingest/hl7v2")),

@@ -96,6 +96,7 @@ struct Description;
 /// Report a performed procedure step.
 #[utoipa::path(
     post,
+    tag = "MPPS",
     path = "/ingest",
     request_body(content = PerformedStep, content_type = "application/json"),
     params(("X-API-Key" = Option<String>, Header, description = "API key with scope ingest/mpps")),

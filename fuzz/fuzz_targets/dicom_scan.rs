@@ -1,0 +1,18 @@
+//! The data-set scanner: pieces of any size give the same verdict.
+#![no_main]
+
+use hilum_wire::dimse::{Command, pdvs};
+use hilum_wire::scan::{Limits, Scanner};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    let _ = (Command::read(bytes), pdvs(bytes));
+    for syntax in ["1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99"] {
+        let verdict = |piece: usize| {
+            let mut scanner = Scanner::new(syntax, Limits::default());
+            bytes.chunks(piece).for_each(|piece| scanner.feed(piece));
+            scanner.finish().is_ok()
+        };
+        assert_eq!(verdict(3), verdict(usize::MAX));
+    }
+});
