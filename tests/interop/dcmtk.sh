@@ -31,8 +31,8 @@ dump2dcm +te "$work/image.dump" "$work/image.dcm"
 storescu -aec HILUM localhost "$port" "$work/image.dcm"
 storescu -aec HILUM localhost "$port" "$work/image.dcm"
 
-stored=$(find "$data"/sites/default/blobs -type f -not -path '*/tmp/*')
-[ "$(echo "$stored" | wc -l)" = 1 ] || { echo "the same image was stored twice" >&2; exit 1; }
+stored=$(find "$data"/sites/default/blobs -type f -not -path '*/blobs/tmp/*')
+[ -n "$stored" ] && [ "$(echo "$stored" | wc -l)" = 1 ] || { echo "the image is not stored exactly once" >&2; exit 1; }
 dcm2json "$work/image.dcm" > "$work/sent.json"
 dcm2json "$stored" > "$work/stored.json"
 cmp "$work/sent.json" "$work/stored.json"
