@@ -96,7 +96,9 @@ impl Element {
                 "BackboneElement" | "Element" => self.path,
                 other => other.strip_prefix('@').unwrap_or(other),
             };
-            names.push(&*Box::leak(name.clone()));
+            if self.required {
+                names.push(&*Box::leak(name.clone()));
+            }
             definition.children.push((
                 name,
                 Child {

@@ -251,7 +251,9 @@ impl Scanner {
     }
 
     fn is_delimiter(&self) -> bool {
-        matches!(self.syntax_here().u16(&self.pending[..2]), 0xFFFE)
+        let syntax = self.syntax_here();
+        let tag = Tag::new(syntax.u16(&self.pending[..2]), syntax.u16(&self.pending[2..4]));
+        matches!(tag.0, ITEM | ITEM_END | SEQUENCE_END)
     }
 
     fn syntax_here(&self) -> Syntax {
@@ -262,9 +264,10 @@ impl Scanner {
         self.close_levels();
         if !self.sniffed {
             self.sniff();
-            if self.pending.len() < self.needed() {
-                return;
-            }
+        }
+        // a level that closed or the sniffed encoding may ask for a longer header
+        if self.pending.len() < self.needed() {
+            return;
         }
         let syntax = self.syntax_here();
         let tag = Tag::new(syntax.u16(&self.pending[..2]), syntax.u16(&self.pending[2..4]));

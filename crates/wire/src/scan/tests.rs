@@ -101,6 +101,17 @@ fn hostile_data_sets_are_malformed_and_cost_nothing() {
 }
 
 #[test]
+fn a_tag_that_only_looks_like_a_delimiter_is_an_element() {
+    let found = [0xFF, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0x6F, 0x6F, 0x6F, 0x6F, 0x6F, 0xFF, 0xFF, 0x21, 0xCF];
+    for syntax in [EXPLICIT, IMPLICIT, "1.2.840.10008.1.2.2"] {
+        for piece in [1, 3, 100] {
+            assert!(scan(&found[1..], syntax, piece).is_err());
+            assert!(scan(&found, syntax, piece).is_err());
+        }
+    }
+}
+
+#[test]
 fn a_deflated_bomb_is_refused() {
     use std::io::Write;
     let deflate = |bytes: &[u8]| {
