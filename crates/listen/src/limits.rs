@@ -36,8 +36,6 @@ limits! {
         dicom: Dicom = Dicom::default(),
         /// `[limits.json]`
         json: Json = Json::default(),
-        /// `[limits.xml]`
-        xml: Xml = Xml::default(),
         /// `[limits.fhir]`
         fhir: Fhir = Fhir::default(),
         /// `[limits.search]`
@@ -104,8 +102,6 @@ limits! {
         drain_timeout_ms: u64 = 20_000,
         /// Bytes of one message. Raise to 16 MiB where documents travel in OBX.
         frame_bytes_max: usize = MIB,
-        /// Bytes of all unfinished frames of a listener.
-        frames_bytes_max: usize = 256 * MIB,
         /// Time from the first to the last byte of a frame.
         frame_timeout_ms: u64 = 30_000,
         /// Longest silence between frames; 0 = none (TCP keep-alive after 60 s).
@@ -114,8 +110,6 @@ limits! {
         junk_bytes_max: usize = 64 * KIB,
         /// Unanswered frames of one connection.
         in_flight_max: usize = 64,
-        /// Bytes of unanswered frames of one connection.
-        unanswered_bytes_max: usize = 4 * MIB,
     }
 }
 
@@ -166,8 +160,6 @@ limits! {
         depth_max: usize = 64,
         /// Elements before pixel data.
         elements_max: usize = 5_000_000,
-        /// Bytes of element headers and short values before pixel data.
-        header_bytes_max: usize = 16 * MIB,
         /// Bytes of one value copied for the record.
         value_bytes_max: usize = 4 * KIB,
         /// Bytes of all values copied for the record.
@@ -176,8 +168,6 @@ limits! {
         inflated_bytes_max: usize = 16 * MIB,
         /// Largest ratio of inflated to received bytes.
         inflate_ratio_max: usize = 100,
-        /// Operations a peer may have unanswered.
-        async_operations_max: u16 = 8,
     }
 }
 
@@ -188,18 +178,6 @@ limits! {
         depth_max: usize = 64,
         /// Values and members in all.
         nodes_max: usize = 1_000_000,
-    }
-}
-
-limits! {
-    /// XML bodies.
-    Xml {
-        /// Nested elements.
-        depth_max: usize = 64,
-        /// Elements, attributes and texts in all.
-        nodes_max: usize = 1_000_000,
-        /// Attributes of one element.
-        attributes_max: usize = 256,
     }
 }
 
@@ -258,8 +236,6 @@ limits! {
         attempt_timeout_ms: u64 = 30_000,
         /// Time until a delivery is given up.
         retry_hours_max: u64 = 72,
-        /// Deliveries kept for a destination that does not take them.
-        backlog_rows_max: u64 = 100_000,
     }
 }
 
