@@ -12,21 +12,7 @@ use serde_json::{Value, json};
 use super::*;
 
 async fn open(dir: &std::path::Path) -> (Store, Site) {
-    let config = Config {
-        data_dir: dir.to_owned(),
-        batch_jobs_max: 512,
-        batch_bytes_max: 4 << 20,
-        queue_jobs_max: 4096,
-        queue_bytes_max: 64 << 20,
-        free_bytes_min: 0,
-        cache_bytes: 1 << 20,
-        count_max: 1000,
-        count_default: 20,
-        includes_max: 1000,
-        total_probe_max: 1000,
-        candidates_max: 100_000,
-        exclusive: true,
-    };
+    let config = Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.to_owned()) };
     let store = Store::open(config).await.unwrap();
     let settings = json!({ "id": "a", "outbound_allow": ["127.0.0.0/8"] });
     store.control().put_site(serde_json::from_value(settings).unwrap()).unwrap();

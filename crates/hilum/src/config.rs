@@ -478,6 +478,13 @@ mod tests {
     }
 
     #[test]
+    fn the_default_limits_of_the_store_are_the_same_wherever_it_is_opened() {
+        let config = Config::development().unwrap();
+        let opened = crate::serve::store_config(&config);
+        assert_eq!(opened, hilum_intake::store::Config::new(config.node.data));
+    }
+
+    #[test]
     fn a_misspelt_key_stops_the_start_by_name() {
         let error = read("[node]\ndatta = \"x\"\n", &[]).unwrap_err();
         assert!(format!("{error:#}").contains("datta"), "{error:#}");

@@ -49,10 +49,19 @@ impl Intake {
 /// The answer to a message whose sender belongs to no site: nothing of it is kept.
 pub fn not_admitted(message: &[u8]) -> Answer {
     let header = Header::read(message);
-    let faults =
-        [Fault::wrong(INTERNAL, "MSH-3", "the sender or receiver is not admitted here (not-admitted)")];
+    let fault = Fault::wrong(INTERNAL, "MSH-3", "the sender or receiver is not admitted here");
+    let faults = [fault.named("not-admitted")];
     let frame = render(header.as_ref(), AckCode::AR, &faults);
     Answer { frames: vec![frame], http_status: 422, accepted: false }
+}
+
+/// The answer to a message that did not come to its end in time: nothing of it is kept, the sender sends again. Silent when not
+/// even its control id can be read.
+pub fn send_again(partial: &[u8]) -> Answer {
+    let header = Header::read(partial).filter(|header| !header.control_id().is_empty());
+    let faults = [Fault::wrong(INTERNAL, "MSH", "the message did not end in time, send it again")];
+    let frames = header.iter().map(|header| render(Some(header), AckCode::AR, &faults)).collect();
+    Answer { frames, http_status: 503, accepted: false }
 }
 
 fn submission(site: &Site, source: Source, message: &Bytes, header: Option<Arc<Header>>) -> Submission {
@@ -101,11 +110,10 @@ fn answer(header: Option<&Header>, receipt: Receipt, silent: bool) -> Answer {
     Answer { frames, http_status, accepted: code.is_positive() }
 }
 
-/// AR for types, versions and senders that are not admitted; AE for content.
+/// AR for types, events and versions that are not taken; AE for content.
 fn rejection(issues: &[Issue]) -> AckCode {
-    let refused = issues.iter().any(|i| {
-        i.rejects() && i.hl7_code.is_some_and(|code| (200..=203).contains(&code) || code == INTERNAL)
-    });
+    let refused =
+        issues.iter().any(|i| i.rejects() && i.hl7_code.is_some_and(|code| (200..=203).contains(&code)));
     if refused { AckCode::AR } else { AckCode::AE }
 }
 
@@ -119,7 +127,8 @@ fn faults(issues: &[Issue]) -> Vec<Fault> {
             IssueCode::Conflict | IssueCode::NotFound => 204,
             _ => 100,
         });
-        Fault::wrong(code, issue.location.clone().unwrap_or_default(), issue.diagnostics.clone())
+        let fault = Fault::wrong(code, issue.location.clone().unwrap_or_default(), issue.diagnostics.clone());
+        if issue.code == IssueCode::TooLong { fault.named("frame-too-large") } else { fault }
     };
     issues.iter().filter(|issue| issue.rejects()).map(fault).collect()
 }

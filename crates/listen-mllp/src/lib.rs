@@ -10,11 +10,12 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hilum_fhir::{Issue, IssueCode};
-use hilum_intake::exchange::{Answer, not_admitted};
+use hilum_intake::exchange::{Answer, not_admitted, send_again};
 use hilum_intake::store::Site;
 use hilum_intake::{Intake, Source};
 use hilum_listen::limits::Mllp as Limits;
@@ -35,12 +36,14 @@ pub struct Mllp {
     intake: Intake,
     limits: Limits,
     site: Option<Site>,
+    /// Bytes of frames begun and not ended, of all connections.
+    unfinished_bytes: Arc<AtomicUsize>,
 }
 
 impl Mllp {
     /// A door; with `site` a port dedicated to one site.
     pub fn new(intake: Intake, limits: &hilum_listen::Limits, site: Option<Site>) -> Self {
-        Self { intake, limits: limits.mllp, site }
+        Self { intake, limits: limits.mllp, site, unfinished_bytes: Arc::default() }
     }
 }
 
@@ -61,8 +64,15 @@ impl Session for Mllp {
                 frame_bytes_max: self.limits.frame_bytes_max,
                 junk_bytes_max: self.limits.junk_bytes_max,
             };
-            let connection =
-                Connection { door: self, peer, stream, codec: Codec::new(limits), buffer: BytesMut::new() };
+            let unfinished = Unfinished { total: self.unfinished_bytes.clone(), bytes: 0 };
+            let connection = Connection {
+                door: self,
+                peer,
+                stream,
+                codec: Codec::new(limits),
+                buffer: BytesMut::new(),
+                unfinished,
+            };
             if let Err(error) = connection.run(shutdown).await {
                 tracing::debug!(%listener, %error, "mllp connection ended");
             }
@@ -76,23 +86,55 @@ struct Connection {
     stream: Stream,
     codec: Codec,
     buffer: BytesMut,
+    unfinished: Unfinished,
+}
+
+/// A connection's share of the bytes in unfinished frames; given back when it ends.
+struct Unfinished {
+    total: Arc<AtomicUsize>,
+    bytes: usize,
+}
+
+impl Unfinished {
+    /// Notes that `bytes` are held now. Returns those of the whole listener.
+    fn set(&mut self, bytes: usize) -> usize {
+        let before = self.total.fetch_add(bytes, Ordering::Relaxed);
+        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
+        let total = before + bytes - self.bytes;
+        self.bytes = bytes;
+        total
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.set(0);
+    }
 }
 
 /// Frames read ahead, and the one being answered.
 #[derive(Default)]
 struct InFlight {
     waiting: VecDeque<Frame>,
-    running: Option<JoinHandle<Answer>>,
+    running: Option<(JoinHandle<Answer>, usize)>,
 }
 
 impl InFlight {
-    fn len(&self) -> usize {
-        self.waiting.len() + usize::from(self.running.is_some())
+    fn is_empty(&self) -> bool {
+        self.waiting.is_empty() && self.running.is_none()
+    }
+
+    /// Whether more may be read ahead.
+    fn has_room(&self, limits: &Limits) -> bool {
+        let frames = self.waiting.len() + usize::from(self.running.is_some());
+        let running = self.running.as_ref().map_or(0, |(_, bytes)| *bytes);
+        let bytes = running + self.waiting.iter().map(|frame| frame.bytes().len()).sum::<usize>();
+        frames < limits.in_flight_max && bytes < limits.unanswered_bytes_max
     }
 
     /// The answer of the message at work. A panic is a bug of ours: the sender gets no answer and sends again.
     async fn answered(&mut self) -> Answer {
-        let Some(running) = &mut self.running else { return std::future::pending().await };
+        let Some((running, _)) = &mut self.running else { return std::future::pending().await };
         let answer = running.await.unwrap_or_else(|_| {
             metrics::counter!("hilum_panics_total", "place" => "mllp").increment(1);
             Answer { frames: Vec::new(), http_status: 500, accepted: false }
@@ -108,9 +150,8 @@ impl Connection {
         let (mut open, mut frame_since) = (true, None);
         loop {
             self.start(&mut in_flight);
-            let read_more =
-                open && !shutdown.is_cancelled() && in_flight.len() < self.door.limits.in_flight_max;
-            if !read_more && in_flight.len() == 0 {
+            let read_more = open && !shutdown.is_cancelled() && in_flight.has_room(&self.door.limits);
+            if !read_more && in_flight.is_empty() {
                 return Ok(());
             }
             let wait = self.patience(frame_since);
@@ -125,11 +166,17 @@ impl Connection {
                         (true, None) => Some(tokio::time::Instant::now()),
                         (true, since) => since,
                     };
+                    let unfinished_bytes = if self.codec.is_inside() { self.buffer.len() } else { 0 };
+                    if self.unfinished.set(unfinished_bytes) > self.door.limits.unfinished_bytes_max {
+                        return self.give_up(in_flight, "unfinished-bytes").await;
+                    }
                 }
                 () = tokio::time::sleep(wait), if read_more => {
                     if let Some(frame) = self.codec.end_without_cr(&mut self.buffer) {
                         self.take(&mut in_flight, frame);
                         frame_since = None;
+                    } else if frame_since.is_some() && self.given_up(frame_since) {
+                        return self.give_up(in_flight, "frame-timeout").await;
                     } else if self.given_up(frame_since) {
                         return Ok(());
                     }
@@ -190,8 +237,25 @@ impl Connection {
                 peer: Some(self.peer.address),
                 identity: None,
             };
-            in_flight.running = Some(tokio::spawn(async move { door.answer(source, frame).await }));
+            let bytes = frame.bytes().len();
+            let running = tokio::spawn(async move { door.answer(source, frame).await });
+            in_flight.running = Some((running, bytes));
         }
+    }
+
+    /// Answers what is complete, then a frame that will not be waited for with "send again", and closes.
+    async fn give_up(mut self, mut in_flight: InFlight, reason: &'static str) -> io::Result<()> {
+        let listener = self.peer.listener.to_string();
+        metrics::counter!("hilum_frames_given_up_total", "listener" => listener, "reason" => reason)
+            .increment(1);
+        tracing::warn!(listener = %self.peer.listener, reason, "an unfinished frame was given up");
+        while !in_flight.is_empty() {
+            self.start(&mut in_flight);
+            let answer = in_flight.answered().await;
+            self.answer(answer).await?;
+        }
+        let answer = send_again(&self.buffer);
+        self.answer(answer).await
     }
 
     async fn answer(&mut self, answer: Answer) -> io::Result<()> {
@@ -215,11 +279,8 @@ impl Mllp {
         let (message, issue) = match frame {
             Frame::Message(message) => (message, None),
             Frame::TooLarge(head) => {
-                let text = format!(
-                    "the message is larger than {} bytes (frame-too-large)",
-                    self.limits.frame_bytes_max
-                );
-                (head, Some(Issue::error(IssueCode::TooLong, text).at("MSH").hl7(100)))
+                let text = format!("the message is larger than {} bytes", self.limits.frame_bytes_max);
+                (head, Some(Issue::error(IssueCode::TooLong, text).at("MSH").hl7(207)))
             }
             Frame::Incomplete(partial) => return self.incomplete(source, partial).await,
         };

@@ -108,8 +108,12 @@ limits! {
         idle_timeout_ms: u64 = 0,
         /// Bytes outside frames before the connection is closed.
         junk_bytes_max: usize = 64 * KIB,
-        /// Unanswered frames of one connection.
+        /// Unanswered frames of one connection; then it is not read further.
         in_flight_max: usize = 64,
+        /// Bytes of the unanswered frames of one connection; then it is not read further.
+        unanswered_bytes_max: usize = 4 * MIB,
+        /// Bytes in unfinished frames of a whole listener; then the sender that goes on is told to send again.
+        unfinished_bytes_max: usize = 256 * MIB,
     }
 }
 

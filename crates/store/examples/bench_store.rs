@@ -248,19 +248,5 @@ fn query(of: &str, text: &str) -> Query {
 
 /// The limits an edge has by default.
 fn config(dir: &Path) -> Config {
-    Config {
-        data_dir: dir.to_owned(),
-        batch_jobs_max: 512,
-        batch_bytes_max: 4 << 20,
-        queue_jobs_max: 4096,
-        queue_bytes_max: 256 << 20,
-        free_bytes_min: 1 << 30,
-        cache_bytes: 64 << 20,
-        count_max: 1000,
-        count_default: 20,
-        includes_max: 1000,
-        total_probe_max: 1000,
-        candidates_max: 100_000,
-        exclusive: true,
-    }
+    Config { cache_bytes: 64 << 20, ..Config::new(dir.to_owned()) }
 }

@@ -9,7 +9,7 @@ use hilum_fhir::{Issue, ResourceType, Timestamp};
 use crate::BlobId;
 
 /// How the store is opened.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Folder of the embedded store: `control.db`, `sites/{id}/site.db`, `sites/{id}/blobs/`.
     pub data_dir: PathBuf,
@@ -38,6 +38,27 @@ pub struct Config {
     /// Whether the lock that keeps a second edge out is taken. Commands beside a running edge (`hilum key`) do not take it and
     /// only use [`crate::Store::control`].
     pub exclusive: bool,
+}
+
+impl Config {
+    /// The embedded store below a folder, with the default limits.
+    pub fn new(data_dir: PathBuf) -> Self {
+        Self {
+            data_dir,
+            batch_jobs_max: 512,
+            batch_bytes_max: 4 << 20,
+            queue_jobs_max: 4_096,
+            queue_bytes_max: 256 << 20,
+            free_bytes_min: 1 << 30,
+            cache_bytes: 256 << 20,
+            count_max: 1_000,
+            count_default: 20,
+            includes_max: 1_000,
+            total_probe_max: 1_000,
+            candidates_max: 100_000,
+            exclusive: true,
+        }
+    }
 }
 
 /// The protocol a submission came in, which separates control ids.

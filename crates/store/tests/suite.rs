@@ -17,21 +17,7 @@ use hilum_store::{
 use serde_json::{Map, Value, json};
 
 fn config(dir: &Path) -> Config {
-    Config {
-        data_dir: dir.to_owned(),
-        batch_jobs_max: 512,
-        batch_bytes_max: 4 << 20,
-        queue_jobs_max: 4096,
-        queue_bytes_max: 64 << 20,
-        free_bytes_min: 0,
-        cache_bytes: 16 << 20,
-        count_max: 1000,
-        count_default: 20,
-        includes_max: 1000,
-        total_probe_max: 1000,
-        candidates_max: 100_000,
-        exclusive: true,
-    }
+    Config { free_bytes_min: 0, cache_bytes: 16 << 20, ..Config::new(dir.to_owned()) }
 }
 
 /// A store in a folder of its own, and its one site.

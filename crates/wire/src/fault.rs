@@ -11,16 +11,24 @@ pub struct Fault {
     pub place: String,
     /// What is wrong, and what to do.
     pub text: String,
+    /// Our own code of the condition (ERR-5), such as `not-admitted`; mostly empty.
+    pub application: &'static str,
 }
 
 impl Fault {
     /// A fault that blocks nothing.
     pub fn odd(code: u16, place: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { rejects: false, code, place: place.into(), text: text.into() }
+        Self { rejects: false, code, place: place.into(), text: text.into(), application: "" }
     }
 
     /// A fault that rejects the message.
     pub fn wrong(code: u16, place: impl Into<String>, text: impl Into<String>) -> Self {
-        Self { rejects: true, code, place: place.into(), text: text.into() }
+        Self { rejects: true, code, place: place.into(), text: text.into(), application: "" }
+    }
+
+    /// With our own code of the condition.
+    #[must_use]
+    pub fn named(self, application: &'static str) -> Self {
+        Self { application, ..self }
     }
 }

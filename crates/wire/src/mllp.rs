@@ -32,6 +32,15 @@ pub enum Frame {
     Incomplete(Bytes),
 }
 
+impl Frame {
+    /// What was kept of it.
+    pub fn bytes(&self) -> &Bytes {
+        match self {
+            Self::Message(bytes) | Self::TooLarge(bytes) | Self::Incomplete(bytes) => bytes,
+        }
+    }
+}
+
 /// The framing of one connection. A partial frame is never scanned again from its start.
 #[derive(Debug)]
 pub struct Codec {

@@ -177,7 +177,7 @@ fn error(out: &mut Vec<u8>, header: &Header, fault: &Fault, old: bool) {
         place,
         format!("{code}{component}{name}{component}HL70357").into_bytes(),
         severity.to_vec(),
-        Vec::new(),
+        fault.application.as_bytes().to_vec(),
         Vec::new(),
         Vec::new(),
         text(header, &fault.text),
