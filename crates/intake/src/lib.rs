@@ -3,6 +3,7 @@
 //! Whatever the protocol, bytes become a submission, a submission becomes changes, and the changes are committed in one durable
 //! transaction with the original bytes. Only then is there a receipt. No listener can skip a step: there is no other function.
 
+pub mod batch;
 pub mod exchange;
 mod publish;
 mod submission;

@@ -18,11 +18,7 @@ pub(crate) struct Door {
 
 /// The routes of the hl7 surface.
 pub fn router(intake: Intake, limits: &Limits) -> Router {
-    let limits = er7::Limits {
-        segments_max: limits.er7.segments_max,
-        leaves_max: limits.er7.leaves_max,
-        batch_messages_max: limits.er7.batch_messages_max,
-    };
+    let limits = limits.er7.reader();
     Router::new().route("/v2/ingest", post(v2::ingest)).with_state(Arc::new(Door { intake, limits }))
 }
 

@@ -9,9 +9,9 @@ use axum::response::{IntoResponse, Response};
 use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::Source;
-use hilum_intake::exchange::{self, Answer};
+use hilum_intake::batch::{Answers, Batch};
 use hilum_listen::{Caller, missing_scope};
-use hilum_wire::er7::{batch_answer, split_batch, unframed};
+use hilum_wire::er7::unframed;
 
 use crate::Door;
 
@@ -57,44 +57,40 @@ pub(crate) async fn ingest(
         );
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue);
     }
-    let message = unframed(&body);
-    let batch = split_batch(message, &door.limits);
-    if batch.envelope.is_none() && !batch.messages.iter().any(|m| hilum_wire::er7::Header::read(m).is_some())
-    {
-        let issue =
-            Issue::error(IssueCode::Structure, "there is no MSH segment at the start of a line").at("MSH");
-        return refuse(StatusCode::BAD_REQUEST, issue);
-    }
     let source = Source {
         listener: caller.listener.clone(),
         peer: Some(caller.peer),
         identity: caller.key_id.as_ref().map(ToString::to_string),
     };
+    let message = body.slice_ref(unframed(&body));
+    let batch = match Batch::read(&message, &door.limits) {
+        Ok(batch) => batch,
+        Err(issue) => {
+            let refused = door.intake.refuse(&caller.site, source, message, issue.clone()).await;
+            let status =
+                StatusCode::from_u16(refused.http_status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
+            return refuse(status, issue);
+        }
+    };
+    if !batch.has_header() {
+        let issue =
+            Issue::error(IssueCode::Structure, "there is no MSH segment at the start of a line").at("MSH");
+        return refuse(StatusCode::BAD_REQUEST, issue);
+    }
     let mut answers = Vec::with_capacity(batch.messages.len());
     for message in &batch.messages {
-        let bytes = body.slice_ref(message);
-        answers.push(door.intake.exchange(&caller.site, source.clone(), bytes).await);
+        answers.push(door.intake.exchange(&caller.site, source.clone(), message.clone()).await);
     }
     let content_type = if essence.is_empty() { "text/plain".to_owned() } else { content_type };
-    answer(content_type, batch.envelope.as_ref(), &answers)
+    answer(content_type, &batch.answered(answers))
 }
 
-fn answer(content_type: String, envelope: Option<&hilum_wire::er7::Header>, answers: &[Answer]) -> Response {
-    if let ([one], None) = (answers, envelope) {
-        let status = StatusCode::from_u16(one.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-        let Some(body) = one.frames.last() else { return StatusCode::NO_CONTENT.into_response() };
-        return with_body(status, content_type, body.clone());
+fn answer(content_type: String, answers: &Answers) -> Response {
+    let status = StatusCode::from_u16(answers.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    match answers.body() {
+        Some(body) => with_body(status, content_type, body),
+        None => StatusCode::NO_CONTENT.into_response(),
     }
-    let frames: Vec<Vec<u8>> = answers.iter().filter_map(|a| a.frames.last().map(|f| f.to_vec())).collect();
-    let deferred = !answers.is_empty() && answers.iter().all(|a| a.http_status == 503);
-    let status = if deferred { StatusCode::SERVICE_UNAVAILABLE } else { StatusCode::OK };
-    let body = match envelope {
-        Some(envelope) => {
-            batch_answer(envelope, &frames, &exchange::fresh_control_id(), &exchange::timestamp())
-        }
-        None => frames.concat(),
-    };
-    with_body(status, content_type, body.into())
 }
 
 fn with_body(status: StatusCode, content_type: String, body: Bytes) -> Response {

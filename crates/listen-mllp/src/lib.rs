@@ -15,11 +15,13 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use hilum_fhir::{Issue, IssueCode};
+use hilum_intake::batch::Batch;
 use hilum_intake::exchange::{Answer, not_admitted, send_again};
 use hilum_intake::store::Site;
 use hilum_intake::{Intake, Source};
 use hilum_listen::limits::Mllp as Limits;
 use hilum_listen::{Peer, Session, Stream};
+use hilum_wire::er7;
 use hilum_wire::mllp::{self, Codec, Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
@@ -35,6 +37,7 @@ const END_WITHOUT_CR: Duration = Duration::from_millis(200);
 pub struct Mllp {
     intake: Intake,
     limits: Limits,
+    er7: er7::Limits,
     site: Option<Site>,
     /// Bytes of frames begun and not ended, of all connections.
     unfinished_bytes: Arc<AtomicUsize>,
@@ -43,7 +46,8 @@ pub struct Mllp {
 impl Mllp {
     /// A door; with `site` a port dedicated to one site.
     pub fn new(intake: Intake, limits: &hilum_listen::Limits, site: Option<Site>) -> Self {
-        Self { intake, limits: limits.mllp, site, unfinished_bytes: Arc::default() }
+        let er7 = limits.er7.reader();
+        Self { intake, limits: limits.mllp, er7, site, unfinished_bytes: Arc::default() }
     }
 }
 
@@ -116,7 +120,7 @@ impl Drop for Unfinished {
 #[derive(Default)]
 struct InFlight {
     waiting: VecDeque<Frame>,
-    running: Option<(JoinHandle<Answer>, usize)>,
+    running: Option<(JoinHandle<Vec<Bytes>>, usize)>,
 }
 
 impl InFlight {
@@ -132,12 +136,12 @@ impl InFlight {
         frames < limits.in_flight_max && bytes < limits.unanswered_bytes_max
     }
 
-    /// The answer of the message at work. A panic is a bug of ours: the sender gets no answer and sends again.
-    async fn answered(&mut self) -> Answer {
+    /// The answers of the frame at work. A panic is a bug of ours: the sender gets no answer and sends again.
+    async fn answered(&mut self) -> Vec<Bytes> {
         let Some((running, _)) = &mut self.running else { return std::future::pending().await };
         let answer = running.await.unwrap_or_else(|_| {
             metrics::counter!("hilum_panics_total", "place" => "mllp").increment(1);
-            Answer { frames: Vec::new(), http_status: 500, accepted: false }
+            Vec::new()
         });
         self.running = None;
         answer
@@ -157,7 +161,7 @@ impl Connection {
             let wait = self.patience(frame_since);
             tokio::select! {
                 biased;
-                answer = in_flight.answered() => self.answer(answer).await?,
+                answers = in_flight.answered() => self.answer(answers).await?,
                 read = read(&mut self.stream, &mut self.buffer), if read_more => {
                     open = read? > 0;
                     self.frames(&mut in_flight, open)?;
@@ -251,16 +255,16 @@ impl Connection {
         tracing::warn!(listener = %self.peer.listener, reason, "an unfinished frame was given up");
         while !in_flight.is_empty() {
             self.start(&mut in_flight);
-            let answer = in_flight.answered().await;
-            self.answer(answer).await?;
+            let answers = in_flight.answered().await;
+            self.answer(answers).await?;
         }
         let answer = send_again(&self.buffer);
-        self.answer(answer).await
+        self.answer(answer.frames).await
     }
 
-    async fn answer(&mut self, answer: Answer) -> io::Result<()> {
+    async fn answer(&mut self, answers: Vec<Bytes>) -> io::Result<()> {
         let mut out = BytesMut::new();
-        for frame in answer.frames {
+        for frame in answers {
             self.codec.encode(frame, &mut out)?;
         }
         let write = self.stream.write_all(&out);
@@ -275,36 +279,53 @@ async fn read(stream: &mut Stream, buffer: &mut BytesMut) -> io::Result<usize> {
 }
 
 impl Mllp {
-    async fn answer(&self, source: Source, frame: Frame) -> Answer {
-        let (message, issue) = match frame {
-            Frame::Message(message) => (message, None),
+    /// The answers to a frame: of one message, or of each in a batch.
+    async fn answer(&self, source: Source, frame: Frame) -> Vec<Bytes> {
+        let frame = match frame {
+            Frame::Message(frame) => frame,
             Frame::TooLarge(head) => {
                 let text = format!("the message is larger than {} bytes", self.limits.frame_bytes_max);
-                (head, Some(Issue::error(IssueCode::TooLong, text).at("MSH").hl7(207)))
+                let issue = Issue::error(IssueCode::TooLong, text).at("MSH").hl7(207);
+                return self.one(&source, head, Some(issue)).await.frames;
             }
-            Frame::Incomplete(partial) => return self.incomplete(source, partial).await,
+            Frame::Incomplete(partial) => {
+                self.incomplete(source, partial).await;
+                return Vec::new();
+            }
         };
-        let Some(site) = self.site(&source, &message) else {
+        let batch = match Batch::read(&frame, &self.er7) {
+            Ok(batch) => batch,
+            Err(issue) => return self.one(&source, frame, Some(issue)).await.frames,
+        };
+        let mut answers = Vec::with_capacity(batch.messages.len());
+        for message in &batch.messages {
+            answers.push(self.one(&source, message.clone(), None).await);
+        }
+        batch.answered(answers).frames()
+    }
+
+    /// The answer to one message; with `issue` to one that is refused for it.
+    async fn one(&self, source: &Source, message: Bytes, issue: Option<Issue>) -> Answer {
+        let Some(site) = self.site(source, &message) else {
             metrics::counter!("hilum_messages_not_admitted_total", "listener" => source.listener.to_string())
                 .increment(1);
             tracing::warn!(listener = %source.listener, "a sender is admitted to no site");
             return not_admitted(&message);
         };
         match issue {
-            Some(issue) => self.intake.refuse(&site, source, message, issue).await,
-            None => self.intake.exchange(&site, source, message).await,
+            Some(issue) => self.intake.refuse(&site, source.clone(), message, issue).await,
+            None => self.intake.exchange(&site, source.clone(), message).await,
         }
     }
 
     /// A message that broke off is kept and not answered.
-    async fn incomplete(&self, source: Source, partial: Bytes) -> Answer {
+    async fn incomplete(&self, source: Source, partial: Bytes) {
         if let Some(site) = self.site(&source, &partial) {
             let issue = Issue::error(IssueCode::Incomplete, "the message broke off before its end")
                 .at("MSH")
                 .hl7(100);
             let _ = self.intake.refuse(&site, source, partial, issue).await;
         }
-        Answer { frames: Vec::new(), http_status: 400, accepted: false }
     }
 
     fn site(&self, source: &Source, message: &[u8]) -> Option<Site> {

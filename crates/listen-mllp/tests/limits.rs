@@ -87,7 +87,7 @@ async fn heard_while_open(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(sent).await.unwrap();
     let mut answer = vec![0; 4096];
-    match tokio::time::timeout(Duration::from_millis(200), stream.read(&mut answer)).await {
+    match tokio::time::timeout(Duration::from_millis(500), stream.read(&mut answer)).await {
         Ok(read) => answer[..read.unwrap()].to_vec(),
         Err(_) => Vec::new(),
     }
@@ -125,4 +125,29 @@ async fn frames_beyond_what_may_be_unanswered_wait_and_are_all_answered_in_order
     stream.read_to_string(&mut answers).await.unwrap();
     let heard: Vec<&str> = answers.split('\r').filter_map(|line| line.strip_prefix("MSA|AA|")).collect();
     assert_eq!(heard, (0..20).map(|n| format!("N{n}")).collect::<Vec<_>>());
+}
+
+#[tokio::test]
+async fn each_message_of_a_batch_has_its_own_answer_within_one_frame() {
+    let (_dir, address, _store) = door(limits::Mllp::default()).await;
+    let message = |id: &str, patient: &str| {
+        format!("MSH|^~\\&|RIS|SITE|||2024||ADT^A08|{id}|P|2.5\rPID|1||{patient}\r")
+    };
+    let batch = format!(
+        "\x0BBHS|^~\\&|RIS|SITE|||2024||||B7\r{}{}BTS|2\r\x1C\r",
+        message("N1", "77^^^H"),
+        message("N2", "")
+    );
+    let answer = String::from_utf8(heard_while_open(address, batch.as_bytes()).await).unwrap();
+    assert!(answer.starts_with("\x0BBHS|") && answer.ends_with("BTS|2\r\x1C\r"), "{answer}");
+    assert!(
+        answer.contains("|B7\rMSH|") && answer.contains("MSA|AA|N1") && answer.contains("MSA|AE|N2"),
+        "{answer}"
+    );
+    let two = format!("\x0B{}{}\x1C\r", message("N3", "77^^^H"), message("N4", "77^^^H"));
+    let answer = String::from_utf8(heard_while_open(address, two.as_bytes()).await).unwrap();
+    assert!(
+        answer.matches('\x1C').count() == 2 && answer.contains("MSA|AA|N3") && answer.contains("MSA|AA|N4"),
+        "{answer}"
+    );
 }

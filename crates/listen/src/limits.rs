@@ -243,6 +243,17 @@ limits! {
     }
 }
 
+impl Er7 {
+    /// As the reader of HL7 v2 takes them.
+    pub fn reader(&self) -> hilum_wire::er7::Limits {
+        hilum_wire::er7::Limits {
+            segments_max: self.segments_max,
+            leaves_max: self.leaves_max,
+            batch_messages_max: self.batch_messages_max,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Limits;

@@ -33,10 +33,8 @@ pub fn split_batch<'b>(bytes: &'b [u8], limits: &Limits) -> Batch<'b> {
     let last = ends.first().copied().unwrap_or(bytes.len());
     for (number, start) in starts.iter().enumerate() {
         if number >= limits.batch_messages_max {
-            let text = format!(
-                "a batch has at most {} messages; the others were not read",
-                limits.batch_messages_max
-            );
+            let text =
+                format!("a batch has at most {} messages; send it in parts", limits.batch_messages_max);
             batch.faults.push(Fault::wrong(100, "BHS", text));
             break;
         }
