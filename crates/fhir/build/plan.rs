@@ -23,6 +23,28 @@ pub(crate) struct Leaf {
     pub(crate) targets: Vec<String>,
 }
 
+/// The parts of a name and of an address that are searched as strings, each on its own. `src/search/values.rs` takes them apart.
+const NAME: [&str; 5] = ["family", "given", "prefix", "suffix", "text"];
+const ADDRESS: [&str; 7] = ["line", "city", "district", "state", "postalCode", "country", "text"];
+
+impl Leaf {
+    /// Whether every value that `other` offers is also offered here: the same place, perhaps with a condition, or a part of it.
+    pub(crate) fn covers(&self, other: &Self) -> bool {
+        let Some(rest) = other.steps.strip_prefix(self.steps.as_slice()) else { return false };
+        let part = |parts: &[&str]| {
+            other.kind == "string"
+                && matches!(rest, [one] if one.strip_prefix('.').is_some_and(|member| parts.contains(&member)))
+        };
+        match self.kind.as_str() {
+            "name" if part(&NAME) => true,
+            "address" if part(&ADDRESS) => true,
+            // a reference to one type is told from its text; other conditions on it are not
+            "reference" => self.kind == other.kind && rest.iter().all(|step| step.starts_with('~')),
+            kind => kind == other.kind && rest.iter().all(|step| step.starts_with('?')),
+        }
+    }
+}
+
 /// The leaves of a parameter that is no composite.
 pub(crate) fn leaves(of: &str, parameter: &Value, elements: &Elements) -> Result<Vec<Leaf>, String> {
     let kind = text(parameter, "type");

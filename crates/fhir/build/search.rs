@@ -1,7 +1,7 @@
 //! SearchParameters as one tree of extraction steps for each resource type, written as lines (tab separated):
-//! `=type`, then its parameters in order of name as `P name type url targets components`, then the tree in preorder as
-//! `N depth step leaves`. `~` at the start of a URL stands for [`BASE`]; targets and components are comma separated (components are
-//! positions of parameters); a leaf is `position:kind`, leaves are separated by `;`. Steps and kinds: `plan.rs`.
+//! `=type`, then its parameters in order of name as `P name type url targets components covered`, then the tree in preorder as
+//! `N depth step leaves`. `~` at the start of a URL stands for [`BASE`]; targets, components and covered are comma separated (the last
+//! two are positions of parameters); a leaf is `position:kind`, leaves are separated by `;`. Steps and kinds: `plan.rs`.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
@@ -22,6 +22,7 @@ pub(crate) fn compile(elements: &Elements, definitions: &[Value], out: &Path) ->
     for of in elements.concrete() {
         let parameters = parameters_of(of, definitions);
         let mut tree = Tree::default();
+        let simple_leaves = simple_leaves(of, &parameters, elements)?;
         writeln!(lines, "={of}")?;
         for (position, (name, parameter)) in parameters.iter().enumerate() {
             let failed = |error: String| format!("{of} {name}: {error}");
@@ -30,13 +31,14 @@ pub(crate) fn compile(elements: &Elements, definitions: &[Value], out: &Path) ->
                     composite(of, position, parameter, &by_url, elements, &mut tree).map_err(failed)?;
                 (Vec::new(), positions(&components, &parameters)?)
             } else {
-                (simple(of, position, parameter, elements, &mut tree).map_err(failed)?, Vec::new())
+                (simple(position, parameter, &simple_leaves[position], &mut tree), Vec::new())
             };
             let url = text(parameter, "url");
             let url = url.strip_prefix(BASE).map_or_else(|| url.to_owned(), |rest| format!("~{rest}"));
             let (kind, targets, components) =
                 (text(parameter, "type"), targets.join(","), components.join(","));
-            writeln!(lines, "P\t{name}\t{kind}\t{url}\t{targets}\t{components}")?;
+            let covered = covered_by(position, &simple_leaves).join(",");
+            writeln!(lines, "P\t{name}\t{kind}\t{url}\t{targets}\t{components}\t{covered}")?;
         }
         tree.write(0, &mut lines)?;
     }
@@ -83,23 +85,37 @@ fn fitting_components<'d>(
     Ok((definitions, bases))
 }
 
-/// Adds the leaves of a parameter and returns what it may refer to; empty = anything.
-fn simple(
+/// The leaves of each parameter; none for composites, and for what the server says of a resource, which is no value of its body.
+fn simple_leaves(
     of: &str,
-    position: usize,
-    parameter: &Value,
+    parameters: &Parameters<'_>,
     elements: &Elements,
-    tree: &mut Tree,
-) -> Result<Vec<String>, String> {
-    if matches!(text(parameter, "code"), "_id" | "_lastUpdated") {
-        // what the server says of a resource is no value of its body
-        return Ok(Vec::new());
-    }
-    let leaves = plan::leaves(of, parameter, elements)?;
-    for leaf in &leaves {
+) -> Result<Vec<Vec<Leaf>>, String> {
+    let leaves = |(name, parameter): (&&str, &&Value)| {
+        if text(parameter, "type") == "composite" || matches!(*name, "_id" | "_lastUpdated") {
+            return Ok(Vec::new());
+        }
+        plan::leaves(of, parameter, elements).map_err(|error| format!("{of} {name}: {error}"))
+    };
+    parameters.iter().map(leaves).collect()
+}
+
+/// The parameters that offer every value this one does. Of two that offer the same, the later is covered by the earlier.
+fn covered_by(position: usize, all: &[Vec<Leaf>]) -> Vec<String> {
+    let covers = |by: usize, one: usize| {
+        !all[one].is_empty() && all[one].iter().all(|leaf| all[by].iter().any(|wider| wider.covers(leaf)))
+    };
+    let wider = (0..all.len())
+        .filter(|by| *by != position && covers(*by, position) && (*by < position || !covers(position, *by)));
+    wider.map(|by| by.to_string()).collect()
+}
+
+/// Adds the leaves of a parameter and returns what it may refer to; empty = anything.
+fn simple(position: usize, parameter: &Value, leaves: &[Leaf], tree: &mut Tree) -> Vec<String> {
+    for leaf in leaves {
         tree.insert(&leaf.steps, format!("{position}:{}", leaf.kind));
     }
-    Ok(if text(parameter, "type") == "reference" { targets(parameter, &leaves) } else { Vec::new() })
+    if text(parameter, "type") == "reference" { targets(parameter, leaves) } else { Vec::new() }
 }
 
 /// The targets of the definition, which may be shared by many types, as far as the elements of this type allow them.

@@ -356,6 +356,8 @@ async fn searches_equal_a_scan_over_all_bodies() {
             "name": [{ "family": families[n % 5], "given": [format!("g{}", n % 4)] }],
             "gender": if n % 2 == 0 { "male" } else { "female" }, "birthDate": format!("19{:02}-0{}", 50 + n % 40, n % 9 + 1),
             "generalPractitioner": [{ "reference": format!("Practitioner/{}", n % 5) }],
+            "telecom": [{ "system": if n % 3 == 0 { "email" } else { "phone" }, "value": format!("{}", n % 6) }],
+            "address": [{ "city": families[n % 4], "state": families[n % 3] }],
         }));
         all.push((bench.one(Action::Create(patient.clone())).await.unwrap().id, patient));
     }
@@ -376,6 +378,17 @@ async fn searches_equal_a_scan_over_all_bodies() {
         "general-practitioner=3",
         "active:missing=true&family=garcia",
         "given=g2&birthdate=ge1970&_sort=birthdate",
+        "given=mull,g1",
+        "family=garcia",
+        "phone=4",
+        "email=3",
+        "telecom=phone|4",
+        "telecom=4",
+        "telecom=|4,3",
+        "address=garcia",
+        "address-city=garcia",
+        "address-state=muller&address-city:exact=O'Brien",
+        "gender=http://hl7.org/fhir/administrative-gender|male&email=0",
     ] {
         let query = query("Patient", text);
         let matches =
@@ -396,8 +409,15 @@ async fn includes_go_both_ways() {
     let observation = json!({ "resourceType": "Observation", "status": "final", "code": { "text": "x" }, "subject": { "reference": "Patient/p1" } });
     bench.one(Action::Replace(by_id("p1"), patient("1", "Inc"))).await.unwrap();
     bench.one(Action::Create(resource(observation))).await.unwrap();
+    let other = json!({ "resourceType": "Observation", "status": "final", "code": { "text": "x" }, "subject": { "reference": "Group/p1" } });
+    bench.one(Action::Create(resource(other))).await.unwrap();
+    for text in ["patient=Patient/p1", "patient=p1", "patient=Patient/p1,Patient/p2", "subject=Patient/p1"] {
+        assert_eq!(bench.find("Observation", text).await.len(), 1, "{text}");
+    }
+    assert_eq!(bench.find("Observation", "subject=p1").await.len(), 2, "a patient and a group");
+    assert!(bench.find("Observation", "patient=Group/p1").await.is_empty(), "a group is no patient");
     for (of, text, included) in [
-        ("Observation", "_include=Observation:subject", "Patient"),
+        ("Observation", "_include=Observation:subject&patient=p1", "Patient"),
         ("Patient", "_revinclude=Observation:patient", "Observation"),
     ] {
         let page = bench.store.search(&bench.site, &query(of, text), None).await.unwrap();

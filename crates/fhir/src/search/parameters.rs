@@ -38,6 +38,9 @@ pub struct Parameter {
     pub position: usize,
     /// Of a composite: positions of the parameters its components are.
     pub components: Vec<usize>,
+    /// Positions of the parameters that offer every value this one does (`subject` all of `patient`, `name` all of `family`): an
+    /// index need not keep those values twice.
+    pub covered_by: Vec<usize>,
 }
 
 impl PartialEq for Parameter {
@@ -104,7 +107,7 @@ fn read_parameters(
     let mut parameters = Vec::new();
     while let Some(line) = lines.next_if(|line| line.starts_with("P\t")) {
         let fields: Vec<&'static str> = line.split('\t').collect();
-        let [_, name, kind, url, targets, components] = fields.as_slice() else { return None };
+        let [_, name, kind, url, targets, components, covered] = fields.as_slice() else { return None };
         parameters.push(Parameter {
             name,
             resource_type,
@@ -113,6 +116,7 @@ fn read_parameters(
             targets: items(targets).map(ResourceType::from_name).collect::<Option<_>>()?,
             position: parameters.len(),
             components: items(components).map(|at| at.parse().ok()).collect::<Option<_>>()?,
+            covered_by: items(covered).map(|at| at.parse().ok()).collect::<Option<_>>()?,
         });
     }
     parameters.shrink_to_fit();
@@ -207,6 +211,31 @@ mod tests {
         assert!(parameter(location, "near").is_none());
         let url = &parameter(patient, "family").unwrap().url;
         assert_eq!(url, "http://hl7.org/fhir/SearchParameter/individual-family");
+    }
+
+    #[test]
+    fn a_parameter_knows_which_others_offer_all_its_values() {
+        let covered = |of: &str, name: &str| {
+            let of = ResourceType::from_name(of).unwrap();
+            let by = parameter(of, name).unwrap().covered_by.iter().map(|at| parameters(of)[*at].name);
+            by.filter(|name| !name.starts_with("combo-")).collect::<Vec<_>>()
+        };
+        for (of, name, by) in [
+            ("Observation", "patient", vec!["subject"]),
+            ("Observation", "subject", vec![]),
+            ("Observation", "code", vec![]),
+            ("Encounter", "practitioner", vec!["participant"]),
+            ("Patient", "family", vec!["name", "phonetic"]),
+            ("Patient", "name", vec![]),
+            ("Patient", "phonetic", vec!["name"]),
+            ("Patient", "address-city", vec!["address"]),
+            ("Patient", "address-use", vec![]),
+            ("Patient", "phone", vec!["telecom"]),
+            ("AllergyIntolerance", "patient", vec![]),
+            ("Appointment", "patient", vec!["actor"]),
+        ] {
+            assert_eq!(covered(of, name), by, "{of} {name}");
+        }
     }
 
     #[test]

@@ -224,36 +224,21 @@ impl<'t> Apply<'t> {
         Ok(vid)
     }
 
-    /// Removes the rows only the old version has and adds those only the new one has.
     fn index(&self, rid: i64, old: (&Rows, i64), new: (&Rows, i64)) -> rusqlite::Result<()> {
-        let moved = old.1 != new.1;
-        let mut remove =
-            self.connection.prepare_cached("DELETE FROM ix WHERE key=?1 AND ord=?2 AND rid=?3")?;
-        for key in old.0.keys.iter().filter(|key| moved || new.0.keys.binary_search(key).is_err()) {
-            remove.execute(params![key, old.1, rid])?;
-        }
-        let mut add = self.connection.prepare_cached("INSERT OR IGNORE INTO ix VALUES(?1,?2,?3)")?;
-        for key in new.0.keys.iter().filter(|key| moved || old.0.keys.binary_search(key).is_err()) {
-            add.execute(params![key, new.1, rid])?;
-        }
-        let mut remove =
-            self.connection.prepare_cached("DELETE FROM ix_str WHERE key=?1 AND val=?2 AND rid=?3")?;
-        for (key, text) in old.0.strings.iter().filter(|row| !new.0.strings.contains(row)) {
-            remove.execute(params![key, text, rid])?;
-        }
-        let mut add = self.connection.prepare_cached("INSERT OR IGNORE INTO ix_str VALUES(?1,?2,?3)")?;
-        for (key, text) in new.0.strings.iter().filter(|row| !old.0.strings.contains(row)) {
-            add.execute(params![key, text, rid])?;
-        }
-        let mut remove = self
-            .connection
-            .prepare_cached("DELETE FROM ix_range WHERE key=?1 AND lo=?2 AND hi=?3 AND rid=?4")?;
-        for (key, low, high) in old.0.ranges.iter().filter(|row| !new.0.ranges.contains(row)) {
-            remove.execute(params![key, low, high, rid])?;
-        }
-        let mut add = self.connection.prepare_cached("INSERT OR IGNORE INTO ix_range VALUES(?1,?2,?3,?4)")?;
-        for (key, low, high) in new.0.ranges.iter().filter(|row| !old.0.ranges.contains(row)) {
-            add.execute(params![key, low, high, rid])?;
+        write_index(self.connection, rid, old, new)
+    }
+
+    /// Makes the index again from the current bodies. Within a transaction.
+    pub(super) fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Error> {
+        connection.execute_batch("DELETE FROM ix; DELETE FROM ix_str; DELETE FROM ix_range;")?;
+        let mut heads = connection.prepare("SELECT rt, fid FROM head WHERE deleted=0")?;
+        let mut rows = heads.query([])?;
+        while let Some(row) = rows.next()? {
+            let Some(of) = ResourceType::from_number(row.get(0)?) else { continue };
+            if let Some(base) = lookup::base(connection, of, &row.get::<_, String>(1)?, zone)? {
+                let (nothing, ord) = (Rows::default(), base.head.ord);
+                write_index(connection, base.head.rid, (&nothing, ord), (&base.rows, ord))?;
+            }
         }
         Ok(())
     }
@@ -300,6 +285,43 @@ impl<'t> Apply<'t> {
     pub(super) fn execute(&mut self, plan: &Plan) -> Result<plan::Executed, Error> {
         plan.execute(self)
     }
+}
+
+/// Removes the rows only the old version has and adds those only the new one has.
+fn write_index(
+    connection: &Connection,
+    rid: i64,
+    old: (&Rows, i64),
+    new: (&Rows, i64),
+) -> rusqlite::Result<()> {
+    let moved = old.1 != new.1;
+    let mut remove =
+        connection.prepare_cached("DELETE FROM ix WHERE key=?1 AND sys=?2 AND ord=?3 AND rid=?4")?;
+    for key in old.0.keys.iter().filter(|key| moved || new.0.keys.binary_search(key).is_err()) {
+        remove.execute(params![key.value, key.system, old.1, rid])?;
+    }
+    let mut add = connection.prepare_cached("INSERT OR IGNORE INTO ix VALUES(?1,?2,?3,?4)")?;
+    for key in new.0.keys.iter().filter(|key| moved || old.0.keys.binary_search(key).is_err()) {
+        add.execute(params![key.value, key.system, new.1, rid])?;
+    }
+    let mut remove = connection.prepare_cached("DELETE FROM ix_str WHERE key=?1 AND val=?2 AND rid=?3")?;
+    for (key, text) in old.0.strings.iter().filter(|row| !new.0.strings.contains(row)) {
+        remove.execute(params![key, text, rid])?;
+    }
+    let mut add = connection.prepare_cached("INSERT OR IGNORE INTO ix_str VALUES(?1,?2,?3)")?;
+    for (key, text) in new.0.strings.iter().filter(|row| !old.0.strings.contains(row)) {
+        add.execute(params![key, text, rid])?;
+    }
+    let mut remove =
+        connection.prepare_cached("DELETE FROM ix_range WHERE key=?1 AND lo=?2 AND hi=?3 AND rid=?4")?;
+    for (key, low, high) in old.0.ranges.iter().filter(|row| !new.0.ranges.contains(row)) {
+        remove.execute(params![key, low, high, rid])?;
+    }
+    let mut add = connection.prepare_cached("INSERT OR IGNORE INTO ix_range VALUES(?1,?2,?3,?4)")?;
+    for (key, low, high) in new.0.ranges.iter().filter(|row| !old.0.ranges.contains(row)) {
+        add.execute(params![key, low, high, rid])?;
+    }
+    Ok(())
 }
 
 impl Operation {

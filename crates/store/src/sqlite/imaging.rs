@@ -296,9 +296,11 @@ impl Apply<'_> {
         value: &str,
     ) -> Result<Option<String>, Error> {
         let key = keys::identifier_key(of, Some(system).filter(|s| !s.is_empty()), value);
-        let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 ORDER BY h.rid LIMIT 1";
-        let found =
-            self.connection.prepare_cached(sql).and_then(|mut s| s.query_row([key], |r| r.get(0)).optional());
+        let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0 ORDER BY h.rid LIMIT 1";
+        let found = self
+            .connection
+            .prepare_cached(sql)
+            .and_then(|mut s| s.query_row([key.value, key.system], |r| r.get(0)).optional());
         found.map_err(|e| self.noted(e))
     }
 

@@ -1,20 +1,38 @@
 //! Index keys. The hash input is length-prefixed and pinned by test vectors: a changed hash orphans every index.
+//!
+//! A fact has one row: a token with its system beside the key of its code, so that it is found with and without the system, and a value that
+//! several parameters offer (`subject` and `patient`, `name` and `family`) under the widest of them.
 
 use hilum_fhir::ResourceType;
 use hilum_fhir::search::{
     Condition, Entries, EntryValue, Filter, ParamType, Parameter, Reference, StringMatch, Token, TokenSystem,
-    canonical_system, normal_form,
+    canonical_system, normal_form, parameters,
 };
+use rusqlite::{Connection, OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::Error;
 
 /// Normal forms are indexed up to this many bytes; longer ones are told apart on the body.
 const STRING_BYTES_MAX: usize = 64;
+
+/// Systems of one code that a search without a system looks for.
+const SYSTEMS_MAX: usize = 256;
+
+/// The key of a token, reference or uri.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    /// Type, parameter, kind and code, reference or uri.
+    pub(super) value: i64,
+    /// System of a token, 32 bits of a hash; 0 = none.
+    pub(super) system: i64,
+}
 
 /// The index rows of one version.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Rows {
     /// Token, reference and uri keys, sorted.
-    pub(super) keys: Vec<i64>,
+    pub(super) keys: Vec<Key>,
     /// Strings: key and normal form, sorted.
     pub(super) strings: Vec<(i64, String)>,
     /// Dates, numbers and quantities: key and range, sorted.
@@ -30,34 +48,41 @@ pub(super) fn is_indexed(parameter: &Parameter) -> bool {
         || matches!(parameter.param_type, ParamType::Composite | ParamType::Special))
 }
 
+/// The parameter under which the values of this one are indexed.
+fn widest(parameter: &'static Parameter) -> &'static Parameter {
+    let all = parameters(parameter.resource_type);
+    let wider = |one: &'static Parameter| one.covered_by.iter().map(|at| &all[*at]).find(|by| is_indexed(by));
+    let mut widest = parameter;
+    while let Some(wider) = wider(widest) {
+        widest = wider;
+    }
+    widest
+}
+
 /// The rows of a resource's entries.
 pub(super) fn rows(entries: &Entries) -> Rows {
     let mut rows = Rows::default();
     for entry in &entries.entries {
         let parameter = entry.parameter;
-        if !is_indexed(parameter) {
+        if !is_indexed(parameter) || widest(parameter) != parameter {
             continue;
         }
         match &entry.value {
             EntryValue::Token { system, code: Some(code), .. } => {
-                rows.keys.push(hash(parameter, b'a', "", code));
-                rows.keys.push(match system {
-                    Some(system) => hash(parameter, b's', canonical_system(system), code),
-                    None => hash(parameter, b'n', "", code),
-                });
+                rows.keys.push(token(parameter, system.as_deref(), code));
             }
             EntryValue::Token { .. } | EntryValue::Composite(_) => {}
             EntryValue::Reference { target, identifier } => {
                 rows.keys.extend(target.as_ref().and_then(|target| reference_key(parameter, target)));
                 if let Some((system, value)) = identifier {
-                    rows.keys.push(hash(parameter, b'l', system.as_deref().unwrap_or_default(), value));
+                    rows.keys.push(plain(parameter, b'l', system.as_deref().unwrap_or_default(), value));
                 }
             }
             EntryValue::String(text) => {
                 let normal = normal_form(text);
                 rows.strings.push((hash(parameter, b'w', "", ""), cut(&normal).to_owned()));
             }
-            EntryValue::Uri(uri) => rows.keys.push(hash(parameter, b'u', "", uri)),
+            EntryValue::Uri(uri) => rows.keys.push(plain(parameter, b'u', "", uri)),
             EntryValue::Date(low, high)
             | EntryValue::Number(low, high)
             | EntryValue::Quantity(low, high, ..) => {
@@ -75,10 +100,10 @@ pub(super) fn rows(entries: &Entries) -> Rows {
 }
 
 /// The key of an identifier, by which targets are matched.
-pub(super) fn identifier_key(resource_type: ResourceType, system: Option<&str>, value: &str) -> i64 {
-    match system {
-        Some(system) => hash_parts(resource_type, "identifier", b's', canonical_system(system), value),
-        None => hash_parts(resource_type, "identifier", b'n', "", value),
+pub(super) fn identifier_key(resource_type: ResourceType, system: Option<&str>, value: &str) -> Key {
+    Key {
+        value: hash_parts(resource_type, "identifier", b't', "", value),
+        system: system.map_or(0, system_hash),
     }
 }
 
@@ -86,7 +111,7 @@ pub(super) fn identifier_key(resource_type: ResourceType, system: Option<&str>, 
 #[derive(Clone, Debug)]
 pub(super) enum Lookup {
     /// Resources with any of these keys; when `exact`, the key decides alone.
-    Keys { keys: Vec<i64>, exact: bool },
+    Keys { keys: Vec<Key>, exact: bool },
     /// Strings that start with any of these.
     Strings(i64, Vec<String>),
     /// Ranges that overlap any of `[low, high]`.
@@ -96,42 +121,69 @@ pub(super) enum Lookup {
 }
 
 /// The look-up of a filter, when the index can serve it. Every hit is a candidate; what is not exact is checked on the body.
-pub(super) fn lookup(filter: &Filter) -> Option<Lookup> {
-    let parameter = filter.parameter;
-    match &filter.condition {
-        Condition::Id(ids) => return Some(Lookup::Ids(ids.clone())),
-        _ if !is_indexed(parameter) => return None,
-        _ => {}
+///
+/// # Errors
+/// `Unavailable` when the index cannot be read: a code without a system is looked up with every system it has.
+pub(super) fn lookup(connection: &Connection, filter: &Filter) -> Result<Option<Lookup>, Error> {
+    if let Condition::Id(ids) = &filter.condition {
+        return Ok(Some(Lookup::Ids(ids.clone())));
     }
-    Some(match &filter.condition {
-        Condition::Token(tokens) => keys(tokens.iter().map(|t| token_key(parameter, t)))?,
-        Condition::Reference(wanted) => keys(wanted.iter().flat_map(|r| reference_keys(parameter, r)))?,
-        Condition::ReferenceIdentifier(tokens) => keys(tokens.iter().map(|t| match &t.system {
-            TokenSystem::Is(system) => Some(hash(parameter, b'l', system, t.code.as_deref()?)),
-            _ => None,
-        }))?,
+    if !is_indexed(filter.parameter) {
+        return Ok(None);
+    }
+    let parameter = widest(filter.parameter);
+    let own = parameter == filter.parameter;
+    Ok(match &filter.condition {
+        Condition::Token(tokens) => {
+            let mut keys = Some(Vec::new());
+            for token in tokens {
+                keys = keys
+                    .zip(token_keys(connection, parameter, token)?)
+                    .map(|(all, more)| [all, more].concat());
+            }
+            keys.map(|keys| Lookup::Keys { keys, exact: own })
+        }
+        Condition::Reference(wanted) => {
+            let keys = wanted.iter().flat_map(|one| reference_keys(filter.parameter, parameter, one));
+            // a reference of a type that only the narrower parameter asks for is one of it
+            let typed = |one: &Reference| {
+                matches!(one, Reference::Local(of, _) if filter.parameter.targets.contains(of))
+                    || matches!(one, Reference::Id(_)) && !filter.parameter.targets.is_empty()
+            };
+            keys_of(keys, own || wanted.iter().all(typed))
+        }
+        Condition::ReferenceIdentifier(tokens) => keys_of(
+            tokens.iter().map(|t| match &t.system {
+                TokenSystem::Is(system) => Some(plain(parameter, b'l', system, t.code.as_deref()?)),
+                _ => None,
+            }),
+            own,
+        ),
         Condition::Uri(uris) if parameter.param_type == ParamType::Uri => {
-            keys(uris.iter().map(|uri| Some(hash(parameter, b'u', "", uri))))?
+            keys_of(uris.iter().map(|uri| Some(plain(parameter, b'u', "", uri))), own)
         }
         Condition::String(StringMatch::StartsWith, forms) => {
-            Lookup::Strings(hash(parameter, b'w', "", ""), forms.iter().map(|f| cut(f).to_owned()).collect())
+            let forms = forms.iter().map(|f| cut(f).to_owned()).collect();
+            Some(Lookup::Strings(hash(parameter, b'w', "", ""), forms))
         }
         Condition::String(StringMatch::Exact, texts) => {
             let forms = texts.iter().map(|text| cut(&normal_form(text)).to_owned()).collect();
-            Lookup::Strings(hash(parameter, b'w', "", ""), forms)
+            Some(Lookup::Strings(hash(parameter, b'w', "", ""), forms))
         }
-        Condition::Date(ranges) => Lookup::Ranges(hash(parameter, b'd', "", ""), overlaps(ranges.iter())),
-        Condition::Number(ranges) => Lookup::Ranges(hash(parameter, b'd', "", ""), overlaps(ranges.iter())),
-        Condition::Quantity(ranges) => {
-            Lookup::Ranges(hash(parameter, b'd', "", ""), overlaps(ranges.iter().map(|(r, _)| r)))
-        }
-        _ => return None,
+        Condition::Date(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter()))),
+        Condition::Number(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter()))),
+        Condition::Quantity(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter().map(|(r, _)| r)))),
+        _ => None,
     })
 }
 
-fn keys(found: impl Iterator<Item = Option<i64>>) -> Option<Lookup> {
-    let keys: Vec<i64> = found.collect::<Option<_>>()?;
-    (!keys.is_empty()).then_some(Lookup::Keys { keys, exact: true })
+fn keys_of(found: impl Iterator<Item = Option<Key>>, exact: bool) -> Option<Lookup> {
+    let keys: Vec<Key> = found.collect::<Option<_>>()?;
+    (!keys.is_empty()).then_some(Lookup::Keys { keys, exact })
+}
+
+fn ranges_of(parameter: &Parameter, ranges: Vec<(i64, i64)>) -> Lookup {
+    Lookup::Ranges(hash(parameter, b'd', "", ""), ranges)
 }
 
 /// `[low, high]` that every match overlaps.
@@ -147,44 +199,72 @@ fn overlaps<'c>(ranges: impl Iterator<Item = &'c hilum_fhir::search::Comparison>
         .collect()
 }
 
-fn token_key(parameter: &Parameter, token: &Token) -> Option<i64> {
-    let code = token.code.as_deref()?;
-    Some(match &token.system {
-        TokenSystem::Any => hash(parameter, b'a', "", code),
-        TokenSystem::None => hash(parameter, b'n', "", code),
-        TokenSystem::Is(system) => hash(parameter, b's', canonical_system(system), code),
-    })
+/// The keys of a token; without a system, of every system its code has. `None` when the index cannot tell.
+fn token_keys(
+    connection: &Connection,
+    parameter: &Parameter,
+    wanted: &Token,
+) -> Result<Option<Vec<Key>>, Error> {
+    let Some(code) = wanted.code.as_deref() else { return Ok(None) };
+    match &wanted.system {
+        TokenSystem::None => Ok(Some(vec![token(parameter, None, code)])),
+        TokenSystem::Is(system) => Ok(Some(vec![token(parameter, Some(system), code)])),
+        TokenSystem::Any => systems_of(connection, token(parameter, None, code).value),
+    }
+}
+
+/// The keys a code has, one for each system, by hops from system to system. `None` when there are too many.
+fn systems_of(connection: &Connection, value: i64) -> Result<Option<Vec<Key>>, Error> {
+    let sql = "SELECT sys FROM ix WHERE key=?1 AND sys>?2 ORDER BY sys LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut keys: Vec<Key> = Vec::new();
+    let mut after = -1;
+    while let Some(system) = statement.query_row(params![value, after], |r| r.get(0)).optional()? {
+        if keys.len() == SYSTEMS_MAX {
+            return Ok(None);
+        }
+        keys.push(Key { value, system });
+        after = system;
+    }
+    Ok(Some(keys))
+}
+
+fn token(parameter: &Parameter, system: Option<&str>, code: &str) -> Key {
+    Key { value: hash(parameter, b't', "", code), system: system.map_or(0, system_hash) }
+}
+
+/// 32 bits of the system's hash, never 0.
+fn system_hash(system: &str) -> i64 {
+    i64::from((xxh3_64(canonical_system(system).as_bytes()) >> 32) as u32).max(1)
 }
 
 /// A bare id may be of each target type.
-fn reference_keys(parameter: &Parameter, wanted: &Reference) -> Vec<Option<i64>> {
+fn reference_keys(asked: &Parameter, indexed: &Parameter, wanted: &Reference) -> Vec<Option<Key>> {
     match wanted {
         Reference::Id(id) => {
-            let targets: Vec<ResourceType> = if parameter.targets.is_empty() {
-                ResourceType::all().collect()
-            } else {
-                parameter.targets.clone()
-            };
-            targets
-                .into_iter()
-                .map(|of| reference_key(parameter, &Reference::Local(of, id.clone())))
-                .collect()
+            let targets: Vec<ResourceType> =
+                if asked.targets.is_empty() { ResourceType::all().collect() } else { asked.targets.clone() };
+            targets.into_iter().map(|of| reference_key(indexed, &Reference::Local(of, id.clone()))).collect()
         }
         Reference::Url(url)
-            if !url.contains('|') && !url.starts_with("urn:") && parameter.name != "_profile" =>
+            if !url.contains('|') && !url.starts_with("urn:") && indexed.name != "_profile" =>
         {
-            vec![Some(hash(parameter, b'u', "", url))]
+            vec![Some(plain(indexed, b'u', "", url))]
         }
-        other => vec![reference_key(parameter, other)],
+        other => vec![reference_key(indexed, other)],
     }
 }
 
-fn reference_key(parameter: &Parameter, target: &Reference) -> Option<i64> {
+fn reference_key(parameter: &Parameter, target: &Reference) -> Option<Key> {
     match target {
-        Reference::Local(of, id) => Some(hash(parameter, b'r', of.name(), id)),
-        Reference::Url(url) => Some(hash(parameter, b'u', "", url.split('|').next().unwrap_or(url))),
+        Reference::Local(of, id) => Some(plain(parameter, b'r', of.name(), id)),
+        Reference::Url(url) => Some(plain(parameter, b'u', "", url.split('|').next().unwrap_or(url))),
         Reference::Id(_) => None,
     }
+}
+
+fn plain(parameter: &Parameter, tag: u8, system: &str, code: &str) -> Key {
+    Key { value: hash(parameter, tag, system, code), system: 0 }
 }
 
 /// The longest beginning within the limit that ends at a character.
@@ -217,12 +297,13 @@ mod tests {
     #[test]
     fn keys_are_pinned() {
         let patient = ResourceType::from_name("Patient").unwrap();
-        assert_eq!(identifier_key(patient, Some("urn:a"), "1"), PINNED[0]);
-        assert_eq!(identifier_key(patient, None, "1"), PINNED[1]);
+        let [value, system] = PINNED;
+        assert_eq!(identifier_key(patient, Some("urn:a"), "1"), Key { value, system });
+        assert_eq!(identifier_key(patient, None, "1"), Key { value, system: 0 });
         assert_ne!(hash_parts(patient, "a", b's', "bc", "d"), hash_parts(patient, "a", b's', "b", "cd"));
     }
 
-    const PINNED: [i64; 2] = [-5_501_560_446_168_562_413, 3_200_349_869_414_047_595];
+    const PINNED: [i64; 2] = [8_715_678_301_877_817_879, 651_329_334];
 
     #[test]
     fn a_cut_never_splits_a_character() {

@@ -32,9 +32,9 @@ pub(super) fn look(
             .collect()),
         Lookup::Match(wanted) => {
             let key = keys::identifier_key(wanted.resource_type, wanted.system.as_deref(), &wanted.value);
-            let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 ORDER BY h.rid LIMIT 8";
+            let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0 ORDER BY h.rid LIMIT 8";
             let mut statement = connection.prepare_cached(sql)?;
-            let rows = statement.query_map([key], |r| Ok((r.get(0)?, r.get(1)?)))?;
+            let rows = statement.query_map([key.value, key.system], |r| Ok((r.get(0)?, r.get(1)?)))?;
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         }
         Lookup::Query(query) => search::first_two(connection, query, zone, now),

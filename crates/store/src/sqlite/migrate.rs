@@ -1,14 +1,26 @@
 //! Migrations: each step in one transaction, resumable; a newer schema is refused.
 
+use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension};
 
+use super::apply::Apply;
 use crate::Error;
 
+/// A step from one schema to the next.
+struct Step {
+    sql: &'static str,
+    /// Whether the index is made again from the bodies.
+    reindexes: bool,
+}
+
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [&str; 1] = [include_str!("schema.sql")];
+const STEPS: [Step; 2] = [
+    Step { sql: include_str!("schema.sql"), reindexes: false },
+    Step { sql: include_str!("schema-2.sql"), reindexes: true },
+];
 
 /// Brings a database to the current schema and returns its cursor secret.
-pub(super) fn migrate(connection: &Connection) -> Result<[u8; 32], Error> {
+pub(super) fn migrate(connection: &Connection, zone: &TimeZone) -> Result<[u8; 32], Error> {
     let version = version(connection)?;
     if version > STEPS.len() {
         let known = STEPS.len();
@@ -17,13 +29,21 @@ pub(super) fn migrate(connection: &Connection) -> Result<[u8; 32], Error> {
         )));
     }
     for (number, step) in STEPS.iter().enumerate().skip(version) {
-        let batch = format!(
-            "BEGIN IMMEDIATE; {step} INSERT OR REPLACE INTO meta VALUES('schema_version', {}); COMMIT;",
-            number + 1
-        );
-        connection.execute_batch(&batch)?;
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let done = take(connection, step, number + 1, zone);
+        connection.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        done?;
     }
     secret(connection)
+}
+
+fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {
+    connection.execute_batch(step.sql)?;
+    if step.reindexes {
+        Apply::reindex(connection, zone)?;
+    }
+    connection.execute("INSERT OR REPLACE INTO meta VALUES('schema_version', ?1)", [number])?;
+    Ok(())
 }
 
 fn version(connection: &Connection) -> Result<usize, Error> {
@@ -51,9 +71,30 @@ mod tests {
     #[test]
     fn a_newer_schema_is_refused_in_words() {
         let connection = Connection::open_in_memory().unwrap();
-        let secret = migrate(&connection).unwrap();
-        assert_eq!(migrate(&connection).unwrap(), secret, "migrating twice changes nothing");
+        let secret = migrate(&connection, &TimeZone::UTC).unwrap();
+        assert_eq!(migrate(&connection, &TimeZone::UTC).unwrap(), secret, "migrating twice changes nothing");
         connection.execute("UPDATE meta SET v=99 WHERE k='schema_version'", []).unwrap();
-        assert!(migrate(&connection).unwrap_err().message.contains("newer"));
+        assert!(migrate(&connection, &TimeZone::UTC).unwrap_err().message.contains("newer"));
+    }
+    #[test]
+    fn a_step_that_changes_the_index_makes_it_again_from_the_bodies() {
+        let connection = Connection::open_in_memory().unwrap();
+        take(&connection, &STEPS[0], 1, &TimeZone::UTC).unwrap();
+        let patient = hilum_fhir::ResourceType::from_name("Patient").unwrap().number();
+        let body =
+            r#"{"resourceType":"Patient","id":"p","meta":{},"gender":"male","name":[{"family":"Doe"}]}"#;
+        connection
+            .execute("INSERT INTO head VALUES(1,?1,'p',1,1,7,0,NULL,NULL)", [patient])
+            .and_then(|_| {
+                connection.execute("INSERT INTO version VALUES(1,1,1,0,0,NULL,0,?1)", [body.as_bytes()])
+            })
+            .unwrap();
+        migrate(&connection, &TimeZone::UTC).unwrap();
+        let count = |table: &str| -> i64 {
+            connection
+                .query_row(&format!("SELECT count(*) FROM {table} WHERE rid=1"), [], |r| r.get(0))
+                .unwrap()
+        };
+        assert_eq!((count("ix"), count("ix_str")), (2, 1), "gender and deceased; the family name once");
     }
 }

@@ -63,7 +63,7 @@ impl SiteDb {
         let path = dir.join("site.db");
         let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
         let connection = writer::open(&path, config.cache_bytes)?;
-        let secret = migrate::migrate(&connection)?;
+        let secret = migrate::migrate(&connection, &zone)?;
         let counters = apply::Counters::read(&connection)?;
         let (newest_in, newest) = watch::channel(counters.vid);
         let context = apply::SiteContext { zone: zone.clone() };

@@ -7,7 +7,7 @@ CREATE INDEX head_ord ON head(rt,ord,rid) WHERE deleted=0;
 CREATE TABLE version(vid INTEGER PRIMARY KEY, rid INT NOT NULL, ver INT NOT NULL, lm INT NOT NULL, op INT NOT NULL, sub INT, enc INT NOT NULL,
   body BLOB);                                                        -- vid = feed position; sub = submission.seq; body NULL = deletion
 CREATE UNIQUE INDEX version_u ON version(rid,ver);
-CREATE TABLE ix(key INT, ord INT, rid INT, PRIMARY KEY(key,ord,rid)) WITHOUT ROWID;
+CREATE TABLE ix(key INT, ord INT, rid INT, PRIMARY KEY(key,ord,rid)) WITHOUT ROWID; -- replaced by step 2
 CREATE TABLE ix_str(key INT, val TEXT, rid INT, PRIMARY KEY(key,val,rid)) WITHOUT ROWID;
 CREATE TABLE ix_range(key INT, lo INT, hi INT, rid INT, PRIMARY KEY(key,lo,hi,rid)) WITHOUT ROWID;
 CREATE TABLE submission(seq INTEGER PRIMARY KEY, kind INT NOT NULL, received INT NOT NULL, listener TEXT NOT NULL, peer TEXT, identity TEXT,

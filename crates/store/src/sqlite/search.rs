@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 use rusqlite::{Connection, params};
 
 use super::cursor::{self, Position};
-use super::keys::{self, Lookup};
+use super::keys::{self, Key, Lookup};
 use super::{SiteDb, lookup, read};
 use crate::{Error, ErrorKind, Page, Version};
 
@@ -254,7 +254,9 @@ impl Search<'_> {
     /// The number of hits of a search that one exact key decides, when there are few.
     fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
         let [filter] = self.query.filters.as_slice() else { return Ok(None) };
-        let Some(Lookup::Keys { keys, exact: true }) = keys::lookup(filter) else { return Ok(None) };
+        let Some(Lookup::Keys { keys, exact: true }) = keys::lookup(self.connection, filter)? else {
+            return Ok(None);
+        };
         let [key] = keys.as_slice() else { return Ok(None) };
         let count = probe(self.connection, *key, max + 1)?;
         Ok((count <= max).then_some(count.cast_unsigned()))
@@ -343,12 +345,14 @@ impl Search<'_> {
             let wanted = Reference::Local(target.resource_type, target.id.clone());
             let filter =
                 Filter { parameter, condition: hilum_fhir::search::Condition::Reference(vec![wanted]) };
-            let Some(Lookup::Keys { keys, .. }) = keys::lookup(&filter) else { continue };
+            let Some(Lookup::Keys { keys, .. }) = keys::lookup(self.connection, &filter)? else { continue };
             for key in keys {
-                let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 LIMIT ?2";
+                let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0 LIMIT ?3";
                 let mut statement = self.connection.prepare_cached(sql)?;
                 let limit = i64::try_from(max + 1).unwrap_or(i64::MAX);
-                for id in statement.query_map(params![key, limit], |r| r.get::<_, String>(0))? {
+                for id in
+                    statement.query_map(params![key.value, key.system, limit], |r| r.get::<_, String>(0))?
+                {
                     found.push((include.source, id?));
                 }
             }
@@ -398,7 +402,9 @@ impl Stream<'_> {
 
     /// The filter with the fewest hits drives; exact keys among the others are looked up per candidate.
     fn choose(&self) -> Result<(Option<Lookup>, Rest), Error> {
-        let lookups: Vec<Option<Lookup>> = self.query.filters.iter().map(keys::lookup).collect();
+        let filters = self.query.filters.iter();
+        let lookups: Vec<Option<Lookup>> =
+            filters.map(|filter| keys::lookup(self.connection, filter)).collect::<Result<_, _>>()?;
         let exact =
             |l: &Option<Lookup>| matches!(l, Some(Lookup::Keys { exact: true, keys }) if keys.len() == 1);
         let mut best: Option<(i64, usize)> = None;
@@ -456,9 +462,9 @@ impl Stream<'_> {
                 }
             }
             Lookup::Keys { keys, .. } => {
-                let sql = "SELECT h.ord, h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0";
+                let sql = "SELECT h.ord, h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0";
                 for key in keys {
-                    self.collect(sql, params![key], &mut found)?;
+                    self.collect(sql, params![key.value, key.system], &mut found)?;
                 }
             }
             Lookup::Strings(key, forms) => {
@@ -502,7 +508,7 @@ impl Stream<'_> {
     /// Candidates of one key, or of the whole type, fetched in steps.
     fn by_steps(
         &self,
-        key: Option<i64>,
+        key: Option<Key>,
         after: Option<Position>,
         rest: &Rest,
         take: &mut Take<'_>,
@@ -531,28 +537,34 @@ impl Stream<'_> {
         }
     }
 
-    fn step(&self, key: Option<i64>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
+    fn step(&self, key: Option<Key>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
         let sql = match (key.is_some(), self.descending) {
             (true, false) => {
-                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND (i.ord,i.rid)>(?2,?3) AND h.deleted=0 ORDER BY i.ord, i.rid LIMIT ?4"
+                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE (i.ord,i.rid)>(?1,?2) AND i.key=?4 AND i.sys=?5 AND h.deleted=0 ORDER BY i.ord, i.rid LIMIT ?3"
             }
             (true, true) => {
-                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND (i.ord,i.rid)<(?2,?3) AND h.deleted=0 ORDER BY i.ord DESC, i.rid DESC LIMIT ?4"
+                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE (i.ord,i.rid)<(?1,?2) AND i.key=?4 AND i.sys=?5 AND h.deleted=0 ORDER BY i.ord DESC, i.rid DESC LIMIT ?3"
             }
             (false, false) => {
-                "SELECT ord, rid, vid FROM head WHERE rt=?1 AND (ord,rid)>(?2,?3) AND deleted=0 ORDER BY ord, rid LIMIT ?4"
+                "SELECT ord, rid, vid FROM head WHERE (ord,rid)>(?1,?2) AND rt=?4 AND deleted=0 ORDER BY ord, rid LIMIT ?3"
             }
             (false, true) => {
-                "SELECT ord, rid, vid FROM head WHERE rt=?1 AND (ord,rid)<(?2,?3) AND deleted=0 ORDER BY ord DESC, rid DESC LIMIT ?4"
+                "SELECT ord, rid, vid FROM head WHERE (ord,rid)<(?1,?2) AND rt=?4 AND deleted=0 ORDER BY ord DESC, rid DESC LIMIT ?3"
             }
         };
-        let first = key.unwrap_or_else(|| self.query.resource_type.number());
         let mut statement = self.connection.prepare_cached(sql)?;
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = statement.query_map(params![first, after.ord, after.rid, limit], |r| {
-            Ok(Candidate { ord: r.get(0)?, rid: r.get(1)?, vid: r.get(2)? })
-        })?;
-        Ok(rows.collect::<rusqlite::Result<_>>()?)
+        let mut rows = match key {
+            Some(key) => statement.query(params![after.ord, after.rid, limit, key.value, key.system])?,
+            None => {
+                statement.query(params![after.ord, after.rid, limit, self.query.resource_type.number()])?
+            }
+        };
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
+        }
+        Ok(found)
     }
 
     /// Hands on the candidates that match; false when the taker has enough.
@@ -583,11 +595,12 @@ impl Stream<'_> {
         Ok(true)
     }
 
-    fn has_keys(&self, candidate: Candidate, keys: &[i64]) -> Result<bool, Error> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT 1 FROM ix WHERE key=?1 AND ord=?2 AND rid=?3")?;
+    fn has_keys(&self, candidate: Candidate, keys: &[Key]) -> Result<bool, Error> {
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT 1 FROM ix WHERE key=?1 AND sys=?2 AND ord=?3 AND rid=?4")?;
         for key in keys {
-            if !statement.exists(params![key, candidate.ord, candidate.rid])? {
+            if !statement.exists(params![key.value, key.system, candidate.ord, candidate.rid])? {
                 return Ok(false);
             }
         }
@@ -598,7 +611,7 @@ impl Stream<'_> {
 /// What is left to check of a candidate.
 struct Rest {
     /// Exact keys it must have.
-    keys: Vec<i64>,
+    keys: Vec<Key>,
     /// Whether its body must be read.
     body: bool,
 }
@@ -639,9 +652,9 @@ fn sort_key(sort: &Sort, resource: &Resource, version: &Version, context: &Conte
     keys.min().unwrap_or(SortKey::Absent)
 }
 
-fn probe(connection: &Connection, key: i64, max: i64) -> Result<i64, Error> {
-    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix WHERE key=?1 LIMIT ?2)";
-    Ok(connection.prepare_cached(sql)?.query_row(params![key, max], |r| r.get(0))?)
+fn probe(connection: &Connection, key: Key, max: i64) -> Result<i64, Error> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix WHERE key=?1 AND sys=?2 LIMIT ?3)";
+    Ok(connection.prepare_cached(sql)?.query_row(params![key.value, key.system, max], |r| r.get(0))?)
 }
 
 /// The first text after all that start with `prefix`.
