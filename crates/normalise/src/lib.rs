@@ -91,15 +91,28 @@ impl Normalised {
 
     /// Lineage, issues and unmapped locations as compact JSON, kept with the submission. Holds no values.
     pub fn report(&self) -> Bytes {
-        let issues: Vec<_> = self
-            .issues
-            .iter()
-            .map(|i| (i.severity.as_str(), i.code.as_str(), &i.location, &i.diagnostics))
-            .collect();
-        let lineage: Vec<_> =
-            self.lineage.iter().map(|l| (l.change, &l.path, &l.source, l.bytes, &l.rule)).collect();
-        let report = serde_json::json!({ "issues": issues, "unmapped": self.unmapped, "lineage": lineage });
-        report.to_string().into()
+        type IssueRow<'r> = (&'r str, &'r str, &'r Option<String>, &'r str);
+        type LineageRow<'r> = (u32, &'r str, &'r str, Option<(u32, u32)>, &'r str);
+        #[derive(Serialize)]
+        struct Report<'r> {
+            issues: Vec<IssueRow<'r>>,
+            unmapped: &'r [String],
+            lineage: Vec<LineageRow<'r>>,
+        }
+        let report = Report {
+            issues: self
+                .issues
+                .iter()
+                .map(|i| (i.severity.as_str(), i.code.as_str(), &i.location, i.diagnostics.as_str()))
+                .collect(),
+            unmapped: &self.unmapped,
+            lineage: self
+                .lineage
+                .iter()
+                .map(|l| (l.change, l.path.as_str(), l.source.as_str(), l.bytes, l.rule.as_str()))
+                .collect(),
+        };
+        serde_json::to_vec(&report).unwrap_or_default().into()
     }
 }
 

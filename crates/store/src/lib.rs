@@ -115,7 +115,7 @@ impl Store {
         let db = self.site_db(site)?;
         let packed = self.pack(&db, original).await?;
         let now = jiff::Timestamp::now().as_microsecond();
-        let plan = db.read(|connection| sqlite::plan(connection, &db.zone, now, &changes))?;
+        let plan = db.read(|connection| sqlite::plan_apart(connection, &db.zone, now, &changes))?;
         let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
         let kept = answer.clone();
         let applied = db

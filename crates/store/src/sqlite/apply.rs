@@ -385,7 +385,7 @@ impl Apply<'_> {
             return Ok(Applied::Duplicate(submission, answer));
         }
         let zone = self.context.zone.clone();
-        let plan = if plan.holds(self.connection, &zone, self.now)? {
+        let plan = if plan.holds(self.connection, &zone, self.now, self.counters.vid)? {
             plan
         } else {
             plan::plan(self.connection, &zone, self.now, changes)?

@@ -63,6 +63,30 @@ pub(super) fn head(
     Ok(found.optional()?)
 }
 
+/// Type, id, head and time of the current version of a row.
+pub(super) fn head_of(
+    connection: &Connection,
+    rid: i64,
+) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
+    let sql = "SELECT h.rt, h.fid, h.ver, h.vid, h.ord, h.deleted, h.applied, h.successor, v.lm FROM head h JOIN version v ON v.vid=h.vid WHERE h.rid=?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found: Option<(i64, String, Head, i64)> = statement
+        .query_row([rid], |r| {
+            let head = Head {
+                rid,
+                version: r.get::<_, i64>(2)?.cast_unsigned(),
+                vid: r.get(3)?,
+                ord: r.get(4)?,
+                deleted: r.get(5)?,
+                applied: r.get(6)?,
+                successor: r.get(7)?,
+            };
+            Ok((r.get(0)?, r.get(1)?, head, r.get(8)?))
+        })
+        .optional()?;
+    Ok(found.and_then(|(rt, id, head, at)| Some((ResourceType::from_number(rt)?, id, head, at))))
+}
+
 /// Type and id of a row.
 pub(super) fn name(connection: &Connection, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
     let mut statement = connection.prepare_cached("SELECT rt, fid FROM head WHERE rid=?1")?;

@@ -24,7 +24,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
 pub(crate) use outbox::{destinations, next as next_delivery};
-pub(crate) use plan::plan;
+pub(crate) use plan::plan_apart;
 pub(crate) use read::{current, feed, history, version};
 pub(crate) use search::search;
 pub(crate) use submission::{
