@@ -108,8 +108,9 @@ impl Connection {
         let (mut open, mut frame_since) = (true, None);
         loop {
             self.start(&mut in_flight);
-            let read_more =
-                open && !shutdown.is_cancelled() && in_flight.len() < self.door.limits.in_flight_max;
+            // a frame that has begun is still taken while the edge ends, within its own timeout
+            let ending = shutdown.is_cancelled() && !self.codec.is_inside();
+            let read_more = open && !ending && in_flight.len() < self.door.limits.in_flight_max;
             if !read_more && in_flight.len() == 0 {
                 return Ok(());
             }
@@ -134,7 +135,7 @@ impl Connection {
                         return Ok(());
                     }
                 }
-                () = shutdown.cancelled(), if read_more => {}
+                () = shutdown.cancelled(), if read_more && !shutdown.is_cancelled() => {}
             }
         }
     }
