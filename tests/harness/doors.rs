@@ -108,7 +108,7 @@ pub(crate) const DOORS: &[Door] = &[
             Bad {
                 what: "no JSON",
                 bytes: |_| b"{".to_vec(),
-                says: &["400", "OperationOutcome", "structure"],
+                says: &["400", "OperationOutcome", "structure", "line 1 column 1"],
                 kept: false,
             },
             Bad {
@@ -163,7 +163,7 @@ pub(crate) const DOORS: &[Door] = &[
             Bad {
                 what: "no JSON",
                 bytes: |item| step(item, "x")[..30].to_vec(),
-                says: &["400", "\"success\":false"],
+                says: &["400", "\"success\":false", "not json at line 1"],
                 kept: true,
             },
             Bad {
@@ -205,7 +205,12 @@ pub(crate) const DOORS: &[Door] = &[
         good: |item| image(&item.uid(), &item.id(), &format!("{}^Given", item.name), item.pixel_bytes()),
         found: images,
         bad: &[
-            Bad { what: "no data set", bytes: |_| vec![0xFF; 5000], says: &["49152"], kept: true },
+            Bad {
+                what: "no data set",
+                bytes: |_| vec![0xFF; 5000],
+                says: &["49152", "at byte 8"],
+                kept: true,
+            },
             Bad {
                 what: "another instance than announced",
                 bytes: |item| image("2.25.4711", &item.id(), &item.name, 100),
