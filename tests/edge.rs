@@ -1,4 +1,4 @@
-//! The real binary, driven through its doors as senders do: one message of each protocol, keys, bad input.
+//! The real binary, driven through its doors as senders do: the README, one message of each protocol, keys, bad input.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -8,6 +8,31 @@ use harness::mllp::message;
 use harness::{Edge, http, mllp};
 
 const FHIR: &str = "Content-Type: application/fhir+json";
+
+#[test]
+fn the_commands_of_the_readme_work() {
+    let readme = include_str!("../README.md");
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start_development(dir.path());
+    assert!(edge.log().contains("try:  curl"), "it prints something to try");
+    assert!(dir.path().join("data").is_dir(), "it keeps its data in ./data");
+    // curl -X POST http://127.0.0.1:8080PATH -H 'HEADER' \ --data-binary $'BODY', and curl 'http://127.0.0.1:8080PATH'
+    let between = |text: &str, from: &str, to: &str| {
+        let start = text.find(from).unwrap_or_else(|| panic!("the README has {from}")) + from.len();
+        text[start..start + text[start..].find(to).unwrap()].to_owned()
+    };
+    let (path, header) =
+        (between(readme, "curl -X POST http://127.0.0.1:8080", " "), between(readme, "-H '", "'"));
+    let body = between(readme, "--data-binary $'", "'").replace("\\r", "\r").replace("\\\\", "\\");
+    let posted = http::send(edge.http, "POST", &path, &[&header], body);
+    assert!(posted.status == 200 && posted.body.contains("MSA|AA|1"), "{posted:?}");
+    let found = edge.get(&between(readme, "curl 'http://127.0.0.1:8080", "'"));
+    assert_eq!(found["total"], 1, "{found}");
+    assert_eq!(found["entry"][0]["resource"]["name"][0]["family"], "Doe");
+    for command in readme.split("| `hilum ").skip(1).map(|rest| rest.split([' ', '`']).next().unwrap()) {
+        assert!(edge.hilum(&[command, "--help"]).contains("Usage: hilum"), "{command}");
+    }
+}
 
 #[test]
 fn one_message_of_each_protocol_becomes_durable_fhir() {

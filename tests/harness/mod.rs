@@ -89,34 +89,54 @@ impl Edge {
         Self::start_with(dir, &format!("{OPEN}{limits}"))
     }
 
+    /// The development default (no configuration file), as the first command of the README starts it, on free ports.
+    pub(crate) fn start_development(dir: &Path) -> Self {
+        let free = (0..3).map(|n| (format!("HILUM__LISTEN__{n}__ADDRESS"), "127.0.0.1:0"));
+        Self::run(dir, |command| {
+            command.envs(free).env("HILUM__LIMITS__STORE__FREE_BYTES_MIN", "0").arg("serve");
+        })
+    }
+
     fn start_with(dir: &Path, more: &str) -> Self {
-        let (config, ready) = (dir.join("hilum.toml"), dir.join("ready.json"));
+        let config = dir.join("hilum.toml");
         let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
         std::fs::write(&config, text).unwrap();
+        Self::run(dir, |command| {
+            command.arg("--config").arg(&config).arg("serve");
+        })
+    }
+
+    fn run(dir: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
+        let ready = dir.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
+        let mut command = Command::new("sh");
         // SIGXFSZ is ignored so that a file size limit is an error of a write, as a full disk is
-        let child = Command::new("sh")
-            .args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hilum"), "--config"])
-            .arg(&config)
-            .args(["serve", "--ready-file"])
-            .arg(&ready)
-            .env("RUST_LOG", "trace")
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .stdin(Stdio::null())
-            .spawn()
-            .unwrap();
+        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hilum")]);
+        arguments(&mut command);
+        command.arg("--ready-file").arg(&ready).env("RUST_LOG", "trace").current_dir(dir);
+        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
         let closed = SocketAddr::from(([127, 0, 0, 1], 0));
-        let mut edge =
-            Self { child, dir: dir.to_owned(), http: closed, keyed: closed, mllp: closed, dicom: closed };
+        let mut edge = Self {
+            child: command.spawn().unwrap(),
+            dir: dir.to_owned(),
+            http: closed,
+            keyed: closed,
+            mllp: closed,
+            dicom: closed,
+        };
         edge.wait("ready", |edge| {
             assert!(edge.child.try_wait().unwrap().is_none(), "it ended: {}", edge.log());
             ready.exists()
         });
         let card: Value = serde_json::from_slice(&std::fs::read(&ready).unwrap()).unwrap();
-        let address = |n: usize| card["listeners"][n]["address"].as_str().unwrap().parse().unwrap();
-        (edge.http, edge.keyed, edge.mllp, edge.dicom) = (address(0), address(1), address(2), address(3));
+        let door = |protocol: &str, n: usize| {
+            let doors =
+                card["listeners"].as_array().unwrap().iter().filter(|door| door["protocol"] == protocol);
+            doors.map(|door| door["address"].as_str().unwrap().parse().unwrap()).nth(n).unwrap_or(closed)
+        };
+        (edge.http, edge.keyed, edge.mllp, edge.dicom) =
+            (door("http", 0), door("http", 1), door("mllp", 0), door("dicom", 0));
         edge
     }
 
