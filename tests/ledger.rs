@@ -8,23 +8,14 @@
 mod harness;
 
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::thread::JoinHandle;
 use std::time::Duration;
 
 use harness::Edge;
-use harness::doors::{Addresses, DOORS, Door, Item, Wire};
-use tokio::io::AsyncReadExt;
+use harness::doors::DOORS;
+use harness::load::{Load, images_are_whole, is_there_once};
 
 const SHORTEST_LOAD_MS: u64 = 200;
 const LOAD_MS: u64 = 1000;
-
-/// What one sender knows when the edge is gone.
-struct Sender {
-    door: &'static Door,
-    acknowledged: Vec<Item>,
-    /// Sent, and never answered: a sender sends it again.
-    unanswered: Item,
-}
 
 #[test]
 fn what_was_acknowledged_is_there_once_after_kill_nine() {
@@ -33,66 +24,31 @@ fn what_was_acknowledged_is_there_once_after_kill_nine() {
     let seed = number("HILUM_LEDGER_SEED").unwrap_or_else(|| RandomState::new().build_hasher().finish());
     println!("HILUM_LEDGER_SEED={seed}");
     let dir = tempfile::tempdir().unwrap();
-    let mut ledger: Vec<(&Door, Item)> = Vec::new();
+    let mut ledger = Vec::new();
     for round in 0..rounds {
         let edge = Edge::start(dir.path());
-        let senders = load(&edge, round);
+        let load = Load::start(&edge, round);
         std::thread::sleep(Duration::from_millis(SHORTEST_LOAD_MS + random(seed, round) % LOAD_MS));
         edge.kill();
-        let edge = Edge::start(dir.path());
-        for sender in senders {
-            let Sender { door, acknowledged, unanswered } = sender.join().unwrap();
-            assert!(!acknowledged.is_empty(), "{}: nothing was acknowledged in round {round}", door.name);
-            let again = door.submit(&edge, &unanswered);
-            assert!(door.accepts(again.as_ref()), "{} {}: sent again: {again:?}", door.name, unanswered.id());
-            ledger.extend(acknowledged.into_iter().chain([unanswered]).map(|item| (door, item)));
+        let (acknowledged, unanswered) = load.ended();
+        for door in DOORS {
+            let some = acknowledged.iter().any(|(of, _)| of.name == door.name);
+            assert!(some, "{}: nothing was acknowledged in round {round}", door.name);
         }
+        let edge = Edge::start(dir.path());
+        for (door, item) in &unanswered {
+            let again = door.submit(&edge, item);
+            assert!(door.accepts(again.as_ref()), "{} {}: sent again: {again:?}", door.name, item.id());
+        }
+        let all = [acknowledged, unanswered].concat();
+        is_there_once(&edge, &all);
+        ledger.extend(all);
         println!("round {round}: {} in the ledger", ledger.len());
     }
     let edge = Edge::start(dir.path());
-    for (door, item) in &ledger {
-        assert_eq!((door.found)(&edge, item), 1, "{} {} was acknowledged", door.name, item.id());
-    }
+    is_there_once(&edge, &ledger);
     edge.kill();
-    images_are_whole(&dir, &ledger);
-}
-
-/// One sender for each door, each of which goes on until its edge is gone.
-fn load(edge: &Edge, round: u64) -> Vec<JoinHandle<Sender>> {
-    let addresses = Addresses::of(edge);
-    let send = |(at, door): (usize, &'static Door)| {
-        let first = (round * 100 + at as u64 + 1) * 1_000_000;
-        std::thread::spawn(move || {
-            let mut acknowledged = Vec::new();
-            let mut item = Item::new(first);
-            while door.accepts(addresses.send(door, &item, &(door.good)(&item)).as_ref()) {
-                let next = Item::new(item.number + 1);
-                acknowledged.push(std::mem::replace(&mut item, next));
-            }
-            Sender { door, acknowledged, unanswered: item }
-        })
-    };
-    DOORS.iter().enumerate().map(send).collect()
-}
-
-/// The file of every image in the ledger ends with the data set that was sent.
-fn images_are_whole(dir: &tempfile::TempDir, ledger: &[(&Door, Item)]) {
-    let (runtime, store, site) = harness::store(dir.path());
-    let mut images = 0;
-    for (door, item) in ledger.iter().filter(|(door, _)| matches!(door.wire, Wire::Dicom)) {
-        let sent = (door.good)(item);
-        let stored = runtime.block_on(async {
-            let row = store.instance(&site, &item.uid()).await.unwrap().expect("a row names the image");
-            assert_eq!(row.dataset_sha256, hilum_intake::sha256(&sent));
-            let mut blob = store.blob(&site, &row.blob).await.unwrap().expect("the row's blob is there");
-            let mut bytes = Vec::new();
-            blob.file.read_to_end(&mut bytes).await.unwrap();
-            bytes
-        });
-        assert!(stored.ends_with(&sent), "the image {} as it was sent", item.uid());
-        images += 1;
-    }
-    assert!(images > 0);
+    images_are_whole(dir.path(), &ledger);
 }
 
 /// SplitMix64.

@@ -8,6 +8,7 @@
 pub(crate) mod dicom;
 pub(crate) mod doors;
 pub(crate) mod http;
+pub(crate) mod load;
 pub(crate) mod mllp;
 
 use std::net::SocketAddr;
@@ -148,9 +149,14 @@ impl Edge {
 
     /// Asks it to end (SIGTERM), without waiting.
     pub(crate) fn terminate(&self) {
-        let killed =
-            Command::new("sh").args(["-c", "kill -TERM $1", "sh", &self.child.id().to_string()]).status();
-        assert!(killed.unwrap().success());
+        self.signal("TERM");
+    }
+
+    /// Sends it a signal, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let process = self.child.id().to_string();
+        let sent = Command::new("sh").args(["-c", "kill -\"$1\" \"$2\"", "sh", name, &process]).status();
+        assert!(sent.unwrap().success());
     }
 
     /// Waits until it has ended.
