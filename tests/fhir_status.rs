@@ -318,6 +318,29 @@ fn what_is_too_much_is_413_414_or_431() {
 }
 
 #[test]
+fn a_body_whose_length_is_a_lie_ends_its_connection_and_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = prepared(dir.path());
+    let head = format!("POST /fhir/Patient HTTP/1.1\r\nHost: localhost\r\n{JSON}\r\n");
+    let chunk = format!("{:x}\r\n{}\r\n", 50_000, "x".repeat(50_000));
+    for (what, rest, statuses) in [
+        ("chunks beyond the limit", format!("Transfer-Encoding: chunked\r\n\r\n{chunk}{chunk}{chunk}"), [413, 413]),
+        ("a chunk size that is none", "Transfer-Encoding: chunked\r\n\r\nzz\r\n".into(), [400, 400]),
+        ("two lengths", "Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello".into(), [400, 400]),
+        ("a negative length", "Content-Length: -1\r\n\r\n".into(), [400, 400]),
+        // a proxy might take the one, and the edge the other: the rest must never become a request
+        ("length and chunks", "Content-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /fhir/metadata HTTP/1.1\r\n\r\n".into(), [400, 415]),
+    ] {
+        let mut connection = http::Connection::open(edge.http).unwrap();
+        let status = connection.raw(format!("{head}{rest}").as_bytes()).map_or(0, |reply| reply.status);
+        assert!(statuses.contains(&status), "{what}: {status}");
+        let more = connection.raw(b"GET /livez HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        assert!(more.is_none(), "{what}: the connection has ended: {more:?}");
+        assert_eq!(ask(edge.http, ("GET", "/Patient/a", &[], "")).status, 200, "{what}: others go on");
+    }
+}
+
+#[test]
 fn what_violates_fhir_or_a_rule_is_422() {
     let subscription = |status: &str, kind: &str, criteria: &str| {
         json!({ "resourceType": "Subscription", "status": status, "reason": "r", "criteria": criteria,

@@ -69,6 +69,12 @@ impl Connection {
         self.reply(method)
     }
 
+    /// Sends bytes as they are and reads the answer, which may come before all are sent.
+    pub(crate) fn raw(&mut self, bytes: &[u8]) -> Option<Reply> {
+        let _ = self.stream.get_mut().write_all(bytes);
+        self.reply("GET")
+    }
+
     /// Sends the head alone and waits until the other side reads the body; an answer instead means that it will not.
     pub(crate) fn begin(
         &mut self,
