@@ -193,8 +193,12 @@ fn greet(config: &Config, cards: &[Card], first_key: &str) {
 fn log(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let subscriber =
-        tracing_subscriber::fmt().with_env_filter(filter).with_ansi(colour).with_writer(std::io::stderr);
+    // a line that cannot be written is lost: to complain about it on the same stream would panic when the disk of the log is full
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colour)
+        .with_writer(std::io::stderr)
+        .log_internal_errors(false);
     match config.log.format {
         LogFormat::Text => subscriber.try_init(),
         LogFormat::Json => subscriber.json().try_init(),

@@ -88,6 +88,7 @@ async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
     match (segments.as_slice(), &ask.method) {
         (_, &Method::OPTIONS) => Ok(allow(StatusCode::NO_CONTENT, allowed(&segments))),
         (["metadata"], _) if reading => Ok(door.metadata.answer(ask)),
+        (["metadata"], _) => Err(not_allowed(&segments)),
         ([], &Method::POST) => bundle::post(door, ask).await,
         ([name], &Method::POST) if *name == "_search" => Err(system_search()),
         ([name], method) => {
@@ -101,7 +102,11 @@ async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
             }
         }
         ([name, "_search"], &Method::POST) => search::post(door, ask, resource_type(name)?).await,
-        ([name, "_history"], _) if reading => {
+        ([name, "_search"], _) => {
+            resource_type(name)?;
+            Err(not_allowed(&segments))
+        }
+        ([name, "_history"], _) => {
             resource_type(name)?;
             Err(unsupported("the history of a type is not served; read the history of one resource"))
         }

@@ -154,7 +154,9 @@ impl Connection {
         let (mut open, mut frame_since) = (true, None);
         loop {
             self.start(&mut in_flight);
-            let read_more = open && !shutdown.is_cancelled() && in_flight.has_room(&self.door.limits);
+            // a frame that has begun is still taken while the edge ends, within its own timeout
+            let ending = shutdown.is_cancelled() && !self.codec.is_inside();
+            let read_more = open && !ending && in_flight.has_room(&self.door.limits);
             if !read_more && in_flight.is_empty() {
                 return Ok(());
             }
@@ -185,7 +187,7 @@ impl Connection {
                         return Ok(());
                     }
                 }
-                () = shutdown.cancelled(), if read_more => {}
+                () = shutdown.cancelled(), if read_more && !shutdown.is_cancelled() => {}
             }
         }
     }
