@@ -79,6 +79,7 @@ fn blob(payload: &Payload) -> Option<BlobId> {
 fn kind(payload: &Payload) -> OriginalKind {
     match payload {
         Payload::V2(_) => OriginalKind::V2,
+        Payload::V3(_) => OriginalKind::V3,
         Payload::Mpps(_) => OriginalKind::Mpps,
         Payload::Instance(_) => OriginalKind::Dicom,
         Payload::Fhir(_) => OriginalKind::Fhir,

@@ -5,13 +5,19 @@
 //! ([`Rules`]) and runs them. Everything written has a lineage, everything populated that no rule consumed is reported.
 
 mod bundle;
+mod element;
+mod hl7;
 mod instance;
 mod mpps;
 mod rules;
 mod v2;
+mod v3;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hilum_fhir::{Change, Issue, Timestamp};
+use hilum_wire::v3::Message;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
@@ -23,6 +29,8 @@ pub use instance::InstanceHeader;
 pub enum Payload {
     /// One HL7 v2 message (no MLLP framing, no batch envelope).
     V2(Bytes),
+    /// One HL7 v3 interaction, decoded and scanned by the door.
+    V3(Arc<Message>),
     /// One MPPS as JSON: the short form or DICOM JSON. PS3.4 F.7.
     Mpps(Bytes),
     /// The header of a DICOM instance whose file is already durable.
@@ -62,7 +70,7 @@ pub struct Normalised {
     pub changes: Vec<Change>,
     /// What is wrong or odd. Any error rejects the submission.
     pub issues: Vec<Issue>,
-    /// Populated places that no rule consumed, such as `PID-31` or `(0018,0050)`.
+    /// Populated places that no rule consumed, such as `PID-31`, `(0018,0050)` or an XPath.
     pub unmapped: Vec<String>,
     /// Where each written element came from.
     pub lineage: Vec<Lineage>,
@@ -136,6 +144,7 @@ impl Rules {
 pub fn normalise(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
     match payload {
         Payload::V2(bytes) => v2::normalise(bytes, &rules.tables, context),
+        Payload::V3(message) => v3::normalise(message, &rules.tables, context),
         Payload::Mpps(bytes) => mpps::normalise(bytes, context),
         Payload::Instance(header) => instance::normalise(header, &rules.instance, context),
         Payload::Fhir(changes) => Normalised { changes: changes.clone(), ..Normalised::default() },
