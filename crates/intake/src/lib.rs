@@ -4,6 +4,7 @@
 //! transaction with the original bytes. Only then is there a receipt. No listener can skip a step: there is no other function.
 
 pub mod exchange;
+pub mod interaction;
 mod publish;
 mod submission;
 

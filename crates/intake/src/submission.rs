@@ -25,7 +25,7 @@ pub struct Submission {
     pub received: Timestamp,
     /// The bytes to keep as the original; `None` for FHIR REST and DICOM, whose rows and blobs are the original.
     pub original: Option<Bytes>,
-    /// SHA-256 of the original bytes (of the data set for DICOM).
+    /// SHA-256 of the original bytes (of the data set for DICOM, of the interaction within its envelope for SOAP).
     pub sha256: [u8; 32],
     /// Content type of the original.
     pub content_type: &'static str,
