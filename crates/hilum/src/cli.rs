@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Hilum hears every protocol in the building and gives back one clean FHIR record.
 ///
-/// Without a command it serves the development default: FHIR, HL7 v2 and MPPS over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
+/// Without a command it serves the development default: FHIR, HL7 v2 and v3 and MPPS over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
 /// 127.0.0.1:3000, DICOM on 127.0.0.1:11112, data in ./data.
 #[derive(Debug, Parser)]
 #[command(name = "hilum", version, max_term_width = 110)]
@@ -110,8 +110,8 @@ pub(crate) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/mpps, endpoint.reveal, admin/site
-        #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/mpps")]
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site
+        #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
         scope: String,
         /// Days until it expires
         #[arg(long, value_name = "DAYS")]

@@ -32,6 +32,8 @@ limits! {
         mllp: Mllp = Mllp::default(),
         /// `[limits.er7]`
         er7: Er7 = Er7::default(),
+        /// `[limits.xml]`
+        xml: Xml = Xml::default(),
         /// `[limits.dicom]`
         dicom: Dicom = Dicom::default(),
         /// `[limits.json]`
@@ -122,6 +124,20 @@ limits! {
         leaves_max: usize = 200_000,
         /// Messages of one batch.
         batch_messages_max: usize = 1_000,
+    }
+}
+
+limits! {
+    /// HL7 v3 bodies.
+    Xml {
+        /// Bytes of a body after gzip.
+        bytes_max: usize = 16 * MIB,
+        /// Nested elements.
+        depth_max: usize = 64,
+        /// Attributes of one element.
+        attributes_max: usize = 64,
+        /// Elements, attributes, texts, comments and namespaces in scope in all.
+        nodes_max: usize = 1_000_000,
     }
 }
 
