@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Site(SiteArgs),
     /// Make, list and revoke API keys; works beside a running edge
     Key(KeyArgs),
-    /// Show the FHIR transaction an HL7 v2 or MPPS file makes, with lineage and unmapped fields; stores nothing
+    /// Show the FHIR transaction an HL7 v2, HL7 v3 or MPPS file makes, with lineage and unmapped fields; stores nothing
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),
@@ -152,12 +152,12 @@ pub(crate) struct Map {
 pub(crate) struct Send {
     /// The protocol
     pub(crate) protocol: SendProtocol,
-    /// mllp: HOST:PORT; v2, mpps, fhir: http://HOST:PORT
+    /// mllp: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
     pub(crate) target: String,
     /// Files, or folders to go through
     #[arg(required = true, value_name = "FILE")]
     pub(crate) paths: Vec<PathBuf>,
-    /// API key for v2, mpps and fhir
+    /// API key for v2, v3, mpps and fhir
     #[arg(long, env = "HILUM_API_KEY", hide_env_values = true)]
     pub(crate) key: Option<String>,
     /// Certificate authority (PEM) of an https target
@@ -170,6 +170,7 @@ pub(crate) struct Send {
 pub(crate) enum SendProtocol {
     Mllp,
     V2,
+    V3,
     Mpps,
     Fhir,
 }

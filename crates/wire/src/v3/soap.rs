@@ -47,6 +47,17 @@ pub enum Trouble {
     MustUnderstand,
 }
 
+impl Trouble {
+    /// For people.
+    pub const fn reason(self) -> &'static str {
+        match self {
+            Self::NoBody => "the envelope has no body, or an empty one",
+            Self::NotHl7 => "the body holds no interaction of the namespace urn:hl7-org:v3",
+            Self::MustUnderstand => "a header that must be understood is not supported",
+        }
+    }
+}
+
 impl SoapVersion {
     const fn namespace(self) -> &'static str {
         match self {
@@ -127,11 +138,7 @@ impl Envelope {
 
     /// A SOAP fault in this envelope's version. SOAP 1.1 section 4.4, SOAP 1.2 section 5.4.
     pub fn fault(&self, trouble: Trouble) -> String {
-        let reason = match trouble {
-            Trouble::NoBody => "the envelope has no body, or an empty one",
-            Trouble::NotHl7 => "the body holds no interaction of the namespace urn:hl7-org:v3",
-            Trouble::MustUnderstand => "a header that must be understood is not supported",
-        };
+        let reason = trouble.reason();
         let code = match (trouble, self.version) {
             (Trouble::MustUnderstand, _) => "MustUnderstand",
             (_, SoapVersion::V11) => "Client",
