@@ -132,6 +132,22 @@ fn a_v3_report_holds_places_and_no_values() {
 }
 
 #[test]
+fn an_overlay_adds_rows_to_the_tables_of_v3() {
+    let overlay = |row: &str| {
+        let text = format!("source,condition,target,datatype map,vocabulary map,comment\n{row}\n");
+        Rules::compile(&[("site/v3/Patient.csv".into(), text)])
+    };
+    let rules = overlay("patientPerson/religiousAffiliationCode,,!ignore,,,").unwrap();
+    assert!(normalise(&v3(REVISED.into()), &rules, &context()).unmapped.is_empty());
+    let errors = overlay("patientPerson//name,,name[+],,,").unwrap_err();
+    assert_eq!(
+        errors[0].to_string(),
+        "site/v3/Patient.csv:2: \"patientPerson//name\" is no path and no quoted constant"
+    );
+    assert!(overlay("patientPerson/name,,name[+],No[Such],,").is_err());
+}
+
+#[test]
 fn v2_and_v3_make_the_same_change_of_a_patient() {
     let rules = Rules::compile(&[]).unwrap();
     let v2_text = "MSH|^~\\&|A|B|||20240101||ADT^A08|1|P|2.5\rPID|1||MARKEDID^^^&1.2.3&ISO||MARKEDNAME^MARKEDGIVEN^^^^^L||19800101|||\

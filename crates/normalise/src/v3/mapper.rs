@@ -265,29 +265,30 @@ fn is_populated(node: Node<'_, '_>) -> bool {
 fn unmapped(root: Node<'_, '_>, touched: &HashSet<NodeId>) -> Vec<String> {
     let mut found = Vec::new();
     // for each open element its path and how many children of each name it had so far
-    let mut open: Vec<(Node<'_, '_>, String, HashMap<String, usize>)> = Vec::new();
+    let mut open: Vec<(Node<'_, '_>, String, HashMap<&str, usize>)> = Vec::new();
     for node in root.descendants().filter(Node::is_element) {
         while open.last().is_some_and(|(parent, ..)| Some(*parent) != node.parent()) {
             open.pop();
         }
         let name = node.tag_name().name();
-        let path = match open.last_mut() {
-            None => format!("/{name}"),
-            Some((_, above, counts)) => {
-                let count = counts.entry(name.to_owned()).or_insert(0);
-                *count += 1;
-                if *count == 1 { format!("{above}/{name}") } else { format!("{above}/{name}[{count}]") }
-            }
-        };
-        if is_populated(node) && !touched.contains(&node.id()) {
+        let number = open.last_mut().map_or(1, |(_, _, counts)| {
+            let count = counts.entry(name).or_insert(0);
+            *count += 1;
+            *count
+        });
+        let is_wanted = is_populated(node) && !touched.contains(&node.id());
+        if !is_wanted && !node.has_children() {
+            continue;
+        }
+        let above = open.last().map_or("", |(_, path, _)| path.as_str());
+        let path = if number == 1 { format!("{above}/{name}") } else { format!("{above}/{name}[{number}]") };
+        if is_wanted {
             found.push(path.clone());
             if found.len() == UNMAPPED_MAX {
                 break;
             }
         }
-        if node.has_children() {
-            open.push((node, path, HashMap::new()));
-        }
+        open.push((node, path, HashMap::new()));
     }
     found
 }
