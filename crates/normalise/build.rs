@@ -9,7 +9,7 @@ fn main() {
     println!("cargo::rerun-if-changed=maps");
     let root = std::env::var("CARGO_MANIFEST_DIR").expect("cargo sets it");
     let mut list = String::from("&[\n");
-    for folder in ["datatypes", "messages", "segments", "tables"] {
+    for folder in ["datatypes", "messages", "segments", "tables", "v3"] {
         let path = Path::new(&root).join("maps").join(folder);
         let mut files: Vec<_> = std::fs::read_dir(path).expect("maps").flatten().map(|e| e.path()).collect();
         files.sort();

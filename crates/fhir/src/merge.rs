@@ -9,7 +9,7 @@ const OWN: [&str; 3] = ["resourceType", "id", "meta"];
 
 /// Applies `update` to `current`: paths in `clear` (dotted element names from the root, such as `name` or `period.end`) are
 /// removed first; then objects merge member by member, every other value and every list replaces, but `identifier` lists
-/// are united by system and value. `id`, `meta` and `resourceType` of `current` stay.
+/// are united by system and value, member by member. `id`, `meta` and `resourceType` of `current` stay.
 pub fn merge(current: &Resource, update: &Resource, clear: &[String]) -> Resource {
     let mut merged = current.clone();
     for path in clear {
@@ -75,13 +75,16 @@ fn descend<'v>(object: &'v mut Map<String, Value>, path: &[String]) -> Option<&'
     Some(place)
 }
 
-/// Identifiers sent take the place of stored ones with the same system and value; new ones are added at the end.
+/// Members of identifiers sent overwrite those of stored ones with the same system and value (a sender that knows no type
+/// does not take away the one another knew); new identifiers are added at the end.
 fn unite(stored: &mut Vec<Value>, sent: Vec<Value>) {
     let key = |identifier: &Value| (identifier.get("system").cloned(), identifier.get("value").cloned());
     for identifier in sent {
-        match stored.iter_mut().find(|known| key(known) == key(&identifier)) {
-            Some(known) => *known = identifier,
-            None => stored.push(identifier),
+        let known = stored.iter_mut().find(|known| key(known) == key(&identifier));
+        match (known, identifier) {
+            (Some(Value::Object(known)), Value::Object(sent)) => known.extend(sent),
+            (Some(known), sent) => *known = sent,
+            (None, sent) => stored.push(sent),
         }
     }
 }
@@ -109,7 +112,7 @@ mod tests {
     fn present_overwrites_absent_stays_cleared_goes() {
         let current = resource(json!({
             "resourceType": "Patient", "id": "1", "meta": { "versionId": "3" }, "active": true,
-            "identifier": [{ "system": "a", "value": "1" }, { "system": "b", "value": "2" }],
+            "identifier": [{ "system": "a", "value": "1" }, { "system": "b", "value": "2", "type": { "text": "MR" } }],
             "name": [{ "family": "Old" }], "gender": "male", "birthDate": "1980-01-01",
             "maritalStatus": { "text": "M", "coding": [{ "code": "M" }] },
         }));
@@ -122,7 +125,7 @@ mod tests {
             merged.to_value(),
             json!({
                 "resourceType": "Patient", "id": "1", "meta": { "versionId": "3" }, "active": true,
-                "identifier": [{ "system": "a", "value": "1" }, { "system": "b", "value": "2", "use": "official" }, { "value": "3" }],
+                "identifier": [{ "system": "a", "value": "1" }, { "system": "b", "value": "2", "type": { "text": "MR" }, "use": "official" }, { "value": "3" }],
                 "name": [{ "family": "New" }], "birthDate": "1980-01-01",
                 "maritalStatus": { "text": "Married", "coding": [{ "code": "M" }] },
             })

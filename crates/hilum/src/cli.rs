@@ -6,7 +6,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Hilum hears every protocol in the building and gives back one clean FHIR record.
 ///
-/// Without a command it serves the development default: FHIR, HL7 v2 and MPPS over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
+/// Without a command it serves the development default: FHIR, HL7 v2 and v3 and MPPS over HTTP on 127.0.0.1:8080, HL7 v2 over MLLP on
 /// 127.0.0.1:3000, DICOM on 127.0.0.1:11112, data in ./data.
 #[derive(Debug, Parser)]
 #[command(name = "hilum", version, max_term_width = 110)]
@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Site(SiteArgs),
     /// Make, list and revoke API keys; works beside a running edge
     Key(KeyArgs),
-    /// Show the FHIR transaction an HL7 v2 or MPPS file makes, with lineage and unmapped fields; stores nothing
+    /// Show the FHIR transaction an HL7 v2, HL7 v3 or MPPS file makes, with lineage and unmapped fields; stores nothing
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),
@@ -110,8 +110,8 @@ pub(crate) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/mpps, endpoint.reveal, admin/site
-        #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/mpps")]
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site
+        #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
         scope: String,
         /// Days until it expires
         #[arg(long, value_name = "DAYS")]
@@ -152,12 +152,12 @@ pub(crate) struct Map {
 pub(crate) struct Send {
     /// The protocol
     pub(crate) protocol: SendProtocol,
-    /// mllp: HOST:PORT; v2, mpps, fhir: http://HOST:PORT
+    /// mllp: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
     pub(crate) target: String,
     /// Files, or folders to go through
     #[arg(required = true, value_name = "FILE")]
     pub(crate) paths: Vec<PathBuf>,
-    /// API key for v2, mpps and fhir
+    /// API key for v2, v3, mpps and fhir
     #[arg(long, env = "HILUM_API_KEY", hide_env_values = true)]
     pub(crate) key: Option<String>,
     /// Certificate authority (PEM) of an https target
@@ -170,6 +170,7 @@ pub(crate) struct Send {
 pub(crate) enum SendProtocol {
     Mllp,
     V2,
+    V3,
     Mpps,
     Fhir,
 }

@@ -165,7 +165,7 @@ pub(crate) enum Protocol {
 pub(crate) enum Surface {
     /// FHIR R4 at `/fhir`.
     Fhir,
-    /// `/v2/ingest`.
+    /// `/v2/ingest`, `/v3/ingest`.
     Hl7,
     /// `/ingest`.
     Mpps,

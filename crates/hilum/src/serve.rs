@@ -20,7 +20,7 @@ use crate::{commands, notify};
 
 const DEFAULT_LOG: &str = "warn,hilum=info";
 const FIRST_KEY_FILE: &str = "first-api-key";
-const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/mpps";
+const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps";
 
 /// Serves until SIGTERM or SIGINT.
 pub(crate) fn run(config: Config, arguments: &Serve) -> Result<ExitCode> {

@@ -14,7 +14,7 @@ use crate::{Accepted, Intake, Payload, Receipt, Source, Submission, Verdict, now
 
 const CONTENT_TYPE: &str = "x-application/hl7-v2+er7";
 /// HL7 table 0357: ours, send again.
-const INTERNAL: u16 = 207;
+pub(crate) const INTERNAL: u16 = 207;
 
 /// What goes back to the sender.
 #[derive(Debug)]
@@ -111,13 +111,14 @@ fn answer(header: Option<&Header>, receipt: Receipt, silent: bool) -> Answer {
 }
 
 /// AR for types, events and versions that are not taken; AE for content.
-fn rejection(issues: &[Issue]) -> AckCode {
+pub(crate) fn rejection(issues: &[Issue]) -> AckCode {
     let refused =
         issues.iter().any(|i| i.rejects() && i.hl7_code.is_some_and(|code| (200..=203).contains(&code)));
     if refused { AckCode::AR } else { AckCode::AE }
 }
 
-fn faults(issues: &[Issue]) -> Vec<Fault> {
+/// The issues that reject, as faults of the wire.
+pub(crate) fn faults(issues: &[Issue]) -> Vec<Fault> {
     let fault = |issue: &Issue| {
         let code = issue.hl7_code.unwrap_or(match issue.code {
             IssueCode::Required => 101,

@@ -5,6 +5,7 @@
 
 pub mod batch;
 pub mod exchange;
+pub mod interaction;
 mod publish;
 mod submission;
 

@@ -25,7 +25,7 @@ pub struct Submission {
     pub received: Timestamp,
     /// The bytes to keep as the original; `None` for FHIR REST and DICOM, whose rows and blobs are the original.
     pub original: Option<Bytes>,
-    /// SHA-256 of the original bytes (of the data set for DICOM).
+    /// SHA-256 of the original bytes (of the data set for DICOM, of the interaction within its envelope for SOAP).
     pub sha256: [u8; 32],
     /// Content type of the original.
     pub content_type: &'static str,
@@ -79,6 +79,7 @@ fn blob(payload: &Payload) -> Option<BlobId> {
 fn kind(payload: &Payload) -> OriginalKind {
     match payload {
         Payload::V2(_) => OriginalKind::V2,
+        Payload::V3(_) => OriginalKind::V3,
         Payload::Mpps(_) => OriginalKind::Mpps,
         Payload::Instance(_) => OriginalKind::Dicom,
         Payload::Fhir(_) => OriginalKind::Fhir,

@@ -6,7 +6,6 @@ use axum::body::Bytes;
 use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::Source;
 use hilum_intake::batch::{Answers, Batch};
@@ -14,9 +13,9 @@ use hilum_listen::{Caller, missing_scope};
 use hilum_wire::er7::unframed;
 
 use crate::Door;
+use crate::answer::{refuse, with_body};
 
 const SCOPE: &str = "ingest/hl7v2";
-const RETRY_AFTER_SECONDS: &str = "2";
 const TYPES: [&str; 5] =
     ["text/plain", "application/hl7-v2", "x-application/hl7-v2+er7", "application/octet-stream", ""];
 
@@ -91,19 +90,4 @@ fn answer(content_type: String, answers: &Answers) -> Response {
         Some(body) => with_body(status, content_type, body),
         None => StatusCode::NO_CONTENT.into_response(),
     }
-}
-
-fn with_body(status: StatusCode, content_type: String, body: Bytes) -> Response {
-    let mut response = (status, [(header::CONTENT_TYPE, content_type)], body).into_response();
-    if status == StatusCode::SERVICE_UNAVAILABLE {
-        response
-            .headers_mut()
-            .insert(header::RETRY_AFTER, header::HeaderValue::from_static(RETRY_AFTER_SECONDS));
-    }
-    response
-}
-
-fn refuse(status: StatusCode, issue: Issue) -> Response {
-    (status, [(header::CONTENT_TYPE, "application/fhir+json")], operation_outcome(&[issue]).to_string())
-        .into_response()
 }

@@ -32,6 +32,8 @@ limits! {
         mllp: Mllp = Mllp::default(),
         /// `[limits.er7]`
         er7: Er7 = Er7::default(),
+        /// `[limits.xml]`
+        xml: Xml = Xml::default(),
         /// `[limits.dicom]`
         dicom: Dicom = Dicom::default(),
         /// `[limits.json]`
@@ -126,6 +128,20 @@ limits! {
         leaves_max: usize = 200_000,
         /// Messages of one batch.
         batch_messages_max: usize = 1_000,
+    }
+}
+
+limits! {
+    /// HL7 v3 bodies.
+    Xml {
+        /// Bytes of a body after gzip.
+        bytes_max: usize = 16 * MIB,
+        /// Nested elements.
+        depth_max: usize = 64,
+        /// Attributes of one element.
+        attributes_max: usize = 64,
+        /// Elements, attributes, texts, comments and namespaces in scope in all.
+        nodes_max: usize = 1_000_000,
     }
 }
 
@@ -250,6 +266,18 @@ impl Er7 {
             segments_max: self.segments_max,
             leaves_max: self.leaves_max,
             batch_messages_max: self.batch_messages_max,
+        }
+    }
+}
+
+impl Xml {
+    /// As the reader of HL7 v3 takes them.
+    pub fn reader(&self) -> hilum_wire::v3::Limits {
+        hilum_wire::v3::Limits {
+            bytes_max: self.bytes_max,
+            depth_max: self.depth_max,
+            attributes_max: self.attributes_max,
+            nodes_max: self.nodes_max,
         }
     }
 }

@@ -5,13 +5,20 @@
 //! ([`Rules`]) and runs them. Everything written has a lineage, everything populated that no rule consumed is reported.
 
 mod bundle;
+mod element;
+mod hl7;
 mod instance;
 mod mpps;
 mod rules;
 mod v2;
+mod v3;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use hilum_fhir::{Change, Issue, Timestamp};
+use hilum_wire::er7;
+use hilum_wire::v3::Message;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
@@ -23,6 +30,8 @@ pub use instance::InstanceHeader;
 pub enum Payload {
     /// One HL7 v2 message (no MLLP framing, no batch envelope).
     V2(Bytes),
+    /// One HL7 v3 interaction, decoded and scanned by the door.
+    V3(Arc<Message>),
     /// One MPPS as JSON: the short form or DICOM JSON. PS3.4 F.7.
     Mpps(Bytes),
     /// The header of a DICOM instance whose file is already durable.
@@ -53,6 +62,8 @@ pub struct Context {
 pub struct Rules {
     pub(crate) tables: rules::Tables,
     pub(crate) instance: Vec<instance::Row>,
+    /// Limits of the messages read.
+    pub(crate) er7: er7::Limits,
 }
 
 /// What a submission means.
@@ -62,7 +73,7 @@ pub struct Normalised {
     pub changes: Vec<Change>,
     /// What is wrong or odd. Any error rejects the submission.
     pub issues: Vec<Issue>,
-    /// Populated places that no rule consumed, such as `PID-31` or `(0018,0050)`.
+    /// Populated places that no rule consumed, such as `PID-31`, `(0018,0050)` or an XPath.
     pub unmapped: Vec<String>,
     /// Where each written element came from.
     pub lineage: Vec<Lineage>,
@@ -141,14 +152,21 @@ impl Rules {
                 reason: format!("{reason} is not understood"),
             }]
         })?;
-        Ok(Self { tables: rules::Tables::compile(overlays)?, instance })
+        Ok(Self { tables: rules::Tables::compile(overlays)?, instance, er7: er7::Limits::default() })
+    }
+
+    /// With other limits than the default ones for the HL7 v2 messages that are mapped.
+    #[must_use]
+    pub fn reading(self, er7: er7::Limits) -> Self {
+        Self { er7, ..self }
     }
 }
 
 /// Turns a submission into changes.
 pub fn normalise(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
     match payload {
-        Payload::V2(bytes) => v2::normalise(bytes, &rules.tables, context),
+        Payload::V2(bytes) => v2::normalise(bytes, &rules.er7, &rules.tables, context),
+        Payload::V3(message) => v3::normalise(message, &rules.tables, context),
         Payload::Mpps(bytes) => mpps::normalise(bytes, context),
         Payload::Instance(header) => instance::normalise(header, &rules.instance, context),
         Payload::Fhir(changes) => Normalised { changes: changes.clone(), ..Normalised::default() },

@@ -12,6 +12,8 @@ const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/maps.rs"))
 pub(crate) struct Tables {
     /// Message type and event to how it is read.
     pub(crate) messages: HashMap<(String, String), Message>,
+    /// The tables of HL7 v3, whose sources are paths.
+    pub(crate) v3: crate::v3::Maps,
     maps: HashMap<String, Vec<Row>>,
     codes: HashMap<String, HashMap<String, Code>>,
 }
@@ -92,18 +94,18 @@ pub(crate) enum Convert {
     Phone,
 }
 
-/// A condition over the numbers of the same segment or data type.
+/// A condition over the numbers of the same segment or data type, or over the paths of the same element (HL7 v3).
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Condition {
-    Valued(u16),
-    NotValued(u16),
-    In(u16, Vec<String>, bool),
-    And(Vec<Condition>),
-    Or(Vec<Condition>),
+pub(crate) enum Condition<N = u16> {
+    Valued(N),
+    NotValued(N),
+    In(N, Vec<String>, bool),
+    And(Vec<Condition<N>>),
+    Or(Vec<Condition<N>>),
 }
 
 impl Tables {
-    /// Compiles the built-in tables and overlays. An overlay file named `segments/X`, `datatypes/X` or `tables/X` (a path ending so)
+    /// Compiles the built-in tables and overlays. An overlay file named `segments/X`, `datatypes/X`, `tables/X` or `v3/X` (a path ending so)
     /// adds to the table X: the same source and target replaces, a leading `-` in the source removes, else it is added.
     pub(crate) fn compile(overlays: &[(String, String)]) -> Result<Self, Vec<RuleError>> {
         let mut tables = Self::default();
@@ -116,7 +118,7 @@ impl Tables {
             let stem = parts.next().unwrap_or_default().trim_end_matches(".csv").to_owned();
             let folder = parts
                 .next()
-                .filter(|f| ["segments", "datatypes", "tables", "messages"].contains(f))
+                .filter(|f| ["segments", "datatypes", "tables", "messages", "v3"].contains(f))
                 .unwrap_or("segments");
             tables.file(&format!("{folder}/{stem}"), path, text, true, &mut errors);
         }
@@ -152,6 +154,11 @@ impl Tables {
             } else if name.starts_with("messages/") {
                 let message = Message { kind: cell(2).to_owned(), encounter_status: some(3) };
                 self.messages.insert((cell(0).to_owned(), cell(1).to_owned()), message);
+            } else if let Some(map) = name.strip_prefix("v3/") {
+                let cells = [cell(0), cell(1), cell(2), cell(3), cell(4)];
+                if let Err(reason) = self.v3.add(map, &format!("{name}:{line}"), cells, overlay) {
+                    errors.push(fail(reason));
+                }
             } else {
                 let map = name.split_once('/').map_or(name, |(_, map)| map);
                 let rows = self.maps.entry(map.to_owned()).or_default();
@@ -177,6 +184,12 @@ impl Tables {
     }
 
     fn check_names(&self, errors: &mut Vec<RuleError>) {
+        let is_table = |table: &str| self.codes.contains_key(table);
+        errors.extend(self.v3.wrong_names(is_table).into_iter().map(|(file, reason)| RuleError {
+            file,
+            line: 0,
+            reason,
+        }));
         for (name, row) in self.maps.iter().flat_map(|(name, rows)| rows.iter().map(move |row| (name, row))) {
             let fail = |reason: String| RuleError { file: name.clone(), line: 0, reason };
             if let Convert::Map(map) = &row.convert
@@ -200,7 +213,7 @@ fn row(rule: &str, [source_text, condition, target, convert, vocabulary]: [&str;
         rule: rule.to_owned(),
         source: source(source_text)
             .ok_or_else(|| format!("{source_text:?} is no field number and no quoted constant"))?,
-        condition: if condition.is_empty() { None } else { Some(self::condition(condition)?) },
+        condition: if condition.is_empty() { None } else { Some(self::condition(condition, number)?) },
         target: if target == "!ignore" { None } else { Some(steps(target)?) },
         convert: self::convert(convert)?,
         vocabulary: Some(vocabulary).filter(|v| !v.is_empty()).map(str::to_owned),
@@ -211,11 +224,16 @@ fn source(text: &str) -> Option<Source> {
     if let Some(fixed) = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')) {
         return Some(Source::Fixed(fixed.to_owned()));
     }
-    let number = text.rsplit_once('-').map_or(text, |(_, number)| number);
-    number.parse().ok().map(Source::Number)
+    number(text).map(Source::Number)
 }
 
-fn steps(text: &str) -> Result<Vec<Step>, String> {
+/// `PID-3`, `3`
+fn number(text: &str) -> Option<u16> {
+    text.rsplit_once('-').map_or(text, |(_, number)| number).parse().ok()
+}
+
+/// `name[+].family`
+pub(crate) fn steps(text: &str) -> Result<Vec<Step>, String> {
     let step = |part: &str| {
         let (name, index) = match part.strip_suffix(']').and_then(|p| p.split_once('[')) {
             None => (part, Index::None),
@@ -259,19 +277,20 @@ fn convert(text: &str) -> Result<Convert, String> {
 }
 
 /// `3 NOT VALUED AND 2 NOT VALUED`, `5 IN ("A","B") OR 7 VALUED`; AND binds more tightly.
-fn condition(text: &str) -> Result<Condition, String> {
+pub(crate) fn condition<N>(text: &str, operand: fn(&str) -> Option<N>) -> Result<Condition<N>, String> {
     let mut alternatives = text.split(" OR ").map(|part| {
-        let mut all = part.split(" AND ").map(|term| term_of(term.trim())).collect::<Result<Vec<_>, _>>()?;
+        let mut all =
+            part.split(" AND ").map(|term| term_of(term.trim(), operand)).collect::<Result<Vec<_>, _>>()?;
         Ok(if all.len() == 1 { all.remove(0) } else { Condition::And(all) })
     });
     let mut all = alternatives.by_ref().collect::<Result<Vec<_>, String>>()?;
     Ok(if all.len() == 1 { all.remove(0) } else { Condition::Or(all) })
 }
 
-fn term_of(text: &str) -> Result<Condition, String> {
+fn term_of<N>(text: &str, operand: fn(&str) -> Option<N>) -> Result<Condition<N>, String> {
     let wrong = || format!("the condition {text:?} is not understood");
     let (number, rest) = text.split_once(' ').ok_or_else(wrong)?;
-    let number = number.rsplit_once('-').map_or(number, |(_, n)| n).parse().map_err(|_| wrong())?;
+    let number = operand(number).ok_or_else(wrong)?;
     let rest = rest.trim();
     let values = |list: &str| {
         let list = list.trim().trim_start_matches('(').trim_end_matches(')');
@@ -305,7 +324,7 @@ mod tests {
     #[test]
     fn conditions_and_targets() {
         assert_eq!(
-            condition("PID-3 NOT VALUED AND 2 IN (\"A\",\"B\") OR 4 NOT EQUALS \"C\"").unwrap(),
+            condition("PID-3 NOT VALUED AND 2 IN (\"A\",\"B\") OR 4 NOT EQUALS \"C\"", number).unwrap(),
             Condition::Or(vec![
                 Condition::And(vec![
                     Condition::NotValued(3),
@@ -314,7 +333,7 @@ mod tests {
                 Condition::In(4, vec!["C".into()], false),
             ])
         );
-        assert!(condition("3 SOMETIMES").is_err());
+        assert!(condition("3 SOMETIMES", number).is_err());
         assert_eq!(steps("name[+].family").unwrap().len(), 2);
         assert!(steps("name[x]").is_err());
     }

@@ -2,11 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
+use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::normalise::{Normalised, Payload, Rules, bundle, normalise};
 use hilum_wire::er7::{self, split_batch, unframed};
+use hilum_wire::v3;
 use serde_json::json;
 
 use crate::cli::Map;
@@ -36,15 +39,15 @@ fn show(
     context: &hilum_intake::normalise::Context,
     arguments: &Map,
 ) -> bool {
-    // JSON is a performed procedure step, everything else HL7 v2
-    let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
     let batch = split_batch(unframed(bytes), &er7::Limits::default());
-    let messages = if is_json { vec![bytes] } else { batch.messages.clone() };
+    let kind = Kind::of(bytes);
+    let messages = if kind == Kind::Er7 { batch.messages.clone() } else { vec![bytes] };
     let mut fine = true;
     for (number, message) in messages.iter().enumerate() {
-        let message_bytes = Bytes::copy_from_slice(message);
-        let payload = if is_json { Payload::Mpps(message_bytes) } else { Payload::V2(message_bytes) };
-        let mapped = normalise(&payload, rules, context);
+        let mapped = match kind.payload(message) {
+            Ok(payload) => normalise(&payload, rules, context),
+            Err(issue) => Normalised { issues: vec![issue], ..Normalised::default() },
+        };
         fine &= !mapped.rejected();
         let name = format!(
             "{}{}",
@@ -52,7 +55,7 @@ fn show(
             if messages.len() > 1 { format!("#{}", number + 1) } else { String::new() }
         );
         if arguments.summary {
-            println!("{}", summary(&name, message, &mapped));
+            println!("{}", summary(&name, message, kind, &mapped));
         } else if arguments.json {
             let issues: Vec<_> =
                 mapped.issues.iter().map(|i| (i.severity.as_str(), &i.location, &i.diagnostics)).collect();
@@ -84,10 +87,52 @@ fn show(
     fine
 }
 
+/// What a file holds, told by its first byte.
+#[derive(Clone, Copy, PartialEq)]
+enum Kind {
+    /// A performed procedure step.
+    Json,
+    /// An HL7 v3 interaction.
+    Xml,
+    /// HL7 v2, and all else.
+    Er7,
+}
+
+impl Kind {
+    fn of(bytes: &[u8]) -> Self {
+        // past a byte order mark, and what utf-16 puts before a letter
+        let first = bytes
+            .iter()
+            .find(|b| !b.is_ascii_whitespace() && !matches!(b, 0 | 0xEF | 0xBB | 0xBF | 0xFE | 0xFF));
+        match first {
+            Some(b'{') => Self::Json,
+            Some(b'<') => Self::Xml,
+            _ => Self::Er7,
+        }
+    }
+
+    fn payload(self, message: &[u8]) -> Result<Payload, Issue> {
+        let bytes = Bytes::copy_from_slice(message);
+        match self {
+            Self::Json => Ok(Payload::Mpps(bytes)),
+            Self::Er7 => Ok(Payload::V2(bytes)),
+            Self::Xml => match v3::Message::read(message, &v3::Limits::default()) {
+                Ok(message) => Ok(Payload::V3(Arc::new(message))),
+                Err(v3::Refusal::Xml(fault)) => {
+                    Err(Issue::error(IssueCode::Structure, fault.text).at(fault.place))
+                }
+                Err(v3::Refusal::Soap(_, trouble)) => {
+                    Err(Issue::error(IssueCode::Structure, trouble.reason()))
+                }
+            },
+        }
+    }
+}
+
 /// One line: what was made, and that every byte is accounted for.
-fn summary(name: &str, message: &[u8], mapped: &Normalised) -> String {
-    let read = er7::Message::read(message, &er7::Limits::default());
-    let bytes = read.map_or(0, |read| {
+fn summary(name: &str, message: &[u8], kind: Kind, mapped: &Normalised) -> String {
+    let read = er7::Message::read(message, &er7::Limits::default()).filter(|_| kind == Kind::Er7);
+    let bytes = read.map_or(message.len(), |read| {
         let text: usize = read.segments.iter().map(|s| s.range.len()).sum::<usize>() + read.other_bytes;
         if text == read.text.len() { message.len() } else { text }
     });

@@ -36,8 +36,9 @@ pub(crate) fn rules(config: &Config) -> Result<Rules> {
             .with_context(|| format!("cannot read the overlay {}", path.display()))?;
         overlays.push((path.display().to_string(), text));
     }
-    Rules::compile(&overlays).map_err(|errors| {
+    let rules = Rules::compile(&overlays).map_err(|errors| {
         let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
         anyhow::anyhow!("{} rule rows were not understood:\n{}", errors.len(), lines.join("\n"))
-    })
+    })?;
+    Ok(rules.reading(config.limits.er7.reader()))
 }

@@ -7,6 +7,7 @@ use hilum_wire::er7::{Leaf, Message, Segment};
 use serde_json::{Map, Value, json};
 
 use super::convert;
+use crate::element::{is_worth, path_text, set};
 use crate::rules::{Condition, Convert, Index, Row, Source, Step, Tables};
 use crate::{Context, Lineage, Normalised};
 
@@ -311,17 +312,6 @@ impl<'m> Mapper<'m> {
     }
 }
 
-/// A name needs a part, an identifier a value, a contact a value: a lonely type or use says nothing.
-fn is_worth(map: &str, object: &Value) -> bool {
-    if map.ends_with("[Identifier]") || map.ends_with("[ContactPoint]") {
-        return object.get("value").is_some();
-    }
-    if map.ends_with("[Participant]") {
-        return object.get("individual").is_some();
-    }
-    object.as_object().is_some_and(|o| o.keys().any(|k| k != "use"))
-}
-
 /// `PID-5`, `PID-3[2].4`, `OBX[3]-5`
 pub(super) fn location(segment: &Segment, field: u16, repeat: u16, component: Option<(u16, u16)>) -> String {
     use std::fmt::Write;
@@ -339,69 +329,4 @@ pub(super) fn location(segment: &Segment, field: u16, repeat: u16, component: Op
         Some((component, subcomponent)) => drop(write!(text, ".{component}.{subcomponent}")),
     }
     text
-}
-
-/// The path with the index an append is going to take.
-fn path_text(path: &[Step], value: &Value) -> String {
-    let mut at = Some(value);
-    let mut parts = Vec::with_capacity(path.len());
-    for step in path {
-        let member = at.and_then(|v| v.get(&step.name));
-        match step.index {
-            Index::None => {
-                parts.push(step.name.clone());
-                at = member;
-            }
-            Index::At(n) => {
-                parts.push(format!("{}[{n}]", step.name));
-                at = member.and_then(|list| list.get(n));
-            }
-            Index::Append => {
-                let n = member.and_then(Value::as_array).map_or(0, Vec::len);
-                parts.push(format!("{}[{n}]", step.name));
-                at = None;
-            }
-        }
-    }
-    parts.join(".")
-}
-
-/// Sets a value at a path; objects and lists are made on the way. A list is never left with gaps.
-pub(super) fn set(root: &mut Value, path: &[Step], value: Value) {
-    let mut place = root;
-    let Some((last, parents)) = path.split_last() else { return };
-    for step in parents {
-        place = enter(place, step);
-    }
-    match last.index {
-        Index::None => {
-            if !place.is_object() {
-                *place = Value::Object(Map::new());
-            }
-            place[last.name.as_str()] = value;
-        }
-        _ => *enter(place, last) = value,
-    }
-}
-
-fn enter<'v>(place: &'v mut Value, step: &Step) -> &'v mut Value {
-    if !place.is_object() {
-        *place = Value::Object(Map::new());
-    }
-    let member = &mut place[step.name.as_str()];
-    if step.index == Index::None {
-        return member;
-    }
-    if !member.is_array() {
-        *member = Value::Array(Vec::new());
-    }
-    let Value::Array(list) = member else { unreachable!("made a list above") };
-    let at = match step.index {
-        Index::At(n) => n.min(list.len()),
-        _ => list.len(),
-    };
-    if at == list.len() {
-        list.push(Value::Null);
-    }
-    &mut list[at]
 }

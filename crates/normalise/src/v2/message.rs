@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::convert;
 use super::mapper::{Mapper, Place, Target, location};
+use crate::hl7::{self, identifier_key, patient_key};
 
 /// What the resources of a message refer to.
 #[derive(Default)]
@@ -57,7 +58,7 @@ fn happened(mapper: &mut Mapper<'_>) -> Option<hilum_fhir::Timestamp> {
         mapper.field(evn, 2)
     });
     let text = event.or_else(|| mapper.field(0, 7))?;
-    convert::instant(&text, &mapper.context.zone)
+    hl7::instant(&text, &mapper.context.zone)
 }
 
 fn find(mapper: &Mapper<'_>, name: &str) -> Option<usize> {
@@ -101,19 +102,6 @@ fn patient(mapper: &mut Mapper<'_>) -> Option<Links> {
     let patient_key = format!("{}|{}", key.system.clone().unwrap_or_default(), key.value);
     let action = Action::Merge(key.into(), resource, std::mem::take(&mut target.clear));
     Some(Links { patient: Some(mapper.push(action, target)), patient_key, encounter: None })
-}
-
-/// The identifier that names the patient: of type MR or PI first, then in order.
-fn patient_key(patient: &Value) -> Option<Match> {
-    let list = patient["identifier"].as_array()?;
-    let is_record =
-        |identifier: &&Value| matches!(identifier["type"]["coding"][0]["code"].as_str(), Some("MR" | "PI"));
-    identifier_key("Patient", list.iter().find(is_record).or_else(|| list.first())?)
-}
-
-fn identifier_key(of: &str, identifier: &Value) -> Option<Match> {
-    let system = identifier["system"].as_str().map(str::to_owned);
-    Some(Match { resource_type: Mapper::kind(of), system, value: identifier["value"].as_str()?.to_owned() })
 }
 
 /// The first identifier of a resource whose type code is one of these.

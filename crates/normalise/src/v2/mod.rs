@@ -13,8 +13,8 @@ use crate::rules::Tables;
 use crate::{Context, Normalised};
 
 /// Maps one message.
-pub(crate) fn normalise(bytes: &Bytes, tables: &Tables, context: &Context) -> Normalised {
-    let Some(message) = Message::read(bytes, &Limits::default()) else {
+pub(crate) fn normalise(bytes: &Bytes, limits: &Limits, tables: &Tables, context: &Context) -> Normalised {
+    let Some(message) = Message::read(bytes, limits) else {
         let issue = Issue::error(
             IssueCode::Structure,
             "there is no MSH segment; an HL7 v2 message starts with MSH|^~\\&|",
