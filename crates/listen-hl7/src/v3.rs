@@ -23,6 +23,7 @@ const TYPES: [&str; 4] = ["application/soap+xml", "text/xml", "application/xml",
 #[utoipa::path(
     post,
     tag = "HL7 v3",
+    operation_id = "ingest_v3",
     path = "/v3/ingest",
     request_body(
         content = String,
