@@ -22,6 +22,9 @@ pub use hilum_store as store;
 pub use publish::publish_loop;
 pub use submission::{Source, Submission, sha256};
 
+/// Larger messages are mapped where they hold nobody up.
+const MAPPED_INLINE_BYTES_MAX: usize = 128 * 1024;
+
 /// Our answer to a submission, the same three-way for every protocol.
 #[must_use = "every submission is answered"]
 #[derive(Debug)]
@@ -87,12 +90,7 @@ impl Intake {
         if let Health::NotAccepting(reason) = self.store.health() {
             return Receipt::Deferred(store::Error::unavailable(reason));
         }
-        let rules = self.rules.load_full();
-        let context = context(&submission.site, submission.received);
-        let mapped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            hilum_normalise::normalise(&submission.payload, &rules, &context)
-        }));
-        let Ok(normalised) = mapped else {
+        let Some(normalised) = self.normalise(&submission).await else {
             metrics::counter!("hilum_panics_total", "place" => "normalise").increment(1);
             tracing::error!(listener = %submission.source.listener, "mapping panicked, submission deferred");
             return Receipt::Deferred(store::Error::unavailable("internal error while mapping"));
@@ -102,6 +100,21 @@ impl Intake {
         } else {
             self.commit(submission, normalised).await
         }
+    }
+
+    /// What a submission means; a large one off the async threads. `None` when mapping panicked.
+    async fn normalise(&self, submission: &Submission) -> Option<Normalised> {
+        let rules = self.rules.load_full();
+        let context = context(&submission.site, submission.received);
+        let is_large =
+            submission.original.as_ref().is_some_and(|bytes| bytes.len() > MAPPED_INLINE_BYTES_MAX);
+        if is_large {
+            let payload = submission.payload.clone();
+            let work = move || hilum_normalise::normalise(&payload, &rules, &context);
+            return tokio::task::spawn_blocking(work).await.ok();
+        }
+        let work = || hilum_normalise::normalise(&submission.payload, &rules, &context);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
     }
 
     /// Keeps a submission that a door itself had to refuse (too large, unreadable, not admitted), with its issues.

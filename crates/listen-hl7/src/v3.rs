@@ -11,12 +11,14 @@ use axum::response::Response;
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::Source;
 use hilum_listen::{Caller, missing_scope};
-use hilum_wire::v3::{ACKNOWLEDGEMENT, Envelope, Message, Refusal, SoapVersion};
+use hilum_wire::v3::{ACKNOWLEDGEMENT, Envelope, Limits, Message, Refusal, SoapVersion};
 
 use crate::Door;
 use crate::answer::{refuse, with_body};
 
 const SCOPE: &str = "ingest/hl7v3";
+/// Larger bodies are read where they hold nobody up.
+const READ_INLINE_BYTES_MAX: usize = 128 * 1024;
 const TYPES: [&str; 4] = ["application/soap+xml", "text/xml", "application/xml", ""];
 
 /// Send an HL7 v3 interaction.
@@ -63,7 +65,7 @@ pub(crate) async fn ingest(
         let text = format!("the body is larger than {} bytes", door.xml.bytes_max);
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, Issue::error(IssueCode::TooLong, text));
     }
-    let message = match Message::read(&body, &door.xml) {
+    let message = match read(&body, door.xml).await {
         Ok(message) => message,
         Err(Refusal::Xml(fault)) => {
             let issue = Issue::error(IssueCode::Structure, fault.text).at(fault.place);
@@ -87,6 +89,16 @@ pub(crate) async fn ingest(
     let reply = door.intake.interact(&caller.site, source, body, message).await;
     let status = StatusCode::from_u16(reply.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     with_body(status, content_type, reply.document.unwrap_or_default().into())
+}
+
+/// Reads a body; a large one off the async threads. A panic there is one here, for the listener to answer.
+async fn read(body: &Bytes, limits: Limits) -> Result<Message, Refusal> {
+    if body.len() <= READ_INLINE_BYTES_MAX {
+        return Message::read(body, &limits);
+    }
+    let body = body.clone();
+    let reading = tokio::task::spawn_blocking(move || Message::read(&body, &limits)).await;
+    reading.unwrap_or_else(|broken| std::panic::resume_unwind(broken.into_panic()))
 }
 
 /// The type of an answer: that of the envelope's version, or of the bare question.
@@ -128,8 +140,6 @@ const EXAMPLE: &str = r#"<PRPA_IN201301UV02 xmlns="urn:hl7-org:v3" ITSVersion="X
 
 #[cfg(test)]
 mod tests {
-    use hilum_wire::v3::Limits;
-
     use super::*;
 
     #[test]
