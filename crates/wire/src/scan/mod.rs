@@ -5,7 +5,7 @@ mod header;
 mod syntax;
 
 pub use header::{Element, Header, Tag, is_uid};
-pub use syntax::Syntax;
+pub use syntax::{Syntax, has_vr};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -138,6 +138,11 @@ impl Scanner {
         } else {
             self.plain(bytes);
         }
+    }
+
+    /// Whether the rest of the data set would not be looked at: pixel data or an error is reached.
+    pub fn is_done(&self) -> bool {
+        self.done || self.malformed.is_some()
     }
 
     /// The end of the data set.
@@ -381,7 +386,7 @@ impl Scanner {
     /// The first element tells whether VRs are really there: ordinary files lie about it.
     fn sniff(&mut self) {
         self.sniffed = true;
-        let has_vr = syntax::is_vr(&self.pending[4..6]);
+        let has_vr = syntax::has_vr(&self.pending[4..6]);
         if has_vr != self.syntax.explicit && !self.syntax.big_endian {
             self.syntax.explicit = has_vr;
             self.header.issues.push("the encoding is other than the transfer syntax says");
