@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Site(SiteArgs),
     /// Make, list and revoke API keys; works beside a running edge
     Key(KeyArgs),
-    /// Show the FHIR transaction an HL7 v2 or MPPS file makes, with lineage and unmapped fields; stores nothing
+    /// Show the FHIR transaction an HL7 v2, MPPS or DICOM file makes, with lineage and unmapped fields; stores nothing
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),

@@ -15,7 +15,7 @@ use hilum_fhir::{Change, Issue, Timestamp};
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-pub use bundle::bundle;
+pub use bundle::{bundle, rows};
 pub use instance::InstanceHeader;
 
 /// What came through a door, in the protocol's own form.

@@ -5,12 +5,18 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use bytes::Bytes;
-use hilum_intake::normalise::{Normalised, Payload, Rules, bundle, normalise};
+use hilum_fhir::{Issue, IssueCode};
+use hilum_intake::normalise::{InstanceHeader, Normalised, Payload, Rules, bundle, normalise, rows};
 use hilum_wire::er7::{self, split_batch, unframed};
+use hilum_wire::part10::Head;
+use hilum_wire::scan::{self, Scanner, Tag};
 use serde_json::json;
 
 use crate::cli::Map;
 use crate::config::Config;
+
+/// Elements of a data set that are named when nothing maps them.
+const TAGS_LISTED_MAX: usize = 1_000;
 
 /// Shows what files mean. Nothing is stored.
 pub(crate) fn run(config: &Config, arguments: &Map) -> Result<ExitCode> {
@@ -36,15 +42,13 @@ fn show(
     context: &hilum_intake::normalise::Context,
     arguments: &Map,
 ) -> bool {
-    // JSON is a performed procedure step, everything else HL7 v2
-    let is_json = bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{');
-    let batch = split_batch(unframed(bytes), &er7::Limits::default());
-    let messages = if is_json { vec![bytes] } else { batch.messages.clone() };
+    let messages = messages(path, bytes);
     let mut fine = true;
-    for (number, message) in messages.iter().enumerate() {
-        let message_bytes = Bytes::copy_from_slice(message);
-        let payload = if is_json { Payload::Mpps(message_bytes) } else { Payload::V2(message_bytes) };
-        let mapped = normalise(&payload, rules, context);
+    for (number, (message, payload)) in messages.iter().enumerate() {
+        let mapped = match payload {
+            Ok(payload) => normalise(payload, rules, context),
+            Err(issue) => Normalised { issues: vec![issue.clone()], ..Normalised::default() },
+        };
         fine &= !mapped.rejected();
         let name = format!(
             "{}{}",
@@ -52,16 +56,19 @@ fn show(
             if messages.len() > 1 { format!("#{}", number + 1) } else { String::new() }
         );
         if arguments.summary {
-            println!("{}", summary(&name, message, &mapped));
+            println!("{}", summary(&name, message, payload.as_ref().ok(), &mapped));
         } else if arguments.json {
             let issues: Vec<_> =
                 mapped.issues.iter().map(|i| (i.severity.as_str(), &i.location, &i.diagnostics)).collect();
             println!(
                 "{}",
-                json!({ "file": name, "bundle": bundle(&mapped), "issues": issues, "unmapped": mapped.unmapped, "lineage": mapped.lineage })
+                json!({ "file": name, "bundle": bundle(&mapped), "rows": rows(&mapped), "issues": issues, "unmapped": mapped.unmapped, "lineage": mapped.lineage })
             );
         } else {
             println!("{:#}", bundle(&mapped));
+            for row in rows(&mapped) {
+                println!("{row}");
+            }
             println!("\nissues of {name}:");
             for issue in &mapped.issues {
                 println!(
@@ -84,18 +91,64 @@ fn show(
     fine
 }
 
+/// The submissions in a file: a DICOM object, a performed procedure step as JSON, else HL7 v2.
+fn messages(path: &Path, bytes: &[u8]) -> Vec<(Bytes, Result<Payload, Issue>)> {
+    let bytes = Bytes::copy_from_slice(bytes);
+    if is_dicom(path, &bytes) {
+        return vec![(bytes.clone(), instance(&bytes))];
+    }
+    if bytes.iter().find(|b| !b.is_ascii_whitespace()) == Some(&b'{') {
+        return vec![(bytes.clone(), Ok(Payload::Mpps(bytes)))];
+    }
+    let batch = split_batch(unframed(&bytes), &er7::Limits::default());
+    let messages = batch.messages.iter().map(|message| Bytes::copy_from_slice(message));
+    messages.map(|message| (message.clone(), Ok(Payload::V2(message)))).collect()
+}
+
+fn is_dicom(path: &Path, bytes: &[u8]) -> bool {
+    let named = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("dcm"));
+    named || bytes.get(128..132) == Some(b"DICM")
+}
+
+/// The instance in a file, as if it had been received: of a data set the listener would refuse, why.
+fn instance(bytes: &Bytes) -> Result<Payload, Issue> {
+    let wrong = |text: String| Issue::error(IssueCode::Structure, text);
+    let head = Head::read(bytes).ok_or_else(|| wrong("no dicom data set begins here".to_owned()))?;
+    let data_set = &bytes[head.data_set_at..];
+    let mut scanner = Scanner::new(&head.transfer_syntax, scan::Limits::default()).listing(TAGS_LISTED_MAX);
+    scanner.feed(data_set);
+    let header = scanner.finish().map_err(|malformed| wrong(malformed.to_string()))?;
+    let uid = |tag| header.uid(tag).ok_or_else(|| wrong(format!("{tag} is missing or no uid")));
+    Ok(Payload::Instance(Box::new(InstanceHeader {
+        sop_class: uid(Tag::new(0x0008, 0x0016))?,
+        sop_instance: uid(Tag::new(0x0008, 0x0018))?,
+        transfer_syntax: head.transfer_syntax,
+        dataset_bytes: data_set.len() as u64,
+        dataset_sha256: hilum_intake::sha256(data_set),
+        blob: [0; 32],
+        blob_bytes: bytes.len() as u64,
+        header,
+    })))
+}
+
 /// One line: what was made, and that every byte is accounted for.
-fn summary(name: &str, message: &[u8], mapped: &Normalised) -> String {
+fn summary(name: &str, message: &[u8], payload: Option<&Payload>, mapped: &Normalised) -> String {
+    if let Some(Payload::Instance(_)) | None = payload {
+        return counts(name, message.len(), message.len(), mapped);
+    }
     let read = er7::Message::read(message, &er7::Limits::default());
     let bytes = read.map_or(0, |read| {
         let text: usize = read.segments.iter().map(|s| s.range.len()).sum::<usize>() + read.other_bytes;
         if text == read.text.len() { message.len() } else { text }
     });
+    counts(name, bytes, message.len(), mapped)
+}
+
+fn counts(name: &str, bytes: usize, of: usize, mapped: &Normalised) -> String {
     let verdict = if mapped.rejected() { "rejected" } else { "mapped" };
     let first = mapped.issues.iter().find(|i| i.rejects()).map(|i| i.diagnostics.clone()).unwrap_or_default();
     format!(
-        "{verdict:<9} bytes {bytes}/{} changes {} unmapped {} issues {} {name} {first}",
-        message.len(),
+        "{verdict:<9} bytes {bytes}/{of} changes {} unmapped {} issues {} {name} {first}",
         mapped.changes.len(),
         mapped.unmapped.len(),
         mapped.issues.len()

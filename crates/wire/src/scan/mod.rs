@@ -102,6 +102,7 @@ pub struct Scanner {
     malformed: Option<Malformed>,
     inflate: Option<(Decompress, u64)>,
     received: u64,
+    listing_max: usize,
 }
 
 impl Scanner {
@@ -124,7 +125,14 @@ impl Scanner {
             malformed: None,
             inflate,
             received: 0,
+            listing_max: 0,
         }
+    }
+
+    /// Lists the tags of all elements with a value at top level, at most so many: for showing what is not mapped.
+    #[must_use]
+    pub fn listing(self, listing_max: usize) -> Self {
+        Self { listing_max, ..self }
     }
 
     /// The next bytes of the data set. Costs nothing once pixel data or an error is reached.
@@ -296,6 +304,9 @@ impl Scanner {
         let (vr, length) = self.vr_and_length(syntax);
         let undefined = length == UNDEFINED;
         let unknown = &vr == b"UN" && undefined;
+        if self.levels.is_empty() && length > 0 && self.header.listing.len() < self.listing_max {
+            self.header.listing.push(tag);
+        }
         if undefined || &vr == b"SQ" || (!syntax.explicit && header::is_sequence(tag)) {
             return self.open(tag, false, length, unknown);
         }
