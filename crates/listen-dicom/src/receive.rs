@@ -2,7 +2,7 @@
 
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::normalise::{InstanceHeader, Payload};
-use hilum_intake::store::{BlobWriter, FinishedBlob, Site};
+use hilum_intake::store::{BlobWriter, FinishedBlob, Health, Site};
 use hilum_intake::{Receipt, Source, Submission, now};
 use hilum_listen::Peer;
 use hilum_listen::limits::Dicom as Limits;
@@ -21,7 +21,7 @@ const SERIES: Tag = Tag::new(0x0020, 0x000E);
 /// A message whose data set is arriving.
 pub(crate) struct Receiving {
     pub(crate) context: u8,
-    command: Command,
+    pub(crate) command: Command,
     transfer_syntax: String,
     bytes: u64,
     blob: Option<BlobWriter>,
@@ -54,6 +54,10 @@ impl Receiving {
                 status::CANNOT_UNDERSTAND,
                 "the command lacks a valid sop class or instance uid",
             );
+        }
+        // nothing is written that could not be committed
+        if let Health::NotAccepting(_) = door.intake.store().health() {
+            return Self::discard(context, command, status::OUT_OF_RESOURCES, "not possible now, send again");
         }
         let us = (IMPLEMENTATION_UID, IMPLEMENTATION_NAME);
         let head = part10::head(&command.sop_class, &command.sop_instance, &transfer_syntax, us);
@@ -199,6 +203,7 @@ fn scan_limits(limits: &Limits) -> scan::Limits {
     scan::Limits {
         depth_max: limits.depth_max,
         elements_max: limits.elements_max,
+        header_bytes_max: limits.header_bytes_max,
         value_bytes_max: limits.value_bytes_max,
         wanted_bytes_max: limits.wanted_bytes_max,
         inflated_bytes_max: limits.inflated_bytes_max,

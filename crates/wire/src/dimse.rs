@@ -20,6 +20,8 @@ pub mod status {
     pub const DATA_SET_MISMATCH: u16 = 0xA900;
     /// The data set cannot be understood.
     pub const CANNOT_UNDERSTAND: u16 = 0xC000;
+    /// A message with this id is unanswered.
+    pub const DUPLICATE_INVOCATION: u16 = 0x0210;
     /// The operation is unknown.
     pub const UNRECOGNIZED_OPERATION: u16 = 0x0211;
 
@@ -41,7 +43,7 @@ pub mod status {
             0x0117 => "refused: invalid instance uid",
             0x0118 | 0x0122 => "refused: sop class not supported",
             0x0124 => "refused: not authorized",
-            0x0210 => "refused: duplicate message id",
+            DUPLICATE_INVOCATION => "refused: duplicate message id",
             UNRECOGNIZED_OPERATION => "refused: operation not served",
             0x0212 => "refused: mistyped argument",
             0xA700..=0xA7FF => "refused: out of resources, send again",

@@ -18,6 +18,8 @@ pub struct Limits {
     pub depth_max: usize,
     /// Elements before pixel data.
     pub elements_max: usize,
+    /// Bytes of element headers and of values up to `value_bytes_max` before pixel data. Longer values are skipped and count only so far.
+    pub header_bytes_max: usize,
     /// Bytes of one copied value; longer ones are cut.
     pub value_bytes_max: usize,
     /// Bytes of all copied values.
@@ -33,6 +35,7 @@ impl Default for Limits {
         Self {
             depth_max: 64,
             elements_max: 5_000_000,
+            header_bytes_max: 16 << 20,
             value_bytes_max: 4096,
             wanted_bytes_max: 65_536,
             inflated_bytes_max: 16 << 20,
@@ -94,6 +97,7 @@ pub struct Scanner {
     pending: Vec<u8>,
     position: u64,
     elements: usize,
+    header_bytes: usize,
     wanted_bytes: usize,
     levels: Vec<Level>,
     value: Option<Value>,
@@ -117,6 +121,7 @@ impl Scanner {
             pending: Vec::new(),
             position: 0,
             elements: 0,
+            header_bytes: 0,
             wanted_bytes: 0,
             levels: Vec::new(),
             value: None,
@@ -282,6 +287,10 @@ impl Scanner {
         if self.pending.len() < self.needed() {
             return;
         }
+        if self.header_bytes > self.limits.header_bytes_max {
+            return self.fail("the header before pixel data is too large");
+        }
+        self.header_bytes += 8;
         let syntax = self.syntax_here();
         let tag = Tag::new(syntax.u16(&self.pending[..2]), syntax.u16(&self.pending[2..4]));
         if matches!(tag.0, ITEM | ITEM_END | SEQUENCE_END) {
@@ -313,6 +322,7 @@ impl Scanner {
         if !self.fits(u64::from(length)) {
             return self.fail("an element is longer than what contains it");
         }
+        self.header_bytes += (length as usize).min(self.limits.value_bytes_max);
         self.value = Some(self.plan(tag, length));
     }
 
