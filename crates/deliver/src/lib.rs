@@ -2,9 +2,12 @@
 //!
 //! One task for each site matches new versions against the criteria of its Subscriptions and numbers the matches durably; one delivery
 //! of each destination is in flight at a time, in order of number. The change feed is the only bridge: no listener calls this crate.
+//!
+//! [`storage_scu`] is how DICOM objects go out.
 
 mod address;
 mod send;
+pub mod storage_scu;
 mod subscription;
 
 use std::collections::HashMap;

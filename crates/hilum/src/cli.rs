@@ -33,7 +33,7 @@ pub(crate) enum Command {
     Site(SiteArgs),
     /// Make, list and revoke API keys; works beside a running edge
     Key(KeyArgs),
-    /// Show the FHIR transaction an HL7 v2, HL7 v3 or MPPS file makes, with lineage and unmapped fields; stores nothing
+    /// Show the FHIR transaction an HL7 v2, HL7 v3, MPPS or DICOM file makes, with lineage and unmapped fields; stores nothing
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),
@@ -152,10 +152,10 @@ pub(crate) struct Map {
 pub(crate) struct Send {
     /// The protocol
     pub(crate) protocol: SendProtocol,
-    /// mllp: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
+    /// mllp, dicom: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
     pub(crate) target: String,
-    /// Files, or folders to go through
-    #[arg(required = true, value_name = "FILE")]
+    /// Files, or folders to go through; dicom without any asks for C-ECHO
+    #[arg(required_if_eq_any([("protocol", "mllp"), ("protocol", "v2"), ("protocol", "v3"), ("protocol", "mpps"), ("protocol", "fhir")]), value_name = "FILE")]
     pub(crate) paths: Vec<PathBuf>,
     /// API key for v2, v3, mpps and fhir
     #[arg(long, env = "HILUM_API_KEY", hide_env_values = true)]
@@ -163,6 +163,15 @@ pub(crate) struct Send {
     /// Certificate authority (PEM) of an https target
     #[arg(long, value_name = "FILE")]
     pub(crate) cacert: Option<PathBuf>,
+    /// Called AE title (dicom)
+    #[arg(long, default_value = "HILUM", value_name = "AE")]
+    pub(crate) called: String,
+    /// Calling AE title (dicom)
+    #[arg(long, default_value = "HILUM_SCU", value_name = "AE")]
+    pub(crate) calling: String,
+    /// Longest wait for an answer
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
 }
 
 /// How files are sent.
@@ -172,6 +181,7 @@ pub(crate) enum SendProtocol {
     V2,
     V3,
     Mpps,
+    Dicom,
     Fhir,
 }
 

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use hilum_listen::Stream;
 use hilum_listen::limits::Dicom as Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) const ASSOCIATE_RQ: u8 = 1;
 pub(crate) const P_DATA: u8 = 4;
@@ -43,14 +43,18 @@ impl std::fmt::Display for End {
 pub(crate) struct Wire {
     pub(crate) stream: Stream,
     buffer: BytesMut,
+    /// When the PDU at hand, or the silence before it, has lasted too long: kept over reads that were broken off.
+    waits_until: Option<Instant>,
+    ends_until: Option<Instant>,
 }
 
 impl Wire {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), waits_until: None, ends_until: None }
     }
 
-    /// The next PDU with its header; `wait` is the time until its first byte, `rest` until its last.
+    /// The next PDU with its header; `wait` is the time until its first byte, `rest` until its last. May be broken off and called again:
+    /// nothing is lost, and the time goes on.
     pub(crate) async fn read(
         &mut self,
         limits: &Limits,
@@ -58,9 +62,14 @@ impl Wire {
         rest: Duration,
     ) -> Result<(u8, BytesMut), End> {
         if self.buffer.is_empty() {
-            timeout(wait, self.more()).await.map_err(|_| NOT_SPECIFIED)??;
+            let until = *self.waits_until.get_or_insert_with(|| Instant::now() + wait);
+            timeout_at(until, self.more()).await.map_err(|_| NOT_SPECIFIED)??;
         }
-        timeout(rest, self.whole(limits)).await.map_err(|_| NOT_SPECIFIED)?
+        self.waits_until = None;
+        let until = *self.ends_until.get_or_insert_with(|| Instant::now() + rest);
+        let pdu = timeout_at(until, self.whole(limits)).await.map_err(|_| NOT_SPECIFIED)??;
+        self.ends_until = None;
+        Ok(pdu)
     }
 
     async fn whole(&mut self, limits: &Limits) -> Result<(u8, BytesMut), End> {

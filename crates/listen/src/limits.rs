@@ -174,12 +174,16 @@ limits! {
         close_timeout_ms: u64 = 2_000,
         /// Bytes of a command set.
         command_bytes_max: usize = 64 * KIB,
+        /// Messages of one association that may be unanswered, for peers that ask for an asynchronous operations window.
+        async_operations_max: u16 = 8,
         /// Bytes of a data set.
         object_bytes_max: u64 = 2 * GIB,
         /// Nested sequences.
         depth_max: usize = 64,
         /// Elements before pixel data.
         elements_max: usize = 5_000_000,
+        /// Bytes of element headers, and of values up to `value_bytes_max`, before pixel data.
+        header_bytes_max: usize = 16 * MIB,
         /// Bytes of one value copied for the record.
         value_bytes_max: usize = 4 * KIB,
         /// Bytes of all values copied for the record.

@@ -6,16 +6,19 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
 
 use crate::Error;
 
-/// Bytes gathered before a piece of file work is handed to a blocking thread.
-const PIECE_BYTES: usize = 512 * 1024;
+/// Bytes gathered before a piece of file work is handed to a blocking thread. A writer holds two: one being filled, one being written.
+const PIECE_BYTES: usize = 128 * 1024;
 const TEMPORARY: &str = "tmp";
 /// Temporary files older than this are garbage of a crash.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -46,6 +49,8 @@ pub struct FinishedBlob {
 #[derive(Clone, Debug)]
 pub(crate) struct Blobs {
     dir: PathBuf,
+    /// Held while a file takes its place: none replaces another that may be durable already.
+    placing: Arc<Mutex<()>>,
 }
 
 impl Blobs {
@@ -66,7 +71,7 @@ impl Blobs {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, placing: Arc::default() })
     }
 
     pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
@@ -75,7 +80,8 @@ impl Blobs {
     }
 
     pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
-        BlobWriter { spool: Some(Spool::new(self.clone(), head)), piece: BytesMut::new() }
+        let spool = Work::Idle(Spool::new(self.clone(), head));
+        BlobWriter { work: spool, piece: BytesMut::new(), spare: BytesMut::new() }
     }
 
     /// Writes a whole blob durably. Blocks.
@@ -83,6 +89,15 @@ impl Blobs {
         let mut spool = Spool::new(self.clone(), Bytes::new());
         spool.append(bytes)?;
         spool.finish()
+    }
+
+    /// Renames when nothing has that name; tells whether it did.
+    fn place_new(&self, temporary: &Path, path: &Path) -> io::Result<bool> {
+        let _alone = self.placing.lock();
+        if path.exists() {
+            return Ok(false);
+        }
+        fs::rename(temporary, path).map(|()| true)
     }
 
     fn temporary(&self) -> PathBuf {
@@ -93,53 +108,70 @@ impl Blobs {
 /// A blob being written: a temporary file until [`BlobWriter::finish`]. Dropping it removes the file.
 #[derive(Debug)]
 pub struct BlobWriter {
-    spool: Option<Spool>,
+    work: Work,
     piece: BytesMut,
+    spare: BytesMut,
+}
+
+/// Where the file is: here, or with a blocking thread that writes and hashes a piece.
+#[derive(Debug)]
+enum Work {
+    Idle(Spool),
+    Busy(JoinHandle<io::Result<(Spool, BytesMut)>>),
+    Broken,
 }
 
 impl BlobWriter {
-    /// Appends to the body. Buffers; file work runs off the async threads.
+    /// Appends to the body. Buffers; file work runs off the async threads, beside the arrival of the next bytes.
     ///
     /// # Errors
-    /// `Full`, `Unavailable`; the blob cannot be finished any more then.
+    /// `Full`, `Unavailable`, perhaps of bytes given earlier; the blob cannot be finished any more then.
     pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if self.piece.capacity() == 0 {
-            self.piece.reserve(PIECE_BYTES);
+            self.piece.reserve(PIECE_BYTES.min(4 * bytes.len()));
         }
         self.piece.extend_from_slice(bytes);
         if self.piece.len() >= PIECE_BYTES {
-            let piece = std::mem::replace(&mut self.piece, BytesMut::with_capacity(PIECE_BYTES));
-            self.blocking(move |spool| spool.append(&piece)).await?;
+            let mut spool = self.idle().await?;
+            let mut piece = std::mem::replace(&mut self.piece, std::mem::take(&mut self.spare));
+            self.work = Work::Busy(spawn_blocking(move || {
+                spool.append(&piece)?;
+                piece.clear();
+                Ok((spool, piece))
+            }));
         }
         Ok(())
     }
 
-    /// Syncs the file, renames it to its content address, syncs the directory. Durable when it returns.
+    /// Moves the file to its content address and syncs it and its folder. Durable when it returns.
     ///
     /// # Errors
-    /// `Full`, `Unavailable`; the temporary file is gone then, and nothing is visible.
+    /// `Full`, `Unavailable`; nothing refers to what was written then.
     pub async fn finish(mut self) -> Result<FinishedBlob, Error> {
+        let mut spool = self.idle().await?;
         let piece = std::mem::take(&mut self.piece);
-        let Some(mut spool) = self.spool.take() else { return Err(broken()) };
         let work = move || {
             spool.append(&piece)?;
             spool.finish()
         };
-        tokio::task::spawn_blocking(work)
+        spawn_blocking(work)
             .await
             .map_err(|e| Error::unavailable("blob writer").because(e))?
             .map_err(Error::from)
     }
 
-    async fn blocking(
-        &mut self,
-        work: impl FnOnce(&mut Spool) -> io::Result<()> + Send + 'static,
-    ) -> Result<(), Error> {
-        let Some(mut spool) = self.spool.take() else { return Err(broken()) };
-        let done = tokio::task::spawn_blocking(move || work(&mut spool).map(|()| spool)).await;
-        self.spool =
-            Some(done.map_err(|e| Error::unavailable("blob writer").because(e))?.map_err(Error::from)?);
-        Ok(())
+    /// Waits for the piece at work.
+    async fn idle(&mut self) -> Result<Spool, Error> {
+        match std::mem::replace(&mut self.work, Work::Broken) {
+            Work::Idle(spool) => Ok(spool),
+            Work::Busy(done) => {
+                let (spool, spare) =
+                    done.await.map_err(|e| Error::unavailable("blob writer").because(e))??;
+                self.spare = spare;
+                Ok(spool)
+            }
+            Work::Broken => Err(broken()),
+        }
     }
 }
 
@@ -155,12 +187,14 @@ struct Spool {
     file: Option<File>,
     digest: Context,
     bytes: u64,
+    /// Whether the temporary name is gone.
+    is_placed: bool,
 }
 
 impl Spool {
     fn new(blobs: Blobs, head: Bytes) -> Self {
         let temporary = blobs.temporary();
-        Self { blobs, head, temporary, file: None, digest: Context::new(&SHA256), bytes: 0 }
+        Self { blobs, head, temporary, file: None, digest: Context::new(&SHA256), bytes: 0, is_placed: false }
     }
 
     fn append(&mut self, body: &[u8]) -> io::Result<()> {
@@ -178,21 +212,22 @@ impl Spool {
         Ok(())
     }
 
+    /// The file takes its place before it is synced, so that one journal commit of the file system holds both; what is there
+    /// already is only replaced by what is durable. The folder is synced last: then all is.
     fn finish(mut self) -> io::Result<FinishedBlob> {
         let body_sha256 = digest_bytes(self.digest.clone());
         let id = BlobId(if self.head.is_empty() { body_sha256 } else { address(&self.head, &body_sha256) });
-        let finished = FinishedBlob { id, body_sha256, bytes: self.bytes };
         let path = self.blobs.path(&id);
-        if fs::metadata(&path).is_ok_and(|known| known.len() == self.bytes) {
-            return Ok(finished); // the same content is durable already; dropping self removes the temporary file
+        let Some(file) = self.file.take() else { return Err(io::Error::other("nothing was written")) };
+        let is_new = self.blobs.place_new(&self.temporary, &path)?;
+        self.is_placed = is_new;
+        file.sync_data()?;
+        if !is_new {
+            fs::rename(&self.temporary, &path)?;
+            self.is_placed = true;
         }
-        if let Some(file) = self.file.take() {
-            file.sync_data()?;
-        }
-        let parent = path.parent().unwrap_or(&self.blobs.dir).to_owned();
-        fs::rename(&self.temporary, &path)?;
-        File::open(parent)?.sync_all()?;
-        Ok(finished)
+        File::open(path.parent().unwrap_or(&self.blobs.dir))?.sync_all()?;
+        Ok(FinishedBlob { id, body_sha256, bytes: self.bytes })
     }
 }
 
@@ -204,7 +239,9 @@ impl std::fmt::Debug for Spool {
 
 impl Drop for Spool {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.temporary);
+        if !self.is_placed {
+            let _ = fs::remove_file(&self.temporary);
+        }
     }
 }
 
@@ -273,13 +310,48 @@ mod tests {
         let blobs = Blobs::open(path.clone()).unwrap();
         let mut writer = blobs.writer(Bytes::new());
         writer.write(&vec![1; PIECE_BYTES]).await.unwrap();
+        writer.write(&vec![1; PIECE_BYTES]).await.unwrap();
         assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 1);
         drop(writer);
+        // the piece at work takes the file with it
+        for _ in 0..500 {
+            if fs::read_dir(path.join("tmp")).unwrap().count() == 0 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
         assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
         fs::write(path.join("tmp/left"), b"x").unwrap();
         make_old(&path.join("tmp/left"));
         Blobs::open(path.clone()).unwrap();
         assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn what_is_left_under_a_name_by_a_crash_is_replaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let path = blobs.path(&BlobId(crate::sha256(b"abc")));
+        // placed, but not written: the row that would have named it was never committed
+        fs::write(&path, [0; 3]).unwrap();
+        let mut writer = blobs.writer(Bytes::new());
+        writer.write(b"abc").await.unwrap();
+        writer.finish().await.unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"abc");
+        assert_eq!(fs::read_dir(dir.path().join("blobs/tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_failed_write_is_told_and_the_blob_never_finishes() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let mut writer = blobs.writer(Bytes::new());
+        fs::remove_dir_all(dir.path().join("blobs/tmp")).unwrap();
+        let piece = vec![1; PIECE_BYTES];
+        // told by the next call at the latest
+        let told = writer.write(&piece).await.is_err() || writer.write(&piece).await.is_err();
+        assert!(told && writer.write(&piece).await.is_err());
+        assert!(writer.finish().await.is_err());
     }
 
     #[test]

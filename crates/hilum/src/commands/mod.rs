@@ -7,6 +7,7 @@ pub(crate) mod key;
 pub(crate) mod map;
 pub(crate) mod migrate;
 pub(crate) mod send;
+mod send_dicom;
 pub(crate) mod site;
 
 use anyhow::{Context, Result};
