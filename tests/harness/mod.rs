@@ -200,14 +200,7 @@ impl Edge {
 
     /// Runs a command beside it and gives what it printed.
     pub(crate) fn hilum(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .arg("--config")
-            .arg(self.dir.join("hilum.toml"))
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        hilum(&self.dir, arguments)
     }
 
     /// A new API key as a header line.
@@ -224,24 +217,19 @@ impl Drop for Edge {
     }
 }
 
+/// Runs a command with the configuration of the edge in a folder, and gives what it printed.
+pub(crate) fn hilum(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
+    let output = command.arg("--config").arg(dir.join("hilum.toml")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// What an edge that has ended left in its data folder.
 pub(crate) fn store(dir: &Path) -> (tokio::runtime::Runtime, Store, Site) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let config = Config {
-        data_dir: dir.join("data"),
-        batch_jobs_max: 16,
-        batch_bytes_max: 1 << 20,
-        queue_jobs_max: 16,
-        queue_bytes_max: 1 << 20,
-        free_bytes_min: 0,
-        cache_bytes: 1 << 20,
-        count_max: 100,
-        count_default: 20,
-        includes_max: 100,
-        total_probe_max: 100,
-        candidates_max: 1000,
-        exclusive: true,
-    };
+    let config = Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.join("data")) };
     let store = runtime.block_on(Store::open(config)).unwrap();
     let site = store.control().site("default").unwrap().unwrap();
     (runtime, store, site)

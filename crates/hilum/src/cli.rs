@@ -39,6 +39,18 @@ pub(crate) enum Command {
     Send(Send),
     /// Bring the databases below the data folder to this version's schema
     Migrate,
+    /// Copy databases and blobs to a folder while the edge runs
+    Backup {
+        /// The folder; one with an older backup is brought up to date
+        out: PathBuf,
+    },
+    /// Put a backup into the data folder, which must be empty
+    Restore {
+        /// The folder of the backup
+        from: PathBuf,
+    },
+    /// Check rows, index and blobs against each other; works beside a running edge
+    Fsck(Fsck),
     /// Exit 0 when a running edge on this machine is ready (container health check)
     Health(HealthArgs),
 }
@@ -49,6 +61,17 @@ pub(crate) struct Serve {
     /// Write {"listeners":[{"protocol","address","surfaces"}]} here once all doors are open
     #[arg(long, value_name = "PATH")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+/// Arguments of `fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Read every blob and compare it with its name
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Make the search index again from the stored resources first; the edge must be stopped
+    #[arg(long)]
+    pub(crate) rebuild: bool,
 }
 
 /// Arguments of `dev-certs`.

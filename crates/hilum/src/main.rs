@@ -44,6 +44,9 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Map(arguments) => commands::map::run(&config, &arguments),
         Command::Send(arguments) => commands::send::run(&arguments),
         Command::Migrate => commands::migrate::run(&config),
+        Command::Backup { out } => commands::backup::backup(&config, &out),
+        Command::Restore { from } => commands::backup::restore(&config, &from),
+        Command::Fsck(arguments) => commands::fsck::run(&config, &arguments),
         Command::Health(arguments) => commands::health::run(&arguments),
     }
 }

@@ -5,7 +5,7 @@
 //! digest itself. So a DICOM object costs one pass of SHA-256, not two.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,8 +75,7 @@ impl Blobs {
     }
 
     pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
-        let name = id.hex();
-        self.dir.join(&name[..2]).join(name)
+        path_in(&self.dir, id)
     }
 
     pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
@@ -258,7 +257,34 @@ fn digest_bytes(context: Context) -> [u8; 32] {
     bytes
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Where a blob lies below a folder of blobs.
+pub(crate) fn path_in(dir: &Path, id: &BlobId) -> PathBuf {
+    let name = id.hex();
+    dir.join(&name[..2]).join(name)
+}
+
+/// Whether a file holds what its name stands for. `body_bytes` tells where the body begins when the blob has a head.
+pub(crate) fn is_intact(file: &mut File, id: &BlobId, body_bytes: Option<u64>) -> io::Result<bool> {
+    let Some(body_bytes) = body_bytes else { return Ok(sha256_of(file)? == id.0) };
+    let Some(head_bytes) = file.metadata()?.len().checked_sub(body_bytes) else { return Ok(false) };
+    let mut head = Vec::new();
+    Read::by_ref(file).take(head_bytes).read_to_end(&mut head)?;
+    let body_sha256 = sha256_of(file)?;
+    Ok(id.0 == if head.is_empty() { body_sha256 } else { address(&head, &body_sha256) })
+}
+
+/// SHA-256 of what is left of a file.
+pub(crate) fn sha256_of(file: &mut File) -> io::Result<[u8; 32]> {
+    let (mut digest, mut piece) = (Context::new(&SHA256), vec![0; PIECE_BYTES]);
+    loop {
+        match file.read(&mut piece)? {
+            0 => return Ok(digest_bytes(digest)),
+            read => digest.update(&piece[..read]),
+        }
+    }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|b| [b >> 4, b & 15]).filter_map(|n| char::from_digit(u32::from(n), 16)).collect()
 }
 

@@ -16,6 +16,7 @@ pub use control::{ApiKey, Control, KeySecret};
 pub use error::{Error, ErrorKind};
 pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
 pub use site::{Client, Hl7Identity, Site, SiteSettings};
+pub use sqlite::{Checks, Findings, Manifest, SiteCopy, backup, fsck, restore};
 pub use types::*;
 
 use std::collections::HashMap;

@@ -1,7 +1,9 @@
 //! What the commands do.
 
+pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod dev_certs;
+pub(crate) mod fsck;
 pub(crate) mod health;
 pub(crate) mod key;
 pub(crate) mod map;

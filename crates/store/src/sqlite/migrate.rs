@@ -37,6 +37,17 @@ pub(super) fn migrate(connection: &Connection, zone: &TimeZone) -> Result<[u8; 3
     secret(connection)
 }
 
+/// Refuses a database of another schema: it is to be migrated first, or belongs to a newer program.
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), Error> {
+    let (version, known) = (version(connection)?, STEPS.len());
+    if version == known {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!(
+        "site.db has schema {version}, this version knows {known}: run `hilum migrate`"
+    )))
+}
+
 fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {
     connection.execute_batch(step.sql)?;
     if step.reindexes {

@@ -1,8 +1,10 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
 mod apply;
+mod backup;
 mod body;
 mod cursor;
+mod fsck;
 mod imaging;
 mod keys;
 mod lookup;
@@ -23,6 +25,8 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
+pub use backup::{Manifest, SiteCopy, backup, restore};
+pub use fsck::{Checks, Findings, fsck};
 pub(crate) use outbox::{destinations, next as next_delivery};
 pub(crate) use plan::plan_apart;
 pub(crate) use read::{current, feed, history, version};
