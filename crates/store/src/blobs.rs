@@ -3,7 +3,11 @@
 //! A blob consists of a `head` (for DICOM: preamble and file meta group, a pure function of UIDs) and a body (the bytes received).
 //! Only the body is hashed while it streams; the content address is SHA-256 over `head` and the body's digest, or with an empty head the body's
 //! digest itself. So a DICOM object costs one pass of SHA-256, not two.
+//!
+//! A blob is known by its address as soon as its last byte is hashed, while its file is still on its way to the disk ([`BlobWriter::seal`]).
+//! What is done with the address until then (mapping, planning) costs no time; the row that names it waits for it ([`Blobs::durable`]).
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -13,9 +17,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use crate::Error;
+use crate::{Error, ErrorKind};
 
 /// Bytes gathered before a piece of file work is handed to a blocking thread. A writer holds two: one being filled, one being written.
 const PIECE_BYTES: usize = 128 * 1024;
@@ -51,7 +56,12 @@ pub(crate) struct Blobs {
     dir: PathBuf,
     /// Held while a file takes its place: none replaces another that may be durable already.
     placing: Arc<Mutex<()>>,
+    /// Sealed blobs whose files are not known to be durable yet, and those that failed, until the same content is sealed again.
+    pending: Arc<Mutex<HashMap<BlobId, Durability>>>,
 }
+
+/// What became of a file; `None` = not known yet.
+type Durability = watch::Receiver<Option<Result<(), ErrorKind>>>;
 
 impl Blobs {
     /// Makes the folders and removes what a crash left behind.
@@ -71,7 +81,7 @@ impl Blobs {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Self { dir, placing: Arc::default() })
+        Ok(Self { dir, placing: Arc::default(), pending: Arc::default() })
     }
 
     pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
@@ -80,15 +90,47 @@ impl Blobs {
     }
 
     pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
-        let spool = Work::Idle(Spool::new(self.clone(), head));
-        BlobWriter { work: spool, piece: BytesMut::new(), spare: BytesMut::new() }
+        BlobWriter {
+            blobs: self.clone(),
+            work: Work::Idle(Spool::new(self.clone(), head.clone())),
+            head,
+            digest: Context::new(&SHA256),
+            body_bytes: 0,
+            piece: BytesMut::new(),
+            spare: BytesMut::new(),
+        }
     }
 
     /// Writes a whole blob durably. Blocks.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<FinishedBlob> {
+        let blob = FinishedBlob::new(&[], crate::sha256(bytes), bytes.len() as u64);
         let mut spool = Spool::new(self.clone(), Bytes::new());
         spool.append(bytes)?;
-        spool.finish()
+        spool.finish(&blob.id)?;
+        Ok(blob)
+    }
+
+    /// Returns once a blob is durable: before the row that names it is written.
+    ///
+    /// # Errors
+    /// `Full`, `Unavailable`: the file could not be written, and the row must not be.
+    pub(crate) async fn durable(&self, id: &BlobId) -> Result<(), Error> {
+        let Some(mut pending) = self.pending.lock().get(id).cloned() else { return Ok(()) };
+        let settled = pending.wait_for(Option::is_some).await.ok().and_then(|settled| *settled);
+        match settled.unwrap_or(Err(ErrorKind::Unavailable)) {
+            Ok(()) => {
+                self.forget(id, &pending);
+                Ok(())
+            }
+            Err(kind) => Err(Error { kind, ..Error::unavailable("a blob could not be written") }),
+        }
+    }
+
+    fn forget(&self, id: &BlobId, settled: &Durability) {
+        let mut pending = self.pending.lock();
+        if pending.get(id).is_some_and(|known| known.same_channel(settled)) {
+            pending.remove(id);
+        }
     }
 
     /// Renames when nothing has that name; tells whether it did.
@@ -106,14 +148,17 @@ impl Blobs {
 }
 
 /// A blob being written: a temporary file until [`BlobWriter::finish`]. Dropping it removes the file.
-#[derive(Debug)]
 pub struct BlobWriter {
+    blobs: Blobs,
     work: Work,
+    head: Bytes,
+    digest: Context,
+    body_bytes: u64,
     piece: BytesMut,
     spare: BytesMut,
 }
 
-/// Where the file is: here, or with a blocking thread that writes and hashes a piece.
+/// Where the file is: here, or with a blocking thread that writes a piece.
 #[derive(Debug)]
 enum Work {
     Idle(Spool),
@@ -122,42 +167,76 @@ enum Work {
 }
 
 impl BlobWriter {
-    /// Appends to the body. Buffers; file work runs off the async threads, beside the arrival of the next bytes.
+    /// Appends to the body. Hashes at once, while the bytes are near; buffers; file work runs off the async threads, beside the
+    /// arrival of the next bytes.
     ///
     /// # Errors
     /// `Full`, `Unavailable`, perhaps of bytes given earlier; the blob cannot be finished any more then.
-    pub async fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        if self.piece.capacity() == 0 {
-            self.piece.reserve(PIECE_BYTES.min(4 * bytes.len()));
-        }
-        self.piece.extend_from_slice(bytes);
-        if self.piece.len() >= PIECE_BYTES {
-            let mut spool = self.idle().await?;
-            let mut piece = std::mem::replace(&mut self.piece, std::mem::take(&mut self.spare));
-            self.work = Work::Busy(spawn_blocking(move || {
-                spool.append(&piece)?;
-                piece.clear();
-                Ok((spool, piece))
-            }));
+    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        self.digest.update(bytes);
+        self.body_bytes += bytes.len() as u64;
+        while !bytes.is_empty() {
+            if self.piece.capacity() == 0 {
+                // small objects do not need a whole piece
+                self.piece.reserve(PIECE_BYTES.min(4 * bytes.len()));
+            }
+            let room = PIECE_BYTES - self.piece.len();
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.piece.extend_from_slice(now);
+            bytes = later;
+            if self.piece.len() == PIECE_BYTES {
+                self.hand_over().await?;
+            }
         }
         Ok(())
     }
 
-    /// Moves the file to its content address and syncs it and its folder. Durable when it returns.
+    async fn hand_over(&mut self) -> Result<(), Error> {
+        let mut spool = self.idle().await?;
+        let mut piece = std::mem::replace(&mut self.piece, std::mem::take(&mut self.spare));
+        self.work = Work::Busy(spawn_blocking(move || {
+            spool.append(&piece)?;
+            piece.clear();
+            Ok((spool, piece))
+        }));
+        Ok(())
+    }
+
+    /// Ends the body: the address is known, and the file goes to its place and is synced with its folder while the caller goes on.
+    /// The store writes no row with this address before that is done.
     ///
     /// # Errors
     /// `Full`, `Unavailable`; nothing refers to what was written then.
-    pub async fn finish(mut self) -> Result<FinishedBlob, Error> {
+    pub async fn seal(mut self) -> Result<FinishedBlob, Error> {
         let mut spool = self.idle().await?;
         let piece = std::mem::take(&mut self.piece);
-        let work = move || {
-            spool.append(&piece)?;
-            spool.finish()
-        };
-        spawn_blocking(work)
-            .await
-            .map_err(|e| Error::unavailable("blob writer").because(e))?
-            .map_err(Error::from)
+        let body_sha256 = digest_bytes(self.digest.clone());
+        let blob = FinishedBlob::new(&self.head, body_sha256, self.body_bytes);
+        let (settle, settled) = watch::channel(None);
+        self.blobs.pending.lock().insert(blob.id, settled.clone());
+        let blobs = self.blobs.clone();
+        drop(spawn_blocking(move || {
+            let done = spool.append(&piece).and_then(|()| spool.finish(&blob.id)).map_err(Error::from);
+            if let Err(error) = &done {
+                tracing::error!(%error, cause = ?error.source, "a blob could not be written");
+            }
+            settle.send_replace(Some(done.as_ref().copied().map_err(|error| error.kind)));
+            if done.is_ok() {
+                blobs.forget(&blob.id, &settled);
+            }
+        }));
+        Ok(blob)
+    }
+
+    /// As [`BlobWriter::seal`]; the blob is durable when it returns.
+    ///
+    /// # Errors
+    /// `Full`, `Unavailable`.
+    pub async fn finish(self) -> Result<FinishedBlob, Error> {
+        let blobs = self.blobs.clone();
+        let blob = self.seal().await?;
+        blobs.durable(&blob.id).await?;
+        Ok(blob)
     }
 
     /// Waits for the piece at work.
@@ -179,14 +258,25 @@ fn broken() -> Error {
     Error::unavailable("the blob broke off earlier")
 }
 
-/// The file and the digest behind a writer.
+impl std::fmt::Debug for BlobWriter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "BlobWriter({} bytes, {:?})", self.body_bytes, self.work)
+    }
+}
+
+impl FinishedBlob {
+    fn new(head: &[u8], body_sha256: [u8; 32], body_bytes: u64) -> Self {
+        let id = BlobId(if head.is_empty() { body_sha256 } else { address(head, &body_sha256) });
+        Self { id, body_sha256, bytes: head.len() as u64 + body_bytes }
+    }
+}
+
+/// The file behind a writer.
 struct Spool {
     blobs: Blobs,
     head: Bytes,
     temporary: PathBuf,
     file: Option<File>,
-    digest: Context,
-    bytes: u64,
     /// Whether the temporary name is gone.
     is_placed: bool,
 }
@@ -194,30 +284,25 @@ struct Spool {
 impl Spool {
     fn new(blobs: Blobs, head: Bytes) -> Self {
         let temporary = blobs.temporary();
-        Self { blobs, head, temporary, file: None, digest: Context::new(&SHA256), bytes: 0, is_placed: false }
+        Self { blobs, head, temporary, file: None, is_placed: false }
     }
 
     fn append(&mut self, body: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             let mut file = File::create_new(&self.temporary)?;
             file.write_all(&self.head)?;
-            self.bytes = self.head.len() as u64;
             self.file = Some(file);
         }
         if let Some(file) = &mut self.file {
             file.write_all(body)?;
         }
-        self.digest.update(body);
-        self.bytes += body.len() as u64;
         Ok(())
     }
 
     /// The file takes its place before it is synced, so that one journal commit of the file system holds both; what is there
     /// already is only replaced by what is durable. The folder is synced last: then all is.
-    fn finish(mut self) -> io::Result<FinishedBlob> {
-        let body_sha256 = digest_bytes(self.digest.clone());
-        let id = BlobId(if self.head.is_empty() { body_sha256 } else { address(&self.head, &body_sha256) });
-        let path = self.blobs.path(&id);
+    fn finish(mut self, id: &BlobId) -> io::Result<()> {
+        let path = self.blobs.path(id);
         let Some(file) = self.file.take() else { return Err(io::Error::other("nothing was written")) };
         let is_new = self.blobs.place_new(&self.temporary, &path)?;
         self.is_placed = is_new;
@@ -226,14 +311,13 @@ impl Spool {
             fs::rename(&self.temporary, &path)?;
             self.is_placed = true;
         }
-        File::open(path.parent().unwrap_or(&self.blobs.dir))?.sync_all()?;
-        Ok(FinishedBlob { id, body_sha256, bytes: self.bytes })
+        File::open(path.parent().unwrap_or(&self.blobs.dir))?.sync_all()
     }
 }
 
 impl std::fmt::Debug for Spool {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Spool({} bytes)", self.bytes)
+        write!(f, "Spool({})", self.temporary.display())
     }
 }
 
@@ -339,6 +423,31 @@ mod tests {
         writer.finish().await.unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"abc");
         assert_eq!(fs::read_dir(dir.path().join("blobs/tmp")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_sealed_blob_is_waited_for_and_its_failure_is_not_forgotten() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let seal = async |body: &[u8]| {
+            let mut writer = blobs.writer(Bytes::new());
+            writer.write(body).await.unwrap();
+            writer.seal().await.unwrap()
+        };
+        let good = seal(b"good").await;
+        blobs.durable(&good.id).await.unwrap();
+        assert_eq!(fs::read(blobs.path(&good.id)).unwrap(), b"good");
+        // the folder it belongs into is gone: it cannot take its place
+        fs::remove_dir_all(blobs.path(&BlobId(crate::sha256(b"bad"))).parent().unwrap()).unwrap();
+        let bad = seal(b"bad").await;
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        for _ in 0..2 {
+            assert!(blobs.durable(&bad.id).await.is_err(), "no row may name it, whoever asks");
+        }
+        fs::create_dir(blobs.path(&bad.id).parent().unwrap()).unwrap();
+        let again = seal(b"bad").await;
+        blobs.durable(&again.id).await.unwrap();
+        assert!(blobs.pending.lock().is_empty());
     }
 
     #[tokio::test]
