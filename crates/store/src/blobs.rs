@@ -7,7 +7,7 @@
 //! A blob is known by its address as soon as its last byte is hashed, while its file is still on its way to the disk ([`BlobWriter::seal`]).
 //! What is done with the address until then (mapping, planning) costs no time; the row that names it waits for it ([`Blobs::durable`]).
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -17,13 +17,15 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::watch;
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::spawn_blocking;
 
 use crate::{Error, ErrorKind};
 
-/// Bytes gathered before a piece of file work is handed to a blocking thread. A writer holds two: one being filled, one being written.
+/// Bytes gathered before they are written to the file, off the async threads.
 const PIECE_BYTES: usize = 128 * 1024;
+/// Pieces of one writer that may wait or be written; one more is being filled.
+const PIECES_WAITING_MAX: usize = 2;
 const TEMPORARY: &str = "tmp";
 /// Temporary files older than this are garbage of a crash.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -61,7 +63,8 @@ pub(crate) struct Blobs {
 }
 
 /// What became of a file; `None` = not known yet.
-type Durability = watch::Receiver<Option<Result<(), ErrorKind>>>;
+type Settled = Option<Result<(), ErrorKind>>;
+type Durability = watch::Receiver<Settled>;
 
 impl Blobs {
     /// Makes the folders and removes what a crash left behind.
@@ -90,15 +93,7 @@ impl Blobs {
     }
 
     pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
-        BlobWriter {
-            blobs: self.clone(),
-            work: Work::Idle(Spool::new(self.clone(), head.clone())),
-            head,
-            digest: Context::new(&SHA256),
-            body_bytes: 0,
-            piece: BytesMut::new(),
-            spare: BytesMut::new(),
-        }
+        BlobWriter::new(self.clone(), head)
     }
 
     /// Writes a whole blob durably. Blocks.
@@ -150,23 +145,41 @@ impl Blobs {
 /// A blob being written: a temporary file until [`BlobWriter::finish`]. Dropping it removes the file.
 pub struct BlobWriter {
     blobs: Blobs,
-    work: Work,
     head: Bytes,
     digest: Context,
     body_bytes: u64,
     piece: BytesMut,
-    spare: BytesMut,
+    queue: Arc<Mutex<Queue>>,
+    /// Pieces that may wait or be written while another is filled.
+    room: Arc<Semaphore>,
 }
 
-/// Where the file is: here, or with a blocking thread that writes a piece.
-#[derive(Debug)]
-enum Work {
-    Idle(Spool),
-    Busy(JoinHandle<io::Result<(Spool, BytesMut)>>),
-    Broken,
+/// The file work of a writer, done in order by one blocking thread at a time, which goes on as long as there is any.
+struct Queue {
+    pieces: VecDeque<(BytesMut, Option<OwnedSemaphorePermit>)>,
+    /// Where the file goes at the end, and who wants to know.
+    end: Option<(BlobId, watch::Sender<Settled>)>,
+    /// The file; `None` while a thread works on it.
+    spool: Option<Spool>,
+    spare: Option<BytesMut>,
+    failed: Option<ErrorKind>,
 }
 
 impl BlobWriter {
+    fn new(blobs: Blobs, head: Bytes) -> Self {
+        let spool = Some(Spool::new(blobs.clone(), head.clone()));
+        let queue = Queue { pieces: VecDeque::new(), end: None, spool, spare: None, failed: None };
+        Self {
+            blobs,
+            head,
+            digest: Context::new(&SHA256),
+            body_bytes: 0,
+            piece: BytesMut::new(),
+            queue: Arc::new(Mutex::new(queue)),
+            room: Arc::new(Semaphore::new(PIECES_WAITING_MAX)),
+        }
+    }
+
     /// Appends to the body. Hashes at once, while the bytes are near; buffers; file work runs off the async threads, beside the
     /// arrival of the next bytes.
     ///
@@ -185,20 +198,31 @@ impl BlobWriter {
             self.piece.extend_from_slice(now);
             bytes = later;
             if self.piece.len() == PIECE_BYTES {
-                self.hand_over().await?;
+                let room =
+                    self.room.clone().acquire_owned().await.map_err(|_| broken(ErrorKind::Unavailable))?;
+                self.hand_over(Some(room), None)?;
             }
         }
         Ok(())
     }
 
-    async fn hand_over(&mut self) -> Result<(), Error> {
-        let mut spool = self.idle().await?;
-        let mut piece = std::mem::replace(&mut self.piece, std::mem::take(&mut self.spare));
-        self.work = Work::Busy(spawn_blocking(move || {
-            spool.append(&piece)?;
-            piece.clear();
-            Ok((spool, piece))
-        }));
+    /// Gives the piece to the thread that works on the file, or to a new one.
+    fn hand_over(
+        &mut self,
+        room: Option<OwnedSemaphorePermit>,
+        end: Option<(BlobId, watch::Sender<Settled>)>,
+    ) -> Result<(), Error> {
+        let mut queue = self.queue.lock();
+        if let Some(kind) = queue.failed {
+            return Err(broken(kind));
+        }
+        let next = queue.spare.take().unwrap_or_default();
+        queue.pieces.push_back((std::mem::replace(&mut self.piece, next), room));
+        queue.end = end;
+        if let Some(spool) = queue.spool.take() {
+            let queue = self.queue.clone();
+            drop(spawn_blocking(move || work(&queue, spool)));
+        }
         Ok(())
     }
 
@@ -206,25 +230,12 @@ impl BlobWriter {
     /// The store writes no row with this address before that is done.
     ///
     /// # Errors
-    /// `Full`, `Unavailable`; nothing refers to what was written then.
-    pub async fn seal(mut self) -> Result<FinishedBlob, Error> {
-        let mut spool = self.idle().await?;
-        let piece = std::mem::take(&mut self.piece);
-        let body_sha256 = digest_bytes(self.digest.clone());
-        let blob = FinishedBlob::new(&self.head, body_sha256, self.body_bytes);
+    /// `Full`, `Unavailable`: an earlier piece could not be written; nothing refers to the blob.
+    pub fn seal(mut self) -> Result<FinishedBlob, Error> {
+        let blob = FinishedBlob::new(&self.head, digest_bytes(self.digest.clone()), self.body_bytes);
         let (settle, settled) = watch::channel(None);
-        self.blobs.pending.lock().insert(blob.id, settled.clone());
-        let blobs = self.blobs.clone();
-        drop(spawn_blocking(move || {
-            let done = spool.append(&piece).and_then(|()| spool.finish(&blob.id)).map_err(Error::from);
-            if let Err(error) = &done {
-                tracing::error!(%error, cause = ?error.source, "a blob could not be written");
-            }
-            settle.send_replace(Some(done.as_ref().copied().map_err(|error| error.kind)));
-            if done.is_ok() {
-                blobs.forget(&blob.id, &settled);
-            }
-        }));
+        self.blobs.pending.lock().insert(blob.id, settled);
+        self.hand_over(None, Some((blob.id, settle)))?;
         Ok(blob)
     }
 
@@ -234,33 +245,62 @@ impl BlobWriter {
     /// `Full`, `Unavailable`.
     pub async fn finish(self) -> Result<FinishedBlob, Error> {
         let blobs = self.blobs.clone();
-        let blob = self.seal().await?;
+        let blob = self.seal()?;
         blobs.durable(&blob.id).await?;
         Ok(blob)
     }
+}
 
-    /// Waits for the piece at work.
-    async fn idle(&mut self) -> Result<Spool, Error> {
-        match std::mem::replace(&mut self.work, Work::Broken) {
-            Work::Idle(spool) => Ok(spool),
-            Work::Busy(done) => {
-                let (spool, spare) =
-                    done.await.map_err(|e| Error::unavailable("blob writer").because(e))??;
-                self.spare = spare;
-                Ok(spool)
+/// Writes pieces until none waits, then ends the file or puts it back. Blocks.
+fn work(queue: &Mutex<Queue>, mut spool: Spool) {
+    loop {
+        let mut locked = queue.lock();
+        let failed = locked.failed;
+        let Some((mut piece, _room)) = locked.pieces.pop_front() else {
+            match locked.end.take() {
+                Some((id, settle)) => {
+                    drop(locked);
+                    end(spool, &id, &settle, failed);
+                }
+                None => locked.spool = Some(spool),
             }
-            Work::Broken => Err(broken()),
+            return;
+        };
+        drop(locked);
+        // after a failed write nothing more is written
+        let written = if failed.is_none() { spool.append(&piece) } else { Ok(()) };
+        piece.clear();
+        let mut locked = queue.lock();
+        locked.spare = Some(piece);
+        if let Err(error) = written {
+            locked.failed = Some(told(error));
         }
     }
 }
 
-fn broken() -> Error {
-    Error::unavailable("the blob broke off earlier")
+fn end(spool: Spool, id: &BlobId, settle: &watch::Sender<Settled>, failed: Option<ErrorKind>) {
+    let blobs = spool.blobs.clone();
+    let done = failed.map_or_else(|| spool.finish(id).map_err(told), Err);
+    settle.send_replace(Some(done));
+    // a failure stays known
+    if done.is_ok() {
+        blobs.forget(id, &settle.subscribe());
+    }
+}
+
+fn told(error: io::Error) -> ErrorKind {
+    let error = Error::from(error);
+    tracing::error!(%error, cause = ?error.source, "a blob could not be written");
+    error.kind
+}
+
+fn broken(kind: ErrorKind) -> Error {
+    Error { kind, ..Error::unavailable("the blob broke off earlier") }
 }
 
 impl std::fmt::Debug for BlobWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlobWriter({} bytes, {:?})", self.body_bytes, self.work)
+        write!(f, "BlobWriter({} bytes)", self.body_bytes)
     }
 }
 
@@ -312,12 +352,6 @@ impl Spool {
             self.is_placed = true;
         }
         File::open(path.parent().unwrap_or(&self.blobs.dir))?.sync_all()
-    }
-}
-
-impl std::fmt::Debug for Spool {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Spool({})", self.temporary.display())
     }
 }
 
@@ -395,16 +429,19 @@ mod tests {
         let mut writer = blobs.writer(Bytes::new());
         writer.write(&vec![1; PIECE_BYTES]).await.unwrap();
         writer.write(&vec![1; PIECE_BYTES]).await.unwrap();
-        assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 1);
-        drop(writer);
-        // the piece at work takes the file with it
-        for _ in 0..500 {
-            if fs::read_dir(path.join("tmp")).unwrap().count() == 0 {
-                break;
+        // the thread that writes comes and goes on its own
+        let becomes = async |count: usize| {
+            for _ in 0..500 {
+                if fs::read_dir(path.join("tmp")).unwrap().count() == count {
+                    return true;
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
             }
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
+            false
+        };
+        assert!(becomes(1).await);
+        drop(writer);
+        assert!(becomes(0).await);
         fs::write(path.join("tmp/left"), b"x").unwrap();
         make_old(&path.join("tmp/left"));
         Blobs::open(path.clone()).unwrap();
@@ -432,7 +469,7 @@ mod tests {
         let seal = async |body: &[u8]| {
             let mut writer = blobs.writer(Bytes::new());
             writer.write(body).await.unwrap();
-            writer.seal().await.unwrap()
+            writer.seal().unwrap()
         };
         let good = seal(b"good").await;
         blobs.durable(&good.id).await.unwrap();
@@ -457,9 +494,13 @@ mod tests {
         let mut writer = blobs.writer(Bytes::new());
         fs::remove_dir_all(dir.path().join("blobs/tmp")).unwrap();
         let piece = vec![1; PIECE_BYTES];
-        // told by the next call at the latest
-        let told = writer.write(&piece).await.is_err() || writer.write(&piece).await.is_err();
-        assert!(told && writer.write(&piece).await.is_err());
+        // told once a thread has tried; waiting for room waits for it
+        let mut written = 0;
+        while writer.write(&piece).await.is_ok() {
+            written += 1;
+            assert!(written <= PIECES_WAITING_MAX + 1);
+        }
+        assert!(writer.write(&piece).await.is_err());
         assert!(writer.finish().await.is_err());
     }
 
