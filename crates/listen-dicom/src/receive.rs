@@ -114,7 +114,8 @@ impl Receiving {
             return self.done(code, comment, None);
         };
         let verdict = scanner.finish();
-        let Ok(finished) = blob.finish().await else {
+        // synced while it is mapped; the store waits for it before the rows
+        let Ok(finished) = blob.seal() else {
             return self.done(status::OUT_OF_RESOURCES, "not possible now, send again".into(), None);
         };
         let (header, refusal) = match verdict {

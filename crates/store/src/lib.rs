@@ -118,6 +118,7 @@ impl Store {
         let now = jiff::Timestamp::now().as_microsecond();
         let plan = db.read(|connection| sqlite::plan_apart(connection, &db.zone, now, &changes))?;
         let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
+        packed.durable(&db.blobs).await?;
         let kept = answer.clone();
         let applied = db
             .writer
@@ -140,6 +141,7 @@ impl Store {
         let db = self.site_db(site)?;
         let packed = self.pack(&db, original).await?;
         let issues = issues.to_vec();
+        packed.durable(&db.blobs).await?;
         db.writer
             .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref()))
             .await

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::Apply;
 use super::{body, lookup};
+use crate::blobs::Blobs;
 use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow};
 
 /// Originals up to this many bytes are kept in the row, larger ones as blobs.
@@ -40,6 +41,14 @@ impl Packed {
     /// Bytes this adds to a batch.
     pub(crate) fn bytes(&self) -> usize {
         256 + self.inline.as_ref().map_or(0, Vec::len) + self.report.as_ref().map_or(0, |(_, r)| r.len())
+    }
+
+    /// Waits for the blob it names.
+    pub(crate) async fn durable(&self, blobs: &Blobs) -> Result<(), Error> {
+        match &self.blob {
+            Some(blob) => blobs.durable(blob).await,
+            None => Ok(()),
+        }
     }
 
     /// The duplicate key: protocol, sender identity and control id.
