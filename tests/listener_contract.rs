@@ -90,7 +90,7 @@ fn rejected_originals(dir: &tempfile::TempDir) -> Vec<Vec<u8>> {
                 use tokio::io::AsyncReadExt;
                 let mut bytes = Vec::new();
                 let mut blob = store.blob(&site, &id).await.unwrap().expect("the blob of a rejected image");
-                blob.file.read_to_end(&mut bytes).await.unwrap();
+                blob.reader.read_to_end(&mut bytes).await.unwrap();
                 bytes
             }),
             (None, None) => panic!("a rejected submission without its original"),

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
 
-use crate::BlobId;
+use crate::{BlobId, S3Config};
 
 /// How the store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Folder of the embedded store: `control.db`, `sites/{id}/site.db`, `sites/{id}/blobs/`.
     pub data_dir: PathBuf,
+    /// The bucket that holds the blobs; `None` = files below the data folder.
+    pub bucket: Option<S3Config>,
     /// Largest number of jobs in one write transaction.
     pub batch_jobs_max: usize,
     /// Largest number of bytes in one write transaction.
@@ -45,6 +47,7 @@ impl Config {
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
+            bucket: None,
             batch_jobs_max: 512,
             batch_bytes_max: 4 << 20,
             queue_jobs_max: 4_096,

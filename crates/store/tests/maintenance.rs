@@ -76,17 +76,17 @@ async fn a_backup_made_while_writes_go_on_restores_to_a_whole_store() {
     let copying = {
         let (data, out) = (data.clone(), out.clone());
         move || {
-            backup(&data, &out, &mut |_| {}).unwrap();
+            backup(&config(&data), &out, &mut |_| {}).unwrap();
             // again into the same folder: what is there already is not copied twice
-            backup(&data, &out, &mut |_| {}).unwrap()
+            backup(&config(&data), &out, &mut |_| {}).unwrap()
         }
     };
     let manifest = tokio::task::spawn_blocking(copying).await.unwrap();
     writing.await.unwrap();
     assert!(manifest.sites[0].newest >= 20 && manifest.sites[0].blobs >= 20, "{manifest:?}");
 
-    assert!(restore(&out, &data, &mut |_| {}).unwrap_err().message.contains("not empty"));
-    restore(&out, &elsewhere, &mut |_| {}).unwrap();
+    assert!(restore(&config(&data), &out, &mut |_| {}).unwrap_err().message.contains("not empty"));
+    restore(&config(&elsewhere), &out, &mut |_| {}).unwrap();
     let found = fsck(&config(&elsewhere), Checks { deep: true, rebuild: false }).unwrap();
     assert!(found[0].faults.is_empty(), "{:?}", found[0].faults);
     assert_eq!((found[0].resources, found[0].blobs), (manifest.sites[0].newest, manifest.sites[0].blobs));
@@ -101,16 +101,16 @@ async fn a_damaged_backup_is_not_restored() {
     let (data, out) = (dir.path().join("data"), dir.path().join("out"));
     let (store, site) = open(&data).await;
     submit(&store, &site, 1).await;
-    backup(&data, &out, &mut |_| {}).unwrap();
+    backup(&config(&data), &out, &mut |_| {}).unwrap();
     let copy = out.join("sites/north/site.db");
     let mut bytes = std::fs::read(&copy).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&copy, bytes).unwrap();
-    let error = restore(&out, &dir.path().join("new"), &mut |_| {}).unwrap_err();
+    let error = restore(&config(&dir.path().join("new")), &out, &mut |_| {}).unwrap_err();
     assert!(error.message.contains("damaged"), "{}", error.message);
     std::fs::remove_file(out.join("manifest.json")).unwrap();
-    let error = restore(&out, &dir.path().join("newer"), &mut |_| {}).unwrap_err();
+    let error = restore(&config(&dir.path().join("newer")), &out, &mut |_| {}).unwrap_err();
     assert!(error.message.contains("no whole backup"), "{}", error.message);
 }
 

@@ -11,7 +11,7 @@ use crate::config::Config;
 /// Copies databases and blobs; works beside a running edge.
 pub(crate) fn backup(config: &Config, out: &Path) -> Result<ExitCode> {
     let data = &config.node.data;
-    let manifest = store::backup(data, out, &mut progress)
+    let manifest = store::backup(&crate::serve::store_config(config), out, &mut progress)
         .with_context(|| format!("backup of {} to {}", data.display(), out.display()))?;
     summary("backed up", &manifest);
     Ok(ExitCode::SUCCESS)
@@ -20,7 +20,7 @@ pub(crate) fn backup(config: &Config, out: &Path) -> Result<ExitCode> {
 /// Puts a backup into the configured data folder, which must be empty.
 pub(crate) fn restore(config: &Config, from: &Path) -> Result<ExitCode> {
     let data = &config.node.data;
-    let manifest = store::restore(from, data, &mut progress)
+    let manifest = store::restore(&crate::serve::store_config(config), from, &mut progress)
         .with_context(|| format!("restore of {} to {}", from.display(), data.display()))?;
     summary("restored", &manifest);
     Ok(ExitCode::SUCCESS)

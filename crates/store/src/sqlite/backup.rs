@@ -10,9 +10,10 @@ use std::path::{Path, PathBuf};
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
 
-use crate::Error;
-use crate::blobs::{self, BlobId, sha256_of};
+use crate::blobs::disk::{path_in, sha256_of};
+use crate::blobs::{self, BlobId};
 use crate::control::CONTROL_FILE;
+use crate::{Config, Error};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
@@ -42,18 +43,19 @@ pub struct SiteCopy {
     pub sha256: String,
     /// Feed position reached.
     pub newest: u64,
-    /// Blobs it refers to.
+    /// Blobs copied.
     pub blobs: u64,
     /// Their bytes.
     pub blob_bytes: u64,
 }
 
-/// Copies everything below `data_dir` to `out`. A folder with an older backup is brought up to date: blobs it has are not copied again.
+/// Copies everything of an embedded store to `out`; blobs in a bucket stay where they are. A folder with an older backup is brought up to date: blobs it has are not copied again.
 /// `tell` hears what is being done.
 ///
 /// # Errors
 /// `Unavailable` when something cannot be read or written, or a blob that is referred to is missing.
-pub fn backup(data_dir: &Path, out: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
+pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
+    let data_dir = config.data_dir.as_path();
     let begun = jiff::Timestamp::now().to_string();
     fs::create_dir_all(out)?;
     remove_if_there(&out.join(MANIFEST))?;
@@ -66,7 +68,13 @@ pub fn backup(data_dir: &Path, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
         let sha256 = snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
         let copied = Connection::open(to.join(SITE_FILE))?;
         let newest: i64 = copied.query_row("SELECT coalesce(max(vid),0) FROM version", [], |r| r.get(0))?;
-        let (blobs, blob_bytes) = copy_blobs(&id, &referred(&copied)?, &from, &to, tell)?;
+        let (blobs, blob_bytes) = match &config.bucket {
+            None => copy_blobs(&id, &referred(&copied)?, &from, &to, tell)?,
+            Some(of) => {
+                tell(format!("site {id}: its blobs stay in the bucket {}; keep its versions", of.bucket));
+                (0, 0)
+            }
+        };
         sites.push(SiteCopy { id, sha256, newest: newest.cast_unsigned(), blobs, blob_bytes });
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -75,11 +83,12 @@ pub fn backup(data_dir: &Path, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
     Ok(manifest)
 }
 
-/// Puts a backup below `data_dir`, which must be empty or not there. Every database is compared with the manifest.
+/// Puts a backup below the data folder, which must be empty or not there. Every database is compared with the manifest.
 ///
 /// # Errors
 /// `Unavailable` when the backup is not whole or was made by a newer program, or `data_dir` holds something.
-pub fn restore(from: &Path, data_dir: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
+pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
+    let data_dir = config.data_dir.as_path();
     let text = fs::read(from.join(MANIFEST)).map_err(|e| {
         Error::unavailable(format!("{} holds no whole backup (no {MANIFEST})", from.display())).because(e)
     })?;
@@ -100,8 +109,10 @@ pub fn restore(from: &Path, data_dir: &Path, tell: &mut dyn FnMut(String)) -> Re
         fs::create_dir_all(&to)?;
         tell(format!("site {}: database", site.id));
         copy_checked(&from.join(SITE_FILE), &to.join(SITE_FILE), &site.sha256)?;
-        let copied = Connection::open(to.join(SITE_FILE))?;
-        copy_blobs(&site.id, &referred(&copied)?, &from, &to, tell)?;
+        if config.bucket.is_none() {
+            let copied = Connection::open(to.join(SITE_FILE))?;
+            copy_blobs(&site.id, &referred(&copied)?, &from, &to, tell)?;
+        }
     }
     Ok(manifest)
 }
@@ -161,8 +172,7 @@ fn copy_blobs(
         if number % 1000 == 0 {
             tell(format!("site {site}: blobs {number}/{}", wanted.len()));
         }
-        let (source, target) =
-            (blobs::path_in(&from.join("blobs"), blob), blobs::path_in(&to.join("blobs"), blob));
+        let (source, target) = (path_in(&from.join("blobs"), blob), path_in(&to.join("blobs"), blob));
         let length = fs::metadata(&source)
             .map_err(|e| {
                 Error::unavailable(format!("the blob {} of site {site} is missing", blob.hex())).because(e)

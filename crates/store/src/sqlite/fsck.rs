@@ -11,7 +11,8 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::apply::Apply;
 use super::backup::{referred, site_ids};
 use super::{lookup, migrate, writer};
-use crate::blobs::{is_intact, path_in};
+use crate::blobs::S3;
+use crate::blobs::disk::{is_intact, path_in};
 use crate::control::{CONTROL_FILE, Control};
 use crate::{Config, Error};
 
@@ -21,7 +22,7 @@ const TOLD_MAX: usize = 20;
 /// What is checked.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Checks {
-    /// Read every blob and compare it with its rows, not only look whether it is there.
+    /// Read every blob that is a file and compare it with its name, not only look whether it is there.
     pub deep: bool,
     /// Make the index of every site again from the bodies first. No edge may run.
     pub rebuild: bool,
@@ -60,6 +61,13 @@ pub fn fsck(config: &Config, checks: Checks) -> Result<Vec<Findings>, Error> {
         return Err(Error::unavailable(format!("there is no store in {}", config.data_dir.display())));
     }
     let control = Control::open(&config.data_dir)?;
+    let bucket = match &config.bucket {
+        None => None,
+        Some(of) => {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            Some((runtime, S3::connect(of)?, of))
+        }
+    };
     let mut all = Vec::new();
     for id in site_ids(&config.data_dir)? {
         let zone =
@@ -79,7 +87,18 @@ pub fn fsck(config: &Config, checks: Checks) -> Result<Vec<Findings>, Error> {
         check_pages(&connection, &mut findings)?;
         check_resources(&connection, &zone, &mut findings)?;
         check_rows(&connection, &mut findings)?;
-        check_blobs(&connection, &dir, checks.deep, &mut findings)?;
+        match &bucket {
+            None => check_files(&connection, &dir, checks.deep, &mut findings)?,
+            Some((runtime, bucket, of)) => {
+                let s3 = S3::of_site(bucket.clone(), &of.prefix, &findings.site);
+                for blob in referred(&connection)? {
+                    findings.blobs += 1;
+                    if !runtime.block_on(s3.has(&blob))? {
+                        findings.wrong(format!("blob {}: missing in the bucket", blob.hex()));
+                    }
+                }
+            }
+        }
         connection.execute_batch("COMMIT")?;
         all.push(findings);
     }
@@ -176,7 +195,7 @@ fn check_rows(connection: &Connection, findings: &mut Findings) -> Result<(), Er
 }
 
 /// Every blob that a row refers to is there; with `deep` its bytes are what was received.
-fn check_blobs(
+fn check_files(
     connection: &Connection,
     dir: &Path,
     deep: bool,

@@ -60,10 +60,14 @@ pub(crate) struct SiteDb {
 
 impl SiteDb {
     /// Opens (creates, migrates) `sites/{id}/site.db` and starts its writer.
-    pub(crate) fn open(config: &Config, site: &Site, gate: Arc<Gate>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(
+        config: &Config,
+        site: &Site,
+        blobs: Blobs,
+        gate: Arc<Gate>,
+    ) -> Result<Arc<Self>, Error> {
         let dir = config.data_dir.join("sites").join(site.id());
         std::fs::create_dir_all(&dir)?;
-        let blobs = Blobs::open(dir.join("blobs"))?;
         let path = dir.join("site.db");
         let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
         let connection = writer::open(&path, config.cache_bytes)?;

@@ -1,13 +1,6 @@
-//! Blobs: content-addressed files below `sites/{id}/blobs`.
-//!
-//! A blob consists of a `head` (for DICOM: preamble and file meta group, a pure function of UIDs) and a body (the bytes received).
-//! Only the body is hashed while it streams; the content address is SHA-256 over `head` and the body's digest, or with an empty head the body's
-//! digest itself. So a DICOM object costs one pass of SHA-256, not two.
-//!
-//! A blob is known by its address as soon as its last byte is hashed, while its file is still on its way to the disk ([`BlobWriter::seal`]).
-//! What is done with the address until then (mapping, planning) costs no time; the row that names it waits for it ([`Blobs::durable`]).
+//! Blobs as files: `sites/{id}/blobs/ab/{name}`.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -17,9 +10,10 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
+use super::{BlobId, Pending, Settle, address, broken, digest_bytes, hex, told};
 use crate::{Error, ErrorKind};
 
 /// Bytes gathered before they are written to the file, off the async threads.
@@ -30,43 +24,16 @@ const TEMPORARY: &str = "tmp";
 /// Temporary files older than this are garbage of a crash.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 
-/// Content address of a blob.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct BlobId(pub [u8; 32]);
-
-impl BlobId {
-    /// In hexadecimal: the file's name.
-    pub fn hex(&self) -> String {
-        hex(&self.0)
-    }
-}
-
-/// A finished blob.
-#[derive(Clone, Copy, Debug)]
-pub struct FinishedBlob {
-    /// Content address.
-    pub id: BlobId,
-    /// SHA-256 of the body (for DICOM: of the data set).
-    pub body_sha256: [u8; 32],
-    /// Bytes of head and body.
-    pub bytes: u64,
-}
-
-/// The blobs of one site.
+/// The blobs of one site, below a folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Blobs {
+pub(crate) struct Disk {
     dir: PathBuf,
     /// Held while a file takes its place: none replaces another that may be durable already.
     placing: Arc<Mutex<()>>,
-    /// Sealed blobs whose files are not known to be durable yet, and those that failed, until the same content is sealed again.
-    pending: Arc<Mutex<HashMap<BlobId, Durability>>>,
+    pub(super) pending: Pending,
 }
 
-/// What became of a file; `None` = not known yet.
-type Settled = Option<Result<(), ErrorKind>>;
-type Durability = watch::Receiver<Settled>;
-
-impl Blobs {
+impl Disk {
     /// Makes the folders and removes what a crash left behind.
     pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir.join(TEMPORARY))?;
@@ -84,47 +51,22 @@ impl Blobs {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Self { dir, placing: Arc::default(), pending: Arc::default() })
+        Ok(Self { dir, placing: Arc::default(), pending: Pending::default() })
     }
 
     pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
         path_in(&self.dir, id)
     }
 
-    pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
-        BlobWriter::new(self.clone(), head)
+    pub(super) fn writer(&self, head: Bytes) -> Writer {
+        Writer::new(self.clone(), head)
     }
 
     /// Writes a whole blob durably. Blocks.
-    pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<FinishedBlob> {
-        let blob = FinishedBlob::new(&[], crate::sha256(bytes), bytes.len() as u64);
+    pub(super) fn write_now(&self, id: &BlobId, bytes: &[u8]) -> io::Result<()> {
         let mut spool = Spool::new(self.clone(), Bytes::new());
         spool.append(bytes)?;
-        spool.finish(&blob.id)?;
-        Ok(blob)
-    }
-
-    /// Returns once a blob is durable: before the row that names it is written.
-    ///
-    /// # Errors
-    /// `Full`, `Unavailable`: the file could not be written, and the row must not be.
-    pub(crate) async fn durable(&self, id: &BlobId) -> Result<(), Error> {
-        let Some(mut pending) = self.pending.lock().get(id).cloned() else { return Ok(()) };
-        let settled = pending.wait_for(Option::is_some).await.ok().and_then(|settled| *settled);
-        match settled.unwrap_or(Err(ErrorKind::Unavailable)) {
-            Ok(()) => {
-                self.forget(id, &pending);
-                Ok(())
-            }
-            Err(kind) => Err(Error { kind, ..Error::unavailable("a blob could not be written") }),
-        }
-    }
-
-    fn forget(&self, id: &BlobId, settled: &Durability) {
-        let mut pending = self.pending.lock();
-        if pending.get(id).is_some_and(|known| known.same_channel(settled)) {
-            pending.remove(id);
-        }
+        spool.finish(id)
     }
 
     /// Renames when nothing has that name; tells whether it did.
@@ -141,12 +83,9 @@ impl Blobs {
     }
 }
 
-/// A blob being written: a temporary file until [`BlobWriter::finish`]. Dropping it removes the file.
-pub struct BlobWriter {
-    blobs: Blobs,
-    head: Bytes,
-    digest: Context,
-    body_bytes: u64,
+/// A file being written: a temporary one until it is sealed. Dropping it removes the file.
+pub(super) struct Writer {
+    blobs: Disk,
     piece: BytesMut,
     queue: Arc<Mutex<Queue>>,
     /// Pieces that may wait or be written while another is filled.
@@ -157,36 +96,27 @@ pub struct BlobWriter {
 struct Queue {
     pieces: VecDeque<(BytesMut, Option<OwnedSemaphorePermit>)>,
     /// Where the file goes at the end, and who wants to know.
-    end: Option<(BlobId, watch::Sender<Settled>)>,
+    end: Option<(BlobId, Settle)>,
     /// The file; `None` while a thread works on it.
     spool: Option<Spool>,
     spare: Option<BytesMut>,
     failed: Option<ErrorKind>,
 }
 
-impl BlobWriter {
-    fn new(blobs: Blobs, head: Bytes) -> Self {
-        let spool = Some(Spool::new(blobs.clone(), head.clone()));
+impl Writer {
+    fn new(blobs: Disk, head: Bytes) -> Self {
+        let spool = Some(Spool::new(blobs.clone(), head));
         let queue = Queue { pieces: VecDeque::new(), end: None, spool, spare: None, failed: None };
         Self {
             blobs,
-            head,
-            digest: Context::new(&SHA256),
-            body_bytes: 0,
             piece: BytesMut::new(),
             queue: Arc::new(Mutex::new(queue)),
             room: Arc::new(Semaphore::new(PIECES_WAITING_MAX)),
         }
     }
 
-    /// Appends to the body. Hashes at once, while the bytes are near; buffers; file work runs off the async threads, beside the
-    /// arrival of the next bytes.
-    ///
-    /// # Errors
-    /// `Full`, `Unavailable`, perhaps of bytes given earlier; the blob cannot be finished any more then.
-    pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        self.digest.update(bytes);
-        self.body_bytes += bytes.len() as u64;
+    /// Buffers; file work runs off the async threads, beside the arrival of the next bytes.
+    pub(super) async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
         while !bytes.is_empty() {
             if self.piece.capacity() == 0 {
                 // small objects do not need a whole piece
@@ -209,7 +139,7 @@ impl BlobWriter {
     fn hand_over(
         &mut self,
         room: Option<OwnedSemaphorePermit>,
-        end: Option<(BlobId, watch::Sender<Settled>)>,
+        end: Option<(BlobId, Settle)>,
     ) -> Result<(), Error> {
         let mut queue = self.queue.lock();
         if let Some(kind) = queue.failed {
@@ -225,28 +155,10 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Ends the body: the address is known, and the file goes to its place and is synced with its folder while the caller goes on.
-    /// The store writes no row with this address before that is done.
-    ///
-    /// # Errors
-    /// `Full`, `Unavailable`: an earlier piece could not be written; nothing refers to the blob.
-    pub fn seal(mut self) -> Result<FinishedBlob, Error> {
-        let blob = FinishedBlob::new(&self.head, digest_bytes(self.digest.clone()), self.body_bytes);
-        let (settle, settled) = watch::channel(None);
-        self.blobs.pending.lock().insert(blob.id, settled);
-        self.hand_over(None, Some((blob.id, settle)))?;
-        Ok(blob)
-    }
-
-    /// As [`BlobWriter::seal`]; the blob is durable when it returns.
-    ///
-    /// # Errors
-    /// `Full`, `Unavailable`.
-    pub async fn finish(self) -> Result<FinishedBlob, Error> {
-        let blobs = self.blobs.clone();
-        let blob = self.seal()?;
-        blobs.durable(&blob.id).await?;
-        Ok(blob)
+    /// Ends the body: the file goes to its place and is synced with its folder while the caller goes on.
+    pub(super) fn seal(mut self, id: BlobId) -> Result<(), Error> {
+        let settle = self.blobs.pending.begin(id);
+        self.hand_over(None, Some((id, settle)))
     }
 }
 
@@ -272,47 +184,20 @@ fn work(queue: &Mutex<Queue>, mut spool: Spool) {
         let mut locked = queue.lock();
         locked.spare = Some(piece);
         if let Err(error) = written {
-            locked.failed = Some(told(error));
+            locked.failed = Some(told(error.into()));
         }
     }
 }
 
-fn end(spool: Spool, id: &BlobId, settle: &watch::Sender<Settled>, failed: Option<ErrorKind>) {
-    let blobs = spool.blobs.clone();
-    let done = failed.map_or_else(|| spool.finish(id).map_err(told), Err);
-    settle.send_replace(Some(done));
-    // a failure stays known
-    if done.is_ok() {
-        blobs.forget(id, &settle.subscribe());
-    }
-}
-
-fn told(error: io::Error) -> ErrorKind {
-    let error = Error::from(error);
-    tracing::error!(%error, cause = ?error.source, "a blob could not be written");
-    error.kind
-}
-
-fn broken(kind: ErrorKind) -> Error {
-    Error { kind, ..Error::unavailable("the blob broke off earlier") }
-}
-
-impl std::fmt::Debug for BlobWriter {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlobWriter({} bytes)", self.body_bytes)
-    }
-}
-
-impl FinishedBlob {
-    fn new(head: &[u8], body_sha256: [u8; 32], body_bytes: u64) -> Self {
-        let id = BlobId(if head.is_empty() { body_sha256 } else { address(head, &body_sha256) });
-        Self { id, body_sha256, bytes: head.len() as u64 + body_bytes }
-    }
+fn end(spool: Spool, id: &BlobId, settle: &Settle, failed: Option<ErrorKind>) {
+    let pending = spool.blobs.pending.clone();
+    let done = failed.map_or_else(|| spool.finish(id).map_err(|error| told(error.into())), Err);
+    pending.end(id, settle, done);
 }
 
 /// The file behind a writer.
 struct Spool {
-    blobs: Blobs,
+    blobs: Disk,
     head: Bytes,
     temporary: PathBuf,
     file: Option<File>,
@@ -321,7 +206,7 @@ struct Spool {
 }
 
 impl Spool {
-    fn new(blobs: Blobs, head: Bytes) -> Self {
+    fn new(blobs: Disk, head: Bytes) -> Self {
         let temporary = blobs.temporary();
         Self { blobs, head, temporary, file: None, is_placed: false }
     }
@@ -362,19 +247,6 @@ impl Drop for Spool {
     }
 }
 
-fn address(head: &[u8], body_sha256: &[u8; 32]) -> [u8; 32] {
-    let mut digest = Context::new(&SHA256);
-    digest.update(head);
-    digest.update(body_sha256);
-    digest_bytes(digest)
-}
-
-fn digest_bytes(context: Context) -> [u8; 32] {
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(context.finish().as_ref());
-    bytes
-}
-
 /// Where a blob lies below a folder of blobs.
 pub(crate) fn path_in(dir: &Path, id: &BlobId) -> PathBuf {
     let name = id.hex();
@@ -402,19 +274,6 @@ pub(crate) fn sha256_of(file: &mut File) -> io::Result<[u8; 32]> {
     }
 }
 
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).filter_map(|n| char::from_digit(u32::from(n), 16)).collect()
-}
-
-/// An open blob.
-#[derive(Debug)]
-pub struct BlobReader {
-    /// Size in bytes, head included.
-    pub bytes: u64,
-    /// The file, positioned at its start.
-    pub file: tokio::fs::File,
-}
-
 /// Time since a file was changed; for tests of the sweep.
 #[cfg(test)]
 fn make_old(path: &std::path::Path) {
@@ -424,12 +283,18 @@ fn make_old(path: &std::path::Path) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Blobs;
     use super::*;
+
+    fn open(dir: PathBuf) -> (Disk, Blobs) {
+        let disk = Disk::open(dir).unwrap();
+        (disk.clone(), Blobs::Disk(disk))
+    }
 
     #[tokio::test]
     async fn a_blob_is_found_under_its_content_and_stored_once() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let (disk, blobs) = open(dir.path().join("blobs"));
         let body = vec![7u8; 1_300_000];
         let mut finished = Vec::new();
         for _ in 0..2 {
@@ -442,7 +307,7 @@ mod tests {
         assert_eq!(finished[0].id, finished[1].id);
         assert_eq!(finished[0].body_sha256, crate::sha256(&body));
         assert_eq!(finished[0].bytes, 1_300_004);
-        let stored = fs::read(blobs.path(&finished[0].id)).unwrap();
+        let stored = fs::read(disk.path(&finished[0].id)).unwrap();
         assert!(stored.starts_with(b"head") && stored[4..] == body);
         assert_eq!(fs::read_dir(dir.path().join("blobs/tmp")).unwrap().count(), 0);
     }
@@ -451,7 +316,7 @@ mod tests {
     async fn a_dropped_writer_leaves_nothing_and_old_leftovers_are_swept() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("blobs");
-        let blobs = Blobs::open(path.clone()).unwrap();
+        let (_, blobs) = open(path.clone());
         let mut writer = blobs.writer(Bytes::new());
         writer.write(&vec![1; PIECE_BYTES]).await.unwrap();
         writer.write(&vec![1; PIECE_BYTES]).await.unwrap();
@@ -470,15 +335,15 @@ mod tests {
         assert!(becomes(0).await);
         fs::write(path.join("tmp/left"), b"x").unwrap();
         make_old(&path.join("tmp/left"));
-        Blobs::open(path.clone()).unwrap();
+        Disk::open(path.clone()).unwrap();
         assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
     }
 
     #[tokio::test]
     async fn what_is_left_under_a_name_by_a_crash_is_replaced() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
-        let path = blobs.path(&BlobId(crate::sha256(b"abc")));
+        let (disk, blobs) = open(dir.path().join("blobs"));
+        let path = disk.path(&BlobId(crate::sha256(b"abc")));
         // placed, but not written: the row that would have named it was never committed
         fs::write(&path, [0; 3]).unwrap();
         let mut writer = blobs.writer(Bytes::new());
@@ -491,7 +356,7 @@ mod tests {
     #[tokio::test]
     async fn a_sealed_blob_is_waited_for_and_its_failure_is_not_forgotten() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let (disk, blobs) = open(dir.path().join("blobs"));
         let seal = async |body: &[u8]| {
             let mut writer = blobs.writer(Bytes::new());
             writer.write(body).await.unwrap();
@@ -499,24 +364,24 @@ mod tests {
         };
         let good = seal(b"good").await;
         blobs.durable(&good.id).await.unwrap();
-        assert_eq!(fs::read(blobs.path(&good.id)).unwrap(), b"good");
+        assert_eq!(fs::read(disk.path(&good.id)).unwrap(), b"good");
         // the folder it belongs into is gone: it cannot take its place
-        fs::remove_dir_all(blobs.path(&BlobId(crate::sha256(b"bad"))).parent().unwrap()).unwrap();
+        fs::remove_dir_all(disk.path(&BlobId(crate::sha256(b"bad"))).parent().unwrap()).unwrap();
         let bad = seal(b"bad").await;
         tokio::time::sleep(Duration::from_millis(50)).await;
         for _ in 0..2 {
             assert!(blobs.durable(&bad.id).await.is_err(), "no row may name it, whoever asks");
         }
-        fs::create_dir(blobs.path(&bad.id).parent().unwrap()).unwrap();
+        fs::create_dir(disk.path(&bad.id).parent().unwrap()).unwrap();
         let again = seal(b"bad").await;
         blobs.durable(&again.id).await.unwrap();
-        assert!(blobs.pending.lock().is_empty());
+        assert!(disk.pending.0.lock().is_empty());
     }
 
     #[tokio::test]
     async fn a_failed_write_is_told_and_the_blob_never_finishes() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let (_, blobs) = open(dir.path().join("blobs"));
         let mut writer = blobs.writer(Bytes::new());
         fs::remove_dir_all(dir.path().join("blobs/tmp")).unwrap();
         let piece = vec![1; PIECE_BYTES];
@@ -530,12 +395,12 @@ mod tests {
         assert!(writer.finish().await.is_err());
     }
 
-    #[test]
-    fn without_head_the_address_is_the_content() {
+    #[tokio::test]
+    async fn without_head_the_address_is_the_content() {
         let dir = tempfile::tempdir().unwrap();
-        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
-        let finished = blobs.write_now(b"abc").unwrap();
-        assert_eq!(finished.id.0, crate::sha256(b"abc"));
-        assert!(finished.id.hex().starts_with("ba7816bf"));
+        let (disk, blobs) = open(dir.path().join("blobs"));
+        let id = blobs.put(Bytes::from_static(b"abc")).await.unwrap();
+        assert_eq!(id.0, crate::sha256(b"abc"));
+        assert!(id.hex().starts_with("ba7816bf") && disk.path(&id).exists());
     }
 }
