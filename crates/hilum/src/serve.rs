@@ -79,6 +79,8 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
     let (store, search) = (config.limits.store, config.limits.search);
     StoreConfig {
         data_dir: config.node.data.clone(),
+        // the configuration was checked when it was read
+        bucket: config.blobs.bucket().unwrap_or_default(),
         batch_jobs_max: store.batch_jobs_max,
         batch_bytes_max: store.batch_bytes_max,
         queue_jobs_max: store.queue_jobs_max,
