@@ -115,7 +115,7 @@ impl Receiving {
         };
         let verdict = scanner.finish();
         // synced while it is mapped; the store waits for it before the rows
-        let Ok(finished) = blob.seal() else {
+        let Ok(finished) = blob.seal().await else {
             return self.done(status::OUT_OF_RESOURCES, "not possible now, send again".into(), None);
         };
         let (header, refusal) = match verdict {

@@ -17,7 +17,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 use tokio::task::spawn_blocking;
 
 use crate::{Error, ErrorKind};
@@ -65,6 +65,7 @@ pub(crate) struct Blobs {
 /// What became of a file; `None` = not known yet.
 type Settled = Option<Result<(), ErrorKind>>;
 type Durability = watch::Receiver<Settled>;
+type Sealing = oneshot::Sender<Result<FinishedBlob, ErrorKind>>;
 
 impl Blobs {
     /// Makes the folders and removes what a crash left behind.
@@ -98,9 +99,9 @@ impl Blobs {
 
     /// Writes a whole blob durably. Blocks.
     pub(crate) fn write_now(&self, bytes: &[u8]) -> io::Result<FinishedBlob> {
-        let blob = FinishedBlob::new(&[], crate::sha256(bytes), bytes.len() as u64);
         let mut spool = Spool::new(self.clone(), Bytes::new());
         spool.append(bytes)?;
+        let blob = spool.blob();
         spool.finish(&blob.id)?;
         Ok(blob)
     }
@@ -145,9 +146,6 @@ impl Blobs {
 /// A blob being written: a temporary file until [`BlobWriter::finish`]. Dropping it removes the file.
 pub struct BlobWriter {
     blobs: Blobs,
-    head: Bytes,
-    digest: Context,
-    body_bytes: u64,
     piece: BytesMut,
     queue: Arc<Mutex<Queue>>,
     /// Pieces that may wait or be written while another is filled.
@@ -157,8 +155,8 @@ pub struct BlobWriter {
 /// The file work of a writer, done in order by one blocking thread at a time, which goes on as long as there is any.
 struct Queue {
     pieces: VecDeque<(BytesMut, Option<OwnedSemaphorePermit>)>,
-    /// Where the file goes at the end, and who wants to know.
-    end: Option<(BlobId, watch::Sender<Settled>)>,
+    /// Who wants to know the address at the end.
+    end: Option<Sealing>,
     /// The file; `None` while a thread works on it.
     spool: Option<Spool>,
     spare: Option<BytesMut>,
@@ -167,27 +165,21 @@ struct Queue {
 
 impl BlobWriter {
     fn new(blobs: Blobs, head: Bytes) -> Self {
-        let spool = Some(Spool::new(blobs.clone(), head.clone()));
+        let spool = Some(Spool::new(blobs.clone(), head));
         let queue = Queue { pieces: VecDeque::new(), end: None, spool, spare: None, failed: None };
         Self {
             blobs,
-            head,
-            digest: Context::new(&SHA256),
-            body_bytes: 0,
             piece: BytesMut::new(),
             queue: Arc::new(Mutex::new(queue)),
             room: Arc::new(Semaphore::new(PIECES_WAITING_MAX)),
         }
     }
 
-    /// Appends to the body. Hashes at once, while the bytes are near; buffers; file work runs off the async threads, beside the
-    /// arrival of the next bytes.
+    /// Appends to the body. Buffers; hashing and file work run off the async threads, beside the arrival of the next bytes.
     ///
     /// # Errors
     /// `Full`, `Unavailable`, perhaps of bytes given earlier; the blob cannot be finished any more then.
     pub async fn write(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        self.digest.update(bytes);
-        self.body_bytes += bytes.len() as u64;
         while !bytes.is_empty() {
             if self.piece.capacity() == 0 {
                 // small objects do not need a whole piece
@@ -207,11 +199,7 @@ impl BlobWriter {
     }
 
     /// Gives the piece to the thread that works on the file, or to a new one.
-    fn hand_over(
-        &mut self,
-        room: Option<OwnedSemaphorePermit>,
-        end: Option<(BlobId, watch::Sender<Settled>)>,
-    ) -> Result<(), Error> {
+    fn hand_over(&mut self, room: Option<OwnedSemaphorePermit>, end: Option<Sealing>) -> Result<(), Error> {
         let mut queue = self.queue.lock();
         if let Some(kind) = queue.failed {
             return Err(broken(kind));
@@ -226,17 +214,15 @@ impl BlobWriter {
         Ok(())
     }
 
-    /// Ends the body: the address is known, and the file goes to its place and is synced with its folder while the caller goes on.
+    /// Ends the body. Returns once the address is known, while the file goes to its place and is synced with its folder.
     /// The store writes no row with this address before that is done.
     ///
     /// # Errors
-    /// `Full`, `Unavailable`: an earlier piece could not be written; nothing refers to the blob.
-    pub fn seal(mut self) -> Result<FinishedBlob, Error> {
-        let blob = FinishedBlob::new(&self.head, digest_bytes(self.digest.clone()), self.body_bytes);
-        let (settle, settled) = watch::channel(None);
-        self.blobs.pending.lock().insert(blob.id, settled);
-        self.hand_over(None, Some((blob.id, settle)))?;
-        Ok(blob)
+    /// `Full`, `Unavailable`: a piece could not be written; nothing refers to the blob.
+    pub async fn seal(mut self) -> Result<FinishedBlob, Error> {
+        let (known, address) = oneshot::channel();
+        self.hand_over(None, Some(known))?;
+        address.await.unwrap_or(Err(ErrorKind::Unavailable)).map_err(broken)
     }
 
     /// As [`BlobWriter::seal`]; the blob is durable when it returns.
@@ -245,7 +231,7 @@ impl BlobWriter {
     /// `Full`, `Unavailable`.
     pub async fn finish(self) -> Result<FinishedBlob, Error> {
         let blobs = self.blobs.clone();
-        let blob = self.seal()?;
+        let blob = self.seal().await?;
         blobs.durable(&blob.id).await?;
         Ok(blob)
     }
@@ -258,9 +244,9 @@ fn work(queue: &Mutex<Queue>, mut spool: Spool) {
         let failed = locked.failed;
         let Some((mut piece, _room)) = locked.pieces.pop_front() else {
             match locked.end.take() {
-                Some((id, settle)) => {
+                Some(known) => {
                     drop(locked);
-                    end(spool, &id, &settle, failed);
+                    end(spool, known, failed);
                 }
                 None => locked.spool = Some(spool),
             }
@@ -278,13 +264,22 @@ fn work(queue: &Mutex<Queue>, mut spool: Spool) {
     }
 }
 
-fn end(spool: Spool, id: &BlobId, settle: &watch::Sender<Settled>, failed: Option<ErrorKind>) {
+/// Tells the address, then makes the file durable.
+fn end(spool: Spool, known: Sealing, failed: Option<ErrorKind>) {
+    let blob = spool.blob();
+    if let Some(kind) = failed {
+        let _ = known.send(Err(kind));
+        return;
+    }
     let blobs = spool.blobs.clone();
-    let done = failed.map_or_else(|| spool.finish(id).map_err(told), Err);
+    let (settle, settled) = watch::channel(None);
+    blobs.pending.lock().insert(blob.id, settled.clone());
+    let _ = known.send(Ok(blob));
+    let done = spool.finish(&blob.id).map_err(told);
     settle.send_replace(Some(done));
     // a failure stays known
     if done.is_ok() {
-        blobs.forget(id, &settle.subscribe());
+        blobs.forget(&blob.id, &settled);
     }
 }
 
@@ -300,7 +295,7 @@ fn broken(kind: ErrorKind) -> Error {
 
 impl std::fmt::Debug for BlobWriter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "BlobWriter({} bytes)", self.body_bytes)
+        write!(f, "BlobWriter({} bytes at hand)", self.piece.len())
     }
 }
 
@@ -311,12 +306,14 @@ impl FinishedBlob {
     }
 }
 
-/// The file behind a writer.
+/// The file and the digest behind a writer.
 struct Spool {
     blobs: Blobs,
     head: Bytes,
     temporary: PathBuf,
     file: Option<File>,
+    digest: Context,
+    body_bytes: u64,
     /// Whether the temporary name is gone.
     is_placed: bool,
 }
@@ -324,7 +321,8 @@ struct Spool {
 impl Spool {
     fn new(blobs: Blobs, head: Bytes) -> Self {
         let temporary = blobs.temporary();
-        Self { blobs, head, temporary, file: None, is_placed: false }
+        let digest = Context::new(&SHA256);
+        Self { blobs, head, temporary, file: None, digest, body_bytes: 0, is_placed: false }
     }
 
     fn append(&mut self, body: &[u8]) -> io::Result<()> {
@@ -336,7 +334,14 @@ impl Spool {
         if let Some(file) = &mut self.file {
             file.write_all(body)?;
         }
+        self.digest.update(body);
+        self.body_bytes += body.len() as u64;
         Ok(())
+    }
+
+    /// What it is so far.
+    fn blob(&self) -> FinishedBlob {
+        FinishedBlob::new(&self.head, digest_bytes(self.digest.clone()), self.body_bytes)
     }
 
     /// The file takes its place before it is synced, so that one journal commit of the file system holds both; what is there
@@ -469,7 +474,7 @@ mod tests {
         let seal = async |body: &[u8]| {
             let mut writer = blobs.writer(Bytes::new());
             writer.write(body).await.unwrap();
-            writer.seal().unwrap()
+            writer.seal().await.unwrap()
         };
         let good = seal(b"good").await;
         blobs.durable(&good.id).await.unwrap();
