@@ -134,21 +134,7 @@ fn files(dir: &Path, name: &str, objects: &[Object]) -> String {
 
 /// The store of an edge that was killed.
 async fn store(dir: &Path) -> (Store, Site) {
-    let config = Config {
-        data_dir: dir.join("data"),
-        batch_jobs_max: 512,
-        batch_bytes_max: 4 << 20,
-        queue_jobs_max: 4096,
-        queue_bytes_max: 64 << 20,
-        free_bytes_min: 0,
-        cache_bytes: 16 << 20,
-        count_max: 1000,
-        count_default: 20,
-        includes_max: 1000,
-        total_probe_max: 1000,
-        candidates_max: 100_000,
-        exclusive: true,
-    };
+    let config = Config { free_bytes_min: 0, ..Config::new(dir.join("data")) };
     let store = Store::open(config).await.unwrap();
     let site = store.control().site("default").unwrap().unwrap();
     (store, site)
@@ -158,7 +144,7 @@ async fn store(dir: &Path) -> (Store, Site) {
 async fn data_set(store: &Store, site: &Site, blob: &hilum_store::BlobId) -> Vec<u8> {
     let mut reader = store.blob(site, blob).await.unwrap().unwrap();
     let mut bytes = Vec::new();
-    reader.file.read_to_end(&mut bytes).await.unwrap();
+    reader.reader.read_to_end(&mut bytes).await.unwrap();
     assert_eq!(bytes.len() as u64, reader.bytes);
     let at = Head::read(&bytes).unwrap().data_set_at;
     bytes.split_off(at)

@@ -39,21 +39,7 @@ impl Drop for Bench {
 impl Bench {
     pub(crate) async fn open(limits: Limits, free_bytes_min: u64) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let config = Config {
-            data_dir: dir.path().to_owned(),
-            batch_jobs_max: 512,
-            batch_bytes_max: 4 << 20,
-            queue_jobs_max: 4096,
-            queue_bytes_max: 64 << 20,
-            free_bytes_min,
-            cache_bytes: 16 << 20,
-            count_max: 1000,
-            count_default: 20,
-            includes_max: 1000,
-            total_probe_max: 1000,
-            candidates_max: 100_000,
-            exclusive: true,
-        };
+        let config = Config { free_bytes_min, ..Config::new(dir.path().to_owned()) };
         let store = Store::open(config).await.unwrap();
         let settings = serde_json::json!({ "id": "s", "ae_titles": ["EDGE"] });
         store.control().put_site(serde_json::from_value(settings).unwrap()).unwrap();
@@ -100,7 +86,7 @@ impl Bench {
     pub(crate) async fn data_set(&self, blob: &BlobId) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut reader = self.store.blob(&self.site, blob).await.unwrap().unwrap();
-        reader.file.read_to_end(&mut bytes).await.unwrap();
+        reader.reader.read_to_end(&mut bytes).await.unwrap();
         let at = Head::read(&bytes).unwrap().data_set_at;
         bytes.split_off(at)
     }
