@@ -148,6 +148,49 @@ pub(crate) const DOORS: &[Door] = &[
         verdict: by_http_status,
     },
     Door {
+        name: "v3 HTTP",
+        wire: Wire::Http {
+            method: "POST",
+            path: |_| "/v3/ingest".into(),
+            headers: |_| vec!["Content-Type: application/xml".into()],
+            scope: "ingest/hl7v3",
+        },
+        good: |item| interaction(item, "PRPA_IN201301UV02").into_bytes(),
+        found: patients,
+        bad: &[
+            Bad {
+                what: "no XML",
+                bytes: |item| interaction(item, "PRPA_IN201301UV02").as_bytes()[..300].to_vec(),
+                says: &["400", "OperationOutcome", "structure"],
+                kept: false,
+            },
+            Bad {
+                what: "an unsupported interaction",
+                bytes: |item| interaction(item, "PRPA_IN201305UV02").into_bytes(),
+                says: &["200", "typeCode code=\"CR\"", "unsupported interaction"],
+                kept: true,
+            },
+            Bad {
+                what: "no patient identifier",
+                bytes: |item| {
+                    let good = interaction(item, "PRPA_IN201301UV02");
+                    let id = format!("<id root=\"1.2.3\" extension=\"{}\"/>", item.id());
+                    good.replace(&id, "<id nullFlavor=\"NI\"/>").into_bytes()
+                },
+                says: &["200", "typeCode code=\"CE\"", "SYN101", "<location>"],
+                kept: true,
+            },
+        ],
+        verdict: |told| match told.status {
+            200 if told.text.contains("<typeCode code=\"CA\"/>") => Verdict::Accepted,
+            503 if told.text.contains("<typeCode code=\"CR\"/>") && told.text.contains("send again") => {
+                Verdict::Deferred
+            }
+            503 => panic!("no acknowledgement: {}", told.text),
+            _ => Verdict::Rejected,
+        },
+    },
+    Door {
         name: "MPPS",
         wire: Wire::Http {
             method: "POST",
@@ -322,6 +365,20 @@ fn patient(item: &Item, gender: &str) -> Vec<u8> {
         item.name
     )
     .into_bytes()
+}
+
+/// An HL7 v3 interaction about one patient; every message of an item has the same id.
+fn interaction(item: &Item, name: &str) -> String {
+    format!(
+        "<{name} xmlns=\"urn:hl7-org:v3\" ITSVersion=\"XML_1.0\"><id root=\"1.2.9\" extension=\"{0}\"/>\
+         <creationTime value=\"20240501\"/><interactionId root=\"2.16.840.1.113883.1.6\" extension=\"{name}\"/>\
+         <receiver><device><id root=\"1.2.8\"/></device></receiver><sender><device><id root=\"1.2.7\"/></device></sender>\
+         <controlActProcess><subject><registrationEvent><subject1><patient><id root=\"1.2.3\" extension=\"{0}\"/>\
+         <patientPerson><name><given>Given</given><family>{1}</family></name></patientPerson></patient></subject1>\
+         </registrationEvent></subject></controlActProcess></{name}>",
+        item.id(),
+        item.name
+    )
 }
 
 fn step(item: &Item, status: &str) -> Vec<u8> {
