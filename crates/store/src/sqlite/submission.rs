@@ -235,7 +235,7 @@ fn issues_from(text: &str) -> Vec<Issue> {
                 _ => Severity::Information,
             };
             let code = IssueCode::from_code(&code).unwrap_or(IssueCode::Processing);
-            Issue { severity, code, location, diagnostics, hl7_code }
+            Issue { severity, code, location, diagnostics, hl7_code, change: None }
         })
         .collect()
 }
