@@ -131,7 +131,7 @@ pub(crate) const DOORS: &[Door] = &[
         good: |item| mllp::message(&item.id(), &item.id(), &item.name).into_bytes(),
         found: patients,
         bad: &[
-            Bad { what: "no MSH", bytes: no_header, says: &["400", "MSH"], kept: false },
+            Bad { what: "no MSH", bytes: no_header, says: &["400", "MSH"], kept: true },
             Bad {
                 what: "an unknown type",
                 bytes: unknown_type,
@@ -162,7 +162,18 @@ pub(crate) const DOORS: &[Door] = &[
                 what: "no XML",
                 bytes: |item| interaction(item, "PRPA_IN201301UV02").as_bytes()[..300].to_vec(),
                 says: &["400", "OperationOutcome", "structure"],
-                kept: false,
+                kept: true,
+            },
+            Bad {
+                what: "an envelope of something else",
+                bytes: |item| {
+                    let namespace = "http://schemas.xmlsoap.org/soap/envelope/";
+                    let id = item.id();
+                    format!("<s:Envelope xmlns:s=\"{namespace}\"><s:Body><x>{id}</x></s:Body></s:Envelope>")
+                        .into_bytes()
+                },
+                says: &["500", "soap:Fault", "urn:hl7-org:v3"],
+                kept: true,
             },
             Bad {
                 what: "an unsupported interaction",
@@ -183,10 +194,9 @@ pub(crate) const DOORS: &[Door] = &[
         ],
         verdict: |told| match told.status {
             200 if told.text.contains("<typeCode code=\"CA\"/>") => Verdict::Accepted,
-            503 if told.text.contains("<typeCode code=\"CR\"/>") && told.text.contains("send again") => {
-                Verdict::Deferred
-            }
-            503 => panic!("no acknowledgement: {}", told.text),
+            // an acknowledgement, or an OperationOutcome for what was no interaction
+            503 if told.text.contains("send again") => Verdict::Deferred,
+            503 => panic!("our trouble without a word: {}", told.text),
             _ => Verdict::Rejected,
         },
     },
@@ -393,7 +403,7 @@ fn step(item: &Item, status: &str) -> Vec<u8> {
 }
 
 fn no_header(item: &Item) -> Vec<u8> {
-    format!("PID|1||||{}^Given\r", item.name).into_bytes()
+    format!("PID|1||{}||{}^Given\r", item.id(), item.name).into_bytes()
 }
 
 fn unknown_type(item: &Item) -> Vec<u8> {

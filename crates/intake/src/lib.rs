@@ -12,9 +12,10 @@ mod submission;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_normalise::{Context, Normalised, Payload, Rules};
-use hilum_store::{Commit, Site, Store};
+use hilum_store::{Commit, Original, Site, Store};
 use tokio_util::sync::CancellationToken;
 
 pub use hilum_normalise as normalise;
@@ -85,7 +86,7 @@ impl Intake {
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
     pub async fn accept(&self, submission: Submission) -> Receipt {
         if let Err(error) = self.store.accepting() {
-            return deferred(&submission, error);
+            return deferred(&submission.site, &submission.source, error);
         }
         let rules = self.rules.load_full();
         let context = context(&submission.site, submission.received);
@@ -108,12 +109,23 @@ impl Intake {
     pub async fn reject(&self, submission: Submission, issues: Vec<Issue>) -> Receipt {
         let answer = submission.answer(&Verdict::Rejected(&issues));
         let original = submission.original(None);
-        match self.store.quarantine(&submission.site, original, &issues, answer).await {
+        self.quarantine(&submission.site, &submission.source, original, issues, answer).await
+    }
+
+    async fn quarantine(
+        &self,
+        site: &Site,
+        source: &Source,
+        original: Original,
+        issues: Vec<Issue>,
+        answer: Option<Bytes>,
+    ) -> Receipt {
+        match self.store.quarantine(site, original, &issues, answer).await {
             Ok(_) => {
-                count(&submission, "rejected");
+                count(site, source, "rejected");
                 Receipt::Rejected(issues)
             }
-            Err(error) => deferred(&submission, error),
+            Err(error) => deferred(site, source, error),
         }
     }
 
@@ -123,10 +135,11 @@ impl Intake {
         let changes = std::mem::take(&mut normalised.changes);
         match self.store.commit(&submission.site, original, changes, answer).await {
             Ok(commit) => {
-                count(&submission, if commit.duplicate { "duplicate" } else { "accepted" });
+                let receipt = if commit.duplicate { "duplicate" } else { "accepted" };
+                count(&submission.site, &submission.source, receipt);
                 Receipt::Accepted(Accepted { commit, issues: normalised.issues })
             }
-            Err(error) if error.kind.is_ours() => deferred(&submission, error),
+            Err(error) if error.kind.is_ours() => deferred(&submission.site, &submission.source, error),
             Err(error) => self.reject(submission, refusals(error)).await,
         }
     }
@@ -169,7 +182,7 @@ pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Contex
     }
 }
 
-fn report(payload: &Payload, normalised: &Normalised) -> Option<bytes::Bytes> {
+fn report(payload: &Payload, normalised: &Normalised) -> Option<Bytes> {
     (!matches!(payload, Payload::Fhir(_))).then(|| normalised.report())
 }
 
@@ -181,14 +194,13 @@ fn refusals(error: store::Error) -> Vec<Issue> {
     }
 }
 
-fn deferred(submission: &Submission, error: store::Error) -> Receipt {
-    count(submission, "deferred");
+fn deferred(site: &Site, source: &Source, error: store::Error) -> Receipt {
+    count(site, source, "deferred");
     Receipt::Deferred(error)
 }
 
 /// One metric and one log line for each submission; no value of the message in either.
-fn count(submission: &Submission, receipt: &'static str) {
-    let Submission { site, source, .. } = submission;
+fn count(site: &Site, source: &Source, receipt: &'static str) {
     metrics::counter!("hilum_submissions_total", "listener" => source.listener.clone(), "receipt" => receipt)
         .increment(1);
     tracing::info!(site = site.id(), listener = %source.listener, receipt, "submission");
