@@ -7,6 +7,7 @@ mod harness;
 
 use std::net::SocketAddr;
 
+use harness::doors::{DOORS, Item, Verdict, Wire};
 use harness::http::{self, Reply};
 use harness::{CALLING, Edge};
 use serde_json::{Value, json};
@@ -215,6 +216,9 @@ fn what_is_not_served_is_405_406_or_415() {
         (("PATCH", "/Patient", &[JSON], PATIENT), (405, "not-supported", "")),
         (("DELETE", "/Patient/a/_history", &[], ""), (405, "not-supported", "")),
         (("PUT", "", &[JSON], PATIENT), (405, "not-supported", "")),
+        (("GET", "", &[], ""), (405, "not-supported", "")),
+        (("GET", "?_type=Patient&name=x", &[], ""), (405, "not-supported", "")),
+        (("OPTIONS", "/Nothing", &[], ""), (404, "not-found", "")),
         (("DELETE", "/AuditEvent/a", &[], ""), (405, "not-supported", "")),
         (("GET", "/Patient/a", &["Accept: application/fhir+xml"], ""), (406, "not-supported", "")),
         (("GET", "/Patient/a?_format=xml", &["Accept: application/json"], ""), (406, "not-supported", "")),
@@ -351,6 +355,24 @@ fn what_is_too_much_is_413_414_or_431() {
     let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
     // answered before there is a request to route: no body
     assert_eq!(ask(edge.http, ("GET", "/Patient", &headers, "")).status, 431);
+}
+
+#[test]
+fn a_disk_nearly_full_is_507_and_503_where_no_fhir_is_spoken() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start_full(dir.path());
+    for _ in 0..2 {
+        for (door, item) in DOORS.iter().zip((1..).map(Item::new)) {
+            let told = door.submit(&edge, &item).unwrap_or_else(|| panic!("{}: no answer", door.name));
+            assert_eq!((door.verdict)(&told), Verdict::Deferred, "{}: {told:?}", door.name);
+            if let Wire::Http { .. } = door.wire {
+                assert_eq!(told.status, if door.name == "FHIR" { 507 } else { 503 }, "{}", door.name);
+            }
+        }
+    }
+    let reply = check(edge.http, ("POST", "/Patient", &[JSON], PATIENT), (507, "transient", ""));
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    check(edge.http, ("GET", "/Patient", &[], ""), (200, "", ""));
 }
 
 #[test]

@@ -98,12 +98,21 @@ impl Edge {
         })
     }
 
+    /// As [`Edge::start`], with a disk that counts as nearly full.
+    pub(crate) fn start_full(dir: &Path) -> Self {
+        Self::configured(dir, OPEN, &[("HILUM__LIMITS__STORE__FREE_BYTES_MIN", &i64::MAX.to_string())])
+    }
+
     fn start_with(dir: &Path, more: &str) -> Self {
+        Self::configured(dir, more, &[])
+    }
+
+    fn configured(dir: &Path, more: &str, environment: &[(&str, &str)]) -> Self {
         let config = dir.join("hilum.toml");
         let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
         std::fs::write(&config, text).unwrap();
         Self::run(dir, |command| {
-            command.arg("--config").arg(&config).arg("serve");
+            command.envs(environment.iter().copied()).arg("--config").arg(&config).arg("serve");
         })
     }
 

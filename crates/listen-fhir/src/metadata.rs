@@ -71,7 +71,7 @@ fn resource(of: ResourceType, settings: &Settings) -> Value {
     });
     if of.name() == "Provenance" {
         resource["documentation"] =
-            "One Provenance is rendered for each submission and found by target and _id.".into();
+            "One Provenance is rendered for each submission; it is read, searched and included like a stored one, the newest first.".into();
     }
     resource
 }
@@ -99,7 +99,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     let body = json!({ "required": true, "content": { "application/fhir+json": { "schema": { "type": "object" } } } });
     let errors = json!({
         "400": answer("not understood"), "401": answer("no or unknown key"), "403": answer("the key lacks the scope"),
-        "404": answer("not there"), "409": answer("conflict"), "412": answer("a condition failed"), "422": answer("violates FHIR R4"), "503": answer("send again"),
+        "404": answer("not there"), "409": answer("conflict"), "412": answer("a condition failed"), "422": answer("violates FHIR R4"), "503": answer("not accepted now, send again"), "507": answer("the disk is full, send again later"),
     });
     let operation = |summary: &str, parameters: Value, body: Option<&Value>, success: (&str, &str)| {
         let mut responses = errors.clone();
