@@ -166,6 +166,23 @@ fn while_the_disk_fails_senders_are_told_to_send_again() {
 }
 
 #[test]
+fn without_room_for_blobs_images_and_large_messages_are_to_be_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start_full(dir.path(), "BLOBS");
+    for (door, item) in doors(8_000_001) {
+        let told = door.submit(&edge, &item);
+        let is_blob = matches!(door.wire, Wire::Dicom);
+        expect_verdict(door, told, if is_blob { Verdict::Deferred } else { Verdict::Accepted });
+    }
+    let (door, item) = (DOORS.iter().find(|door| door.name == "MLLP").unwrap(), Item::new(8_900_001));
+    let large =
+        format!("{}NTE|1||{}\r", mllp::message(&item.id(), &item.id(), &item.name), "x".repeat(50_000));
+    expect_verdict(door, door.send(&edge, &item, large.as_bytes()), Verdict::Deferred);
+    let metrics = http::send(edge.http, "GET", "/metrics", &[], "").body;
+    assert!(metrics.contains("hilum_blobs_refused_total 2"), "{metrics}");
+}
+
+#[test]
 fn what_is_too_large_is_refused_and_the_door_stays_open() {
     let dir = tempfile::tempdir().unwrap();
     let edge = Edge::start_limited(dir.path(), SMALL);

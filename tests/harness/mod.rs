@@ -49,6 +49,8 @@ id = "default"
 ae_titles = ["HILUM"]
 [limits.store]
 free_bytes_min = 0
+[limits.blobs]
+free_bytes_min = 0
 "#;
 /// Anybody on this machine may send.
 const OPEN: &str =
@@ -94,13 +96,16 @@ impl Edge {
     pub(crate) fn start_development(dir: &Path) -> Self {
         let free = (0..3).map(|n| (format!("HILUM__LISTEN__{n}__ADDRESS"), "127.0.0.1:0"));
         Self::run(dir, |command| {
-            command.envs(free).env("HILUM__LIMITS__STORE__FREE_BYTES_MIN", "0").arg("serve");
+            let any =
+                ["STORE", "BLOBS"].map(|section| (format!("HILUM__LIMITS__{section}__FREE_BYTES_MIN"), "0"));
+            command.envs(free).envs(any).arg("serve");
         })
     }
 
-    /// As [`Edge::start`], with a disk that counts as nearly full.
-    pub(crate) fn start_full(dir: &Path) -> Self {
-        Self::configured(dir, OPEN, &[("HILUM__LIMITS__STORE__FREE_BYTES_MIN", &i64::MAX.to_string())])
+    /// As [`Edge::start`], with a disk that counts as nearly full for the `STORE` or the `BLOBS`.
+    pub(crate) fn start_full(dir: &Path, section: &str) -> Self {
+        let limit = format!("HILUM__LIMITS__{section}__FREE_BYTES_MIN");
+        Self::configured(dir, OPEN, &[(&limit, &i64::MAX.to_string())])
     }
 
     fn start_with(dir: &Path, more: &str) -> Self {
@@ -237,19 +242,10 @@ impl Drop for Edge {
 pub(crate) fn store(dir: &Path) -> (tokio::runtime::Runtime, Store, Site) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let config = Config {
-        data_dir: dir.join("data"),
-        batch_jobs_max: 16,
-        batch_bytes_max: 1 << 20,
-        queue_jobs_max: 16,
-        queue_bytes_max: 1 << 20,
         free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
         cache_bytes: 1 << 20,
-        count_max: 100,
-        count_default: 20,
-        includes_max: 100,
-        total_probe_max: 100,
-        candidates_max: 1000,
-        exclusive: true,
+        ..Config::new(dir.join("data"))
     };
     let store = runtime.block_on(Store::open(config)).unwrap();
     let site = store.control().site("default").unwrap().unwrap();

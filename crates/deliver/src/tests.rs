@@ -12,7 +12,12 @@ use serde_json::{Value, json};
 use super::*;
 
 async fn open(dir: &std::path::Path) -> (Store, Site) {
-    let config = Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.to_owned()) };
+    let config = Config {
+        free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
+        cache_bytes: 1 << 20,
+        ..Config::new(dir.to_owned())
+    };
     let store = Store::open(config).await.unwrap();
     let settings = json!({ "id": "a", "outbound_allow": ["127.0.0.0/8"] });
     store.control().put_site(serde_json::from_value(settings).unwrap()).unwrap();

@@ -44,6 +44,8 @@ limits! {
         search: Search = Search::default(),
         /// `[limits.store]`
         store: Store = Store::default(),
+        /// `[limits.blobs]`
+        blobs: Blobs = Blobs::default(),
         /// `[limits.delivery]`
         delivery: Delivery = Delivery::default(),
     }
@@ -244,6 +246,14 @@ limits! {
         free_bytes_min: u64 = GIB,
         /// Page cache of a site's writer.
         cache_bytes: u64 = 256 * 1024 * 1024,
+    }
+}
+
+limits! {
+    /// Images and large originals.
+    Blobs {
+        /// Below this much free disk no blob is begun.
+        free_bytes_min: u64 = GIB,
     }
 }
 

@@ -300,9 +300,11 @@ impl Store {
     /// A new blob of a site. `head` is written first; see [`BlobWriter`].
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Full` below `blobs_free_bytes_min`, `Unavailable`.
     pub async fn blob_writer(&self, site: &Site, head: Bytes) -> Result<BlobWriter, Error> {
-        Ok(self.site_db(site)?.blobs.writer(head))
+        let db = self.site_db(site)?;
+        db.room()?;
+        Ok(db.blobs.writer(head))
     }
 
     /// Opens a stored blob.
@@ -378,6 +380,7 @@ impl Store {
             let blob = original.blob;
             return Ok(Packed::new(original, blob));
         };
+        db.room()?;
         let db = db.clone();
         let written = tokio::task::spawn_blocking(move || db.blobs.write_now(&bytes));
         let blob = written.await.map_err(|e| Error::unavailable("blob writer").because(e))??.id;

@@ -23,6 +23,8 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Below this many free bytes on the file system writes are refused as `Full`.
     pub free_bytes_min: u64,
+    /// Below this many free bytes on the file system of the blobs none is begun: `Full`.
+    pub blobs_free_bytes_min: u64,
     /// Page cache of one site's writer, in bytes.
     pub cache_bytes: u64,
     /// Largest page of a search.
@@ -50,6 +52,7 @@ impl Config {
             queue_jobs_max: 4_096,
             queue_bytes_max: 256 << 20,
             free_bytes_min: 1 << 30,
+            blobs_free_bytes_min: 1 << 30,
             cache_bytes: 256 << 20,
             count_max: 1_000,
             count_default: 20,

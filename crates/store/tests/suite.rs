@@ -18,7 +18,12 @@ use hilum_store::{
 use serde_json::{Map, Value, json};
 
 fn config(dir: &Path) -> Config {
-    Config { free_bytes_min: 0, cache_bytes: 16 << 20, ..Config::new(dir.to_owned()) }
+    Config {
+        free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
+        cache_bytes: 16 << 20,
+        ..Config::new(dir.to_owned())
+    }
 }
 
 /// A store in a folder of its own, and its one site.
@@ -567,6 +572,24 @@ async fn one_bad_job_leaves_its_neighbours_alone() {
     }
     assert_eq!(kept, 30);
     assert_eq!(bench.find("Patient", "name=good&_count=100").await.len(), 30);
+}
+
+#[tokio::test]
+async fn without_room_for_blobs_only_what_is_large_is_deferred() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Bench::open(dir.path()).await);
+    let store = Store::open(Config { blobs_free_bytes_min: u64::MAX, ..config(dir.path()) }).await.unwrap();
+    let site = store.control().site("a").unwrap().unwrap();
+    let large = original(None, &vec![7; 100_000]);
+    let commit = |original| {
+        store.commit(&site, original, vec![Change::new(Action::Create(patient("1", "Doe")))], None)
+    };
+    assert_eq!(commit(large.clone()).await.unwrap_err().kind, ErrorKind::Full);
+    let kept = store.quarantine(&site, large, &[Issue::error(IssueCode::Structure, "bad")], None).await;
+    assert_eq!(kept.unwrap_err().kind, ErrorKind::Full);
+    assert_eq!(store.blob_writer(&site, Bytes::new()).await.unwrap_err().kind, ErrorKind::Full);
+    assert!(commit(original(None, b"small")).await.is_ok());
+    assert!(store.accepting().is_ok());
 }
 
 #[tokio::test]

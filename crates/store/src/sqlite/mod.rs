@@ -34,7 +34,7 @@ use writer::Writer;
 pub(crate) use writer::{Gate, probe};
 
 use crate::blobs::Blobs;
-use crate::{Config, Error, Site};
+use crate::{Config, Error, ErrorKind, Site};
 
 const READERS_MAX: usize = 16;
 const STATEMENTS_MAX: usize = 128;
@@ -79,6 +79,19 @@ impl SiteDb {
             newest,
             secret,
         }))
+    }
+
+    /// Whether a blob may be begun.
+    ///
+    /// # Errors
+    /// `Full`: what is left is for rows and deliveries.
+    pub(crate) fn room(&self) -> Result<(), Error> {
+        if writer::free_bytes(&self.path) >= self.config.blobs_free_bytes_min {
+            return Ok(());
+        }
+        metrics::counter!("hilum_blobs_refused_total").increment(1);
+        let error = Error::unavailable("the disk of the blobs is nearly full");
+        Err(Error { kind: ErrorKind::Full, ..error })
     }
 
     /// Runs a read on one of the read-only connections.

@@ -433,7 +433,8 @@ pub(crate) fn probe(dir: &Path) -> Result<(), Error> {
     probed.map_err(Error::from)
 }
 
-fn free_bytes(path: &Path) -> u64 {
+/// Free space where a file lies; as much as there can be when the system does not say.
+pub(super) fn free_bytes(path: &Path) -> u64 {
     fs4::available_space(path.parent().unwrap_or(Path::new("."))).unwrap_or(u64::MAX)
 }
 
