@@ -79,6 +79,34 @@ fn garbage_is_refused_with_reason_and_place_and_kept() {
     }
 }
 
+#[test]
+fn what_is_rejected_is_kept_within_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    let mut refused = 0;
+    for (door, item) in doors(9_000_001) {
+        for bad in door.bad.iter().filter(|bad| bad.kept) {
+            expect_verdict(door, door.send(&edge, &item, &(bad.bytes)(&item)), Verdict::Rejected);
+            refused += 1;
+        }
+        expect_verdict(door, door.submit(&edge, &item), Verdict::Accepted);
+    }
+    edge.kill();
+    let mut edge = Edge::start_with_limit(dir.path(), "STORE__QUARANTINE_BYTES_MAX", 0);
+    let counted = format!("hilum_quarantine_removed_total{{site=\"default\"}} {refused}");
+    edge.wait("bounded", |edge| {
+        http::send(edge.http, "GET", "/metrics", &[], "").body.lines().any(|line| line == counted)
+    });
+    edge.kill();
+    let (runtime, store, site) = harness::store(dir.path());
+    let rows = runtime.block_on(store.submissions(&site, None, 1000)).unwrap();
+    let rejected: Vec<_> = rows.into_iter().filter(|row| !row.accepted).collect();
+    assert_eq!(rejected.len(), refused);
+    for row in rejected {
+        assert!(row.bytes.is_none() && row.blob.is_none() && !row.issues.is_empty(), "{row:?}");
+    }
+}
+
 /// The original bytes of rejected submissions that are kept with an issue; of an image its file.
 fn rejected_originals(dir: &tempfile::TempDir) -> Vec<Vec<u8>> {
     let (runtime, store, site) = harness::store(dir.path());
@@ -168,7 +196,7 @@ fn while_the_disk_fails_senders_are_told_to_send_again() {
 #[test]
 fn without_room_for_blobs_images_and_large_messages_are_to_be_sent_again() {
     let dir = tempfile::tempdir().unwrap();
-    let edge = Edge::start_full(dir.path(), "BLOBS");
+    let edge = Edge::start_with_limit(dir.path(), "BLOBS__FREE_BYTES_MIN", i64::MAX);
     for (door, item) in doors(8_000_001) {
         let told = door.submit(&edge, &item);
         let is_blob = matches!(door.wire, Wire::Dicom);

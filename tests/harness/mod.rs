@@ -102,10 +102,10 @@ impl Edge {
         })
     }
 
-    /// As [`Edge::start`], with a disk that counts as nearly full for the `STORE` or the `BLOBS`.
-    pub(crate) fn start_full(dir: &Path, section: &str) -> Self {
-        let limit = format!("HILUM__LIMITS__{section}__FREE_BYTES_MIN");
-        Self::configured(dir, OPEN, &[(&limit, &i64::MAX.to_string())])
+    /// As [`Edge::start`], with another value of a limit, such as `STORE__FREE_BYTES_MIN`.
+    pub(crate) fn start_with_limit(dir: &Path, limit: &str, value: i64) -> Self {
+        let limit = format!("HILUM__LIMITS__{limit}");
+        Self::configured(dir, OPEN, &[(&limit, &value.to_string())])
     }
 
     fn start_with(dir: &Path, more: &str) -> Self {

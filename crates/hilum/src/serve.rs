@@ -85,6 +85,8 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         queue_bytes_max: store.queue_bytes_max,
         free_bytes_min: store.free_bytes_min,
         blobs_free_bytes_min: config.limits.blobs.free_bytes_min,
+        quarantine_bytes_max: store.quarantine_bytes_max,
+        quarantine_days_max: store.quarantine_days_max,
         cache_bytes: store.cache_bytes,
         count_max: search.count_max,
         count_default: search.count_default,

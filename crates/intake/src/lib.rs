@@ -6,8 +6,8 @@
 pub mod batch;
 pub mod exchange;
 pub mod interaction;
-mod publish;
 mod submission;
+mod upkeep;
 
 use std::sync::Arc;
 
@@ -20,8 +20,8 @@ use tokio_util::sync::CancellationToken;
 
 pub use hilum_normalise as normalise;
 pub use hilum_store as store;
-pub use publish::publish_loop;
 pub use submission::{Source, Submission, sha256};
+pub use upkeep::publish_loop;
 
 /// Our answer to a submission, the same three-way for every protocol.
 #[must_use = "every submission is answered"]
@@ -153,9 +153,9 @@ impl Intake {
         self.store.publish_studies(site, uid).await
     }
 
-    /// Runs until `stop`: publishes quiet studies once a second.
+    /// Runs until `stop`: publishes quiet studies once a second, bounds the quarantine once a minute.
     pub async fn run(self, stop: CancellationToken) {
-        publish_loop(self, stop).await;
+        tokio::join!(publish_loop(self.clone(), stop.clone()), upkeep::forget_loop(self, stop));
     }
 }
 

@@ -244,6 +244,10 @@ limits! {
         batch_bytes_max: usize = 4 * MIB,
         /// Below this much free disk nothing is accepted.
         free_bytes_min: u64 = GIB,
+        /// Bytes kept of the originals of a site's rejected submissions; then the oldest go, their rows with the issues stay.
+        quarantine_bytes_max: u64 = 10 * GIB,
+        /// Days the originals of rejected submissions are kept.
+        quarantine_days_max: u32 = 30,
         /// Page cache of a site's writer.
         cache_bytes: u64 = 256 * 1024 * 1024,
     }

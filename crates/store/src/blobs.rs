@@ -6,11 +6,13 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
+use parking_lot::Mutex;
 
 use crate::Error;
 
@@ -19,6 +21,9 @@ const PIECE_BYTES: usize = 512 * 1024;
 const TEMPORARY: &str = "tmp";
 /// Temporary files older than this are garbage of a crash.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
+
+/// A blob taken or found again within this time may be about to be referred to.
+const UNUSED_AGE_MIN: Duration = Duration::from_secs(900);
 
 /// Content address of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -46,6 +51,8 @@ pub struct FinishedBlob {
 #[derive(Clone, Debug)]
 pub(crate) struct Blobs {
     dir: PathBuf,
+    /// Held while a blob that is there already is taken for a new one, and while one is removed.
+    placing: Arc<Mutex<()>>,
 }
 
 impl Blobs {
@@ -66,7 +73,7 @@ impl Blobs {
                 let _ = fs::remove_file(entry.path());
             }
         }
-        Ok(Self { dir })
+        Ok(Self { dir, placing: Arc::default() })
     }
 
     pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
@@ -83,6 +90,30 @@ impl Blobs {
         let mut spool = Spool::new(self.clone(), Bytes::new());
         spool.append(bytes)?;
         spool.finish()
+    }
+
+    /// Whether the content is durable already; if so it counts as new.
+    fn found(&self, path: &Path, bytes: u64) -> bool {
+        let _alone = self.placing.lock();
+        let Ok(file) = File::open(path) else { return false };
+        file.metadata().is_ok_and(|known| known.len() == bytes)
+            && file.set_modified(jiff::Timestamp::now().into()).is_ok()
+    }
+
+    /// Removes a blob that nobody refers to, unless it is so new that somebody may be about to. Whether it is gone. Blocks.
+    pub(crate) fn remove_old(&self, id: &BlobId) -> io::Result<bool> {
+        let path = self.path(id);
+        let _alone = self.placing.lock();
+        let modified = match fs::metadata(&path).and_then(|file| file.modified()) {
+            Ok(modified) => modified,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let is_old = modified.elapsed().is_ok_and(|age| age >= UNUSED_AGE_MIN);
+        if is_old {
+            fs::remove_file(path)?;
+        }
+        Ok(is_old)
     }
 
     fn temporary(&self) -> PathBuf {
@@ -183,7 +214,7 @@ impl Spool {
         let id = BlobId(if self.head.is_empty() { body_sha256 } else { address(&self.head, &body_sha256) });
         let finished = FinishedBlob { id, body_sha256, bytes: self.bytes };
         let path = self.blobs.path(&id);
-        if fs::metadata(&path).is_ok_and(|known| known.len() == self.bytes) {
+        if self.blobs.found(&path, self.bytes) {
             return Ok(finished); // the same content is durable already; dropping self removes the temporary file
         }
         if let Some(file) = self.file.take() {
@@ -280,6 +311,20 @@ mod tests {
         make_old(&path.join("tmp/left"));
         Blobs::open(path.clone()).unwrap();
         assert_eq!(fs::read_dir(path.join("tmp")).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_blob_is_removed_when_it_is_old_and_was_not_sent_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let blobs = Blobs::open(dir.path().join("blobs")).unwrap();
+        let id = blobs.write_now(b"abc").unwrap().id;
+        assert!(!blobs.remove_old(&id).unwrap(), "new");
+        make_old(&blobs.path(&id));
+        blobs.write_now(b"abc").unwrap();
+        assert!(!blobs.remove_old(&id).unwrap(), "sent again");
+        make_old(&blobs.path(&id));
+        assert!(blobs.remove_old(&id).unwrap() && !blobs.path(&id).exists());
+        assert!(blobs.remove_old(&id).unwrap(), "gone already");
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod blobs;
 mod control;
 mod error;
 mod outbox;
+mod quarantine;
 mod site;
 mod sqlite;
 mod types;
@@ -138,9 +139,9 @@ impl Store {
     ) -> Result<u64, Error> {
         let db = self.site_db(site)?;
         let packed = self.pack(&db, original).await?;
-        let issues = issues.to_vec();
+        let (issues, kept) = (issues.to_vec(), packed.kept_bytes(&db.blobs));
         db.writer
-            .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref()))
+            .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref(), kept))
             .await
     }
 

@@ -9,6 +9,7 @@ mod lookup;
 mod migrate;
 mod outbox;
 mod plan;
+mod quarantine;
 mod read;
 mod search;
 mod submission;
@@ -25,6 +26,7 @@ use tokio::sync::watch;
 
 pub(crate) use outbox::{destinations, next as next_delivery};
 pub(crate) use plan::plan_apart;
+pub(crate) use quarantine::{BATCH as QUARANTINE_BATCH, Orphan, orphans};
 pub(crate) use read::{current, feed, history, version};
 pub(crate) use search::search;
 pub(crate) use submission::{

@@ -8,6 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::Apply;
 use super::{body, lookup};
+use crate::blobs::Blobs;
 use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow};
 
 /// Originals up to this many bytes are kept in the row, larger ones as blobs.
@@ -40,6 +41,15 @@ impl Packed {
     /// Bytes this adds to a batch.
     pub(crate) fn bytes(&self) -> usize {
         256 + self.inline.as_ref().map_or(0, Vec::len) + self.report.as_ref().map_or(0, |(_, r)| r.len())
+    }
+
+    /// Bytes on disk of the original; `None` when there is none.
+    pub(crate) fn kept_bytes(&self, blobs: &Blobs) -> Option<u64> {
+        match (&self.inline, &self.blob) {
+            (Some(inline), _) => Some(inline.len() as u64),
+            (None, Some(blob)) => Some(std::fs::metadata(blobs.path(blob)).map_or(0, |file| file.len())),
+            (None, None) => None,
+        }
     }
 
     /// The duplicate key: protocol, sender identity and control id.
