@@ -103,6 +103,8 @@ fn delivery(config: &Config) -> hilum_deliver::Options {
         response_bytes_max: limits.response_bytes_max,
         attempt_timeout: std::time::Duration::from_millis(limits.attempt_timeout_ms),
         retry_for: std::time::Duration::from_secs(limits.retry_hours_max * 3600),
+        backlog_rows_max: limits.backlog_rows_max,
+        backlog_for: std::time::Duration::from_secs(limits.backlog_days_max * 86_400),
     }
 }
 

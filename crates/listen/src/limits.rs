@@ -270,6 +270,10 @@ limits! {
         attempt_timeout_ms: u64 = 30_000,
         /// Time until a delivery is given up.
         retry_hours_max: u64 = 72,
+        /// Deliveries waiting for one destination; beyond, the oldest are given up.
+        backlog_rows_max: u64 = 100_000,
+        /// Days a delivery waits, also while its destination is in error; then it is given up.
+        backlog_days_max: u64 = 7,
     }
 }
 

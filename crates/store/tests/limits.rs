@@ -46,6 +46,17 @@ fn original(bytes: &[u8]) -> Original {
     }
 }
 
+fn destination(id: &str) -> Destination {
+    Destination {
+        reference: format!("Subscription/{id}"),
+        cursor: 0,
+        next_number: 1,
+        state: DestinationState::Active,
+        next_at: None,
+        error: None,
+    }
+}
+
 fn issues() -> Vec<Issue> {
     vec![Issue::error(IssueCode::Structure, "bad").at("MSH")]
 }
@@ -144,14 +155,35 @@ async fn a_nearly_full_disk_is_told_to_every_sender_and_deliveries_go_on() {
     assert_eq!(store.accepting().unwrap_err().kind, ErrorKind::Full);
     let all = Query::all(ResourceType::from_name("Patient").unwrap());
     assert!(store.search(&site, &all, None).await.unwrap().matches.is_empty(), "reads go on");
-    let destination = Destination {
-        reference: "Subscription/1".into(),
-        cursor: 0,
-        next_number: 1,
-        state: DestinationState::Active,
-        next_at: None,
-        error: None,
-    };
-    store.put_destination(&site, destination).await.unwrap();
+    store.put_destination(&site, destination("1")).await.unwrap();
     assert_eq!(store.destinations(&site).unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn of_a_backlog_beyond_its_bounds_the_oldest_are_given_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(config(dir.path())).await;
+    let mut matches = Vec::new();
+    for position in 1..=1200 {
+        if position <= 10 {
+            store.commit(&site, original(b"x"), patient(), None).await.unwrap();
+        }
+        matches.push(("Subscription/1".to_owned(), position));
+    }
+    matches.push(("Subscription/2".to_owned(), 1));
+    for id in ["1", "2"] {
+        store.put_destination(&site, destination(id)).await.unwrap();
+    }
+    store.matched(&site, matches, Vec::new()).await.unwrap();
+    let give_up = async |rows_max, before| {
+        store.give_up_oldest(&site, "Subscription/1", rows_max, before, "too many").await.unwrap()
+    };
+    let first = || store.next_delivery(&site, "Subscription/1").unwrap().map(|delivery| delivery.number);
+    assert_eq!((give_up(1200, 0).await, first()), (0, Some(1)), "within both");
+    assert_eq!((give_up(1195, 0).await, first()), (5, Some(6)), "five too many");
+    assert_eq!((give_up(1200, i64::MAX).await, first()), (5, Some(11)), "those whose version is old");
+    assert_eq!((give_up(3, 0).await, first()), (1187, Some(1198)), "more than one transaction takes");
+    assert_eq!((give_up(0, 0).await, first()), (3, None));
+    let other = store.next_delivery(&site, "Subscription/2").unwrap();
+    assert_eq!(other.map(|delivery| delivery.number), Some(1), "another destination is left alone");
 }

@@ -24,7 +24,7 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
-pub(crate) use outbox::{destinations, next as next_delivery};
+pub(crate) use outbox::{beyond, destinations, next as next_delivery};
 pub(crate) use plan::plan_apart;
 pub(crate) use quarantine::{BATCH as QUARANTINE_BATCH, Orphan, orphans};
 pub(crate) use read::{current, feed, history, version};
