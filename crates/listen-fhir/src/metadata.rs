@@ -10,6 +10,9 @@ use crate::Settings;
 use crate::answer::json as json_answer;
 use crate::ask::Ask;
 
+/// The extension of `CapabilityStatement.rest` with the limits of the edge.
+const LIMITS: &str = "urn:hilum:extension:limits";
+
 /// The CapabilityStatement of a configuration; only the base differs from call to call.
 pub(crate) struct Capability {
     statement: Value,
@@ -28,6 +31,7 @@ impl Capability {
             "fhirVersion": "4.0.1",
             "format": ["application/fhir+json", "json"],
             "rest": [{
+                "extension": [limits(settings)],
                 "mode": "server",
                 "security": { "description": "An API key in the X-API-Key header; its site and scopes decide what it may do." },
                 "resource": resources,
@@ -46,6 +50,13 @@ impl Capability {
         response.headers_mut().insert(header::ETAG, HeaderValue::from_static(etag));
         response
     }
+}
+
+/// The limits in force, each with its name in the configuration. Numbers may be larger than an integer of FHIR.
+fn limits(settings: &Settings) -> Value {
+    let limit = |(name, number): (String, u64)| json!({ "url": name, "valueDecimal": number });
+    let limits: Vec<Value> = settings.limits.named().into_iter().map(limit).collect();
+    json!({ "url": LIMITS, "extension": limits })
 }
 
 fn resource(of: ResourceType, settings: &Settings) -> Value {

@@ -300,9 +300,30 @@ impl Xml {
     }
 }
 
+impl Limits {
+    /// Every limit by its name, `section.key` as in the configuration, in its order.
+    pub fn named(&self) -> Vec<(String, u64)> {
+        let sections = serde_json::to_value(self).unwrap_or_default();
+        let all = sections.as_object().into_iter().flatten().flat_map(|(section, keys)| {
+            let keys = keys.as_object().into_iter().flatten();
+            keys.filter_map(move |(key, value)| Some((format!("{section}.{key}"), value.as_u64()?)))
+        });
+        all.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Limits;
+
+    #[test]
+    fn every_limit_has_a_name_and_a_number() {
+        let named = Limits::default().named();
+        assert!(named.contains(&("dicom.object_bytes_max".to_owned(), 2_147_483_648)), "{named:?}");
+        let value = serde_json::to_value(Limits::default()).unwrap();
+        let count: usize = value.as_object().unwrap().values().map(|s| s.as_object().unwrap().len()).sum();
+        assert_eq!(named.len(), count);
+    }
 
     #[test]
     fn an_unknown_limit_is_refused() {
