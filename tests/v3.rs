@@ -28,6 +28,8 @@ surfaces = ["hl7"]
 id = "default"
 [limits.store]
 free_bytes_min = 0
+[limits.blobs]
+free_bytes_min = 0
 [limits.xml]
 bytes_max = 2000000
 "#;

@@ -49,6 +49,8 @@ id = "default"
 ae_titles = ["HILUM"]
 [limits.store]
 free_bytes_min = 0
+[limits.blobs]
+free_bytes_min = 0
 "#;
 /// Anybody on this machine may send.
 const OPEN: &str =
@@ -94,16 +96,28 @@ impl Edge {
     pub(crate) fn start_development(dir: &Path) -> Self {
         let free = (0..3).map(|n| (format!("HILUM__LISTEN__{n}__ADDRESS"), "127.0.0.1:0"));
         Self::run(dir, |command| {
-            command.envs(free).env("HILUM__LIMITS__STORE__FREE_BYTES_MIN", "0").arg("serve");
+            let any =
+                ["STORE", "BLOBS"].map(|section| (format!("HILUM__LIMITS__{section}__FREE_BYTES_MIN"), "0"));
+            command.envs(free).envs(any).arg("serve");
         })
     }
 
+    /// As [`Edge::start`], with another value of a limit, such as `STORE__FREE_BYTES_MIN`.
+    pub(crate) fn start_with_limit(dir: &Path, limit: &str, value: i64) -> Self {
+        let limit = format!("HILUM__LIMITS__{limit}");
+        Self::configured(dir, OPEN, &[(&limit, &value.to_string())])
+    }
+
     fn start_with(dir: &Path, more: &str) -> Self {
+        Self::configured(dir, more, &[])
+    }
+
+    fn configured(dir: &Path, more: &str, environment: &[(&str, &str)]) -> Self {
         let config = dir.join("hilum.toml");
         let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
         std::fs::write(&config, text).unwrap();
         Self::run(dir, |command| {
-            command.arg("--config").arg(&config).arg("serve");
+            command.envs(environment.iter().copied()).arg("--config").arg(&config).arg("serve");
         })
     }
 
@@ -229,7 +243,12 @@ pub(crate) fn hilum(dir: &Path, arguments: &[&str]) -> String {
 /// What an edge that has ended left in its data folder.
 pub(crate) fn store(dir: &Path) -> (tokio::runtime::Runtime, Store, Site) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let config = Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.join("data")) };
+    let config = Config {
+        free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
+        cache_bytes: 1 << 20,
+        ..Config::new(dir.join("data"))
+    };
     let store = runtime.block_on(Store::open(config)).unwrap();
     let site = store.control().site("default").unwrap().unwrap();
     (runtime, store, site)

@@ -502,8 +502,12 @@ mod tests {
 
     #[test]
     fn the_documented_configuration_is_valid() {
-        let config = read(include_str!("../../../config/hilum.toml"), &[]).unwrap();
+        let text = include_str!("../../../config/hilum.toml");
+        let config = read(text, &[]).unwrap();
         assert_eq!(config.limits, Limits::default(), "config/hilum.toml shows the defaults");
+        let documented: toml::Table = text.parse().unwrap();
+        let all = toml::Value::try_from(Limits::default()).unwrap();
+        assert_eq!(documented["limits"], all, "config/hilum.toml shows every limit");
     }
 
     #[test]

@@ -86,6 +86,9 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         queue_jobs_max: store.queue_jobs_max,
         queue_bytes_max: store.queue_bytes_max,
         free_bytes_min: store.free_bytes_min,
+        blobs_free_bytes_min: config.limits.blobs.free_bytes_min,
+        quarantine_bytes_max: store.quarantine_bytes_max,
+        quarantine_days_max: store.quarantine_days_max,
         cache_bytes: store.cache_bytes,
         count_max: search.count_max,
         count_default: search.count_default,
@@ -102,6 +105,8 @@ fn delivery(config: &Config) -> hilum_deliver::Options {
         response_bytes_max: limits.response_bytes_max,
         attempt_timeout: std::time::Duration::from_millis(limits.attempt_timeout_ms),
         retry_for: std::time::Duration::from_secs(limits.retry_hours_max * 3600),
+        backlog_rows_max: limits.backlog_rows_max,
+        backlog_for: std::time::Duration::from_secs(limits.backlog_days_max * 86_400),
     }
 }
 

@@ -16,7 +16,7 @@ struct Bench {
 
 impl Bench {
     async fn open(dir: &Path) -> Self {
-        let config = Config { free_bytes_min: 0, ..Config::new(dir.to_owned()) };
+        let config = Config { free_bytes_min: 0, blobs_free_bytes_min: 0, ..Config::new(dir.to_owned()) };
         let store = Store::open(config).await.unwrap();
         store.control().put_site(serde_json::from_value(serde_json::json!({ "id": "a" })).unwrap()).unwrap();
         let site = store.control().site("a").unwrap().unwrap();

@@ -10,6 +10,9 @@ use crate::Settings;
 use crate::answer::json as json_answer;
 use crate::ask::Ask;
 
+/// The extension of `CapabilityStatement.rest` with the limits of the edge.
+const LIMITS: &str = "urn:hilum:extension:limits";
+
 /// The CapabilityStatement of a configuration; only the base differs from call to call.
 pub(crate) struct Capability {
     statement: Value,
@@ -28,6 +31,7 @@ impl Capability {
             "fhirVersion": "4.0.1",
             "format": ["application/fhir+json", "json"],
             "rest": [{
+                "extension": [limits(settings)],
                 "mode": "server",
                 "security": { "description": "An API key in the X-API-Key header; its site and scopes decide what it may do." },
                 "resource": resources,
@@ -46,6 +50,13 @@ impl Capability {
         response.headers_mut().insert(header::ETAG, HeaderValue::from_static(etag));
         response
     }
+}
+
+/// The limits in force, each with its name in the configuration. Numbers may be larger than an integer of FHIR.
+fn limits(settings: &Settings) -> Value {
+    let limit = |(name, number): (String, u64)| json!({ "url": name, "valueDecimal": number });
+    let limits: Vec<Value> = settings.limits.named().into_iter().map(limit).collect();
+    json!({ "url": LIMITS, "extension": limits })
 }
 
 fn resource(of: ResourceType, settings: &Settings) -> Value {
@@ -71,7 +82,7 @@ fn resource(of: ResourceType, settings: &Settings) -> Value {
     });
     if of.name() == "Provenance" {
         resource["documentation"] =
-            "One Provenance is rendered for each submission and found by target and _id.".into();
+            "One Provenance is rendered for each submission; it is read, searched and included like a stored one, the newest first.".into();
     }
     resource
 }
@@ -99,7 +110,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     let body = json!({ "required": true, "content": { "application/fhir+json": { "schema": { "type": "object" } } } });
     let errors = json!({
         "400": answer("not understood"), "401": answer("no or unknown key"), "403": answer("the key lacks the scope"),
-        "404": answer("not there"), "409": answer("conflict"), "412": answer("a condition failed"), "422": answer("violates FHIR R4"), "503": answer("send again"),
+        "404": answer("not there"), "409": answer("conflict"), "412": answer("a condition failed"), "422": answer("violates FHIR R4"), "503": answer("not accepted now, send again"), "507": answer("the disk is full, send again later"),
     });
     let operation = |summary: &str, parameters: Value, body: Option<&Value>, success: (&str, &str)| {
         let mut responses = errors.clone();

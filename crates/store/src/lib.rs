@@ -7,6 +7,7 @@ mod blobs;
 mod control;
 mod error;
 mod outbox;
+mod quarantine;
 mod site;
 mod sqlite;
 mod types;
@@ -150,10 +151,10 @@ impl Store {
     ) -> Result<u64, Error> {
         let db = self.site_db(site)?;
         let packed = self.pack(&db, original).await?;
-        let issues = issues.to_vec();
         packed.durable(&db.blobs).await?;
+        let (issues, kept) = (issues.to_vec(), packed.kept_bytes(&db.blobs).await?);
         db.writer
-            .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref()))
+            .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref(), kept))
             .await
     }
 
@@ -289,7 +290,7 @@ impl Store {
             return Ok(0);
         }
         let uid = uid.map(str::to_owned);
-        db.writer.write(1024, move |apply| apply.publish_due(uid.as_deref())).await
+        db.writer.upkeep(1024, move |apply| apply.publish_due(uid.as_deref())).await
     }
 
     /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
@@ -305,7 +306,7 @@ impl Store {
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
         for uid in stale {
-            db.writer.write(1024, move |apply| apply.publish_due(Some(&uid))).await?;
+            db.writer.upkeep(1024, move |apply| apply.publish_due(Some(&uid))).await?;
         }
         Ok(())
     }
@@ -313,9 +314,11 @@ impl Store {
     /// A new blob of a site. `head` is written first; see [`BlobWriter`].
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Full` below `blobs_free_bytes_min`, `Unavailable`.
     pub async fn blob_writer(&self, site: &Site, head: Bytes) -> Result<BlobWriter, Error> {
-        Ok(self.site_db(site)?.blobs.writer(head))
+        let db = self.site_db(site)?;
+        db.room()?;
+        Ok(db.blobs.writer(head))
     }
 
     /// Opens a stored blob.
@@ -348,6 +351,14 @@ impl Store {
     /// Whether writes are accepted, and why not.
     pub fn health(&self) -> Health {
         self.inner.gate.health()
+    }
+
+    /// Whether a submission would be taken now.
+    ///
+    /// # Errors
+    /// `Full` or `Unavailable`: the answer to a submission before any work is done for it.
+    pub fn accepting(&self) -> Result<(), Error> {
+        self.inner.gate.accepting()
     }
 
     /// Waits for queued writes, checkpoints, closes.
@@ -388,6 +399,7 @@ impl Store {
             let blob = original.blob;
             return Ok(Packed::new(original, blob));
         };
+        db.room()?;
         let blob = db.blobs.put(bytes).await?;
         Ok(Packed::new(original, Some(blob)))
     }

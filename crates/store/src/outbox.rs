@@ -75,7 +75,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Full`.
     pub async fn put_destination(&self, site: &Site, destination: Destination) -> Result<(), Error> {
-        self.site_db(site)?.writer.write(256, move |apply| apply.put_destination(&destination)).await
+        self.site_db(site)?.writer.upkeep(256, move |apply| apply.put_destination(&destination)).await
     }
 
     /// Numbers `matches` (destination, feed position) and moves `cursors` (destination, feed position) in one transaction.
@@ -89,7 +89,7 @@ impl Store {
         cursors: Vec<(String, u64)>,
     ) -> Result<(), Error> {
         let bytes = 128 * (matches.len() + cursors.len());
-        self.site_db(site)?.writer.write(bytes, move |apply| apply.matched(&matches, &cursors)).await
+        self.site_db(site)?.writer.upkeep(bytes, move |apply| apply.matched(&matches, &cursors)).await
     }
 
     /// The first delivery of a destination that still has to be sent.
@@ -100,11 +100,35 @@ impl Store {
         self.site_db(site)?.read(|connection| sqlite::next_delivery(connection, destination))
     }
 
+    /// Gives up the oldest deliveries of a destination that are beyond `rows_max` or whose version was written before `before` (ms since
+    /// 1970): they are dead, for `reason`. Returns how many, none when the backlog is within its bounds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`.
+    pub async fn give_up_oldest(
+        &self,
+        site: &Site,
+        destination: &str,
+        rows_max: u64,
+        before: i64,
+        reason: &'static str,
+    ) -> Result<u64, Error> {
+        let db = self.site_db(site)?;
+        let mut given_up = 0;
+        loop {
+            let beyond = db.read(|connection| sqlite::beyond(connection, destination, rows_max, before))?;
+            let Some(last) = beyond.last().copied() else { return Ok(given_up) };
+            let destination = destination.to_owned();
+            db.writer.upkeep(256, move |apply| apply.give_up(&destination, last, reason)).await?;
+            given_up += beyond.len() as u64;
+        }
+    }
+
     /// Notes what became of a delivery. Durable when it returns.
     ///
     /// # Errors
     /// `Unavailable`, `Full`.
     pub async fn mark_delivery(&self, site: &Site, delivery: Delivery) -> Result<(), Error> {
-        self.site_db(site)?.writer.write(256, move |apply| apply.mark(&delivery)).await
+        self.site_db(site)?.writer.upkeep(256, move |apply| apply.mark(&delivery)).await
     }
 }

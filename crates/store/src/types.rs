@@ -25,6 +25,12 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Below this many free bytes on the file system writes are refused as `Full`.
     pub free_bytes_min: u64,
+    /// Below this many free bytes on the file system of the blobs none is begun: `Full`.
+    pub blobs_free_bytes_min: u64,
+    /// Originals of rejected submissions are kept up to this many bytes; then the oldest go.
+    pub quarantine_bytes_max: u64,
+    /// Originals of rejected submissions are kept for this many days.
+    pub quarantine_days_max: u32,
     /// Page cache of one site's writer, in bytes.
     pub cache_bytes: u64,
     /// Largest page of a search.
@@ -53,6 +59,9 @@ impl Config {
             queue_jobs_max: 4_096,
             queue_bytes_max: 256 << 20,
             free_bytes_min: 1 << 30,
+            blobs_free_bytes_min: 1 << 30,
+            quarantine_bytes_max: 10 << 30,
+            quarantine_days_max: 30,
             cache_bytes: 256 << 20,
             count_max: 1_000,
             count_default: 20,
@@ -229,7 +238,7 @@ pub struct SubmissionRow {
     pub issues: Vec<Issue>,
     /// The original bytes, when kept in the row.
     pub bytes: Option<Bytes>,
-    /// The blob that holds the original, when it is one.
+    /// The blob that holds the original, when it is one. Of a rejected submission both are gone after a time.
     pub blob: Option<BlobId>,
     /// Lineage, issues, unmapped.
     pub report: Option<Bytes>,

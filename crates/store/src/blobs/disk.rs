@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
-use super::{BlobId, Pending, Settle, address, broken, digest_bytes, hex, told};
+use super::{BlobId, Pending, Settle, UNUSED_AGE_MIN, address, broken, digest_bytes, hex, told};
 use crate::{Error, ErrorKind};
 
 /// Bytes gathered before they are written to the file, off the async threads.
@@ -28,7 +28,8 @@ const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 #[derive(Clone, Debug)]
 pub(crate) struct Disk {
     dir: PathBuf,
-    /// Held while a file takes its place: none replaces another that may be durable already.
+    /// Held while a file takes its place or is removed: none replaces another that may be durable already, and none is removed that was
+    /// placed again.
     placing: Arc<Mutex<()>>,
     pub(super) pending: Pending,
 }
@@ -76,6 +77,28 @@ impl Disk {
             return Ok(false);
         }
         fs::rename(temporary, path).map(|()| true)
+    }
+
+    /// Takes the place of what has that name.
+    fn place_again(&self, temporary: &Path, path: &Path) -> io::Result<()> {
+        let _alone = self.placing.lock();
+        fs::rename(temporary, path)
+    }
+
+    /// Removes a blob unless it took its place a short time ago. Whether it is gone. Blocks.
+    pub(super) fn remove_old(&self, id: &BlobId) -> io::Result<bool> {
+        let path = self.path(id);
+        let _alone = self.placing.lock();
+        let modified = match fs::metadata(&path).and_then(|file| file.modified()) {
+            Ok(modified) => modified,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(true),
+            Err(error) => return Err(error),
+        };
+        let is_old = modified.elapsed().is_ok_and(|age| age >= UNUSED_AGE_MIN);
+        if is_old {
+            fs::remove_file(path)?;
+        }
+        Ok(is_old)
     }
 
     fn temporary(&self) -> PathBuf {
@@ -232,7 +255,7 @@ impl Spool {
         self.is_placed = is_new;
         file.sync_data()?;
         if !is_new {
-            fs::rename(&self.temporary, &path)?;
+            self.blobs.place_again(&self.temporary, &path)?;
             self.is_placed = true;
         }
         File::open(path.parent().unwrap_or(&self.blobs.dir))?.sync_all()
@@ -393,6 +416,21 @@ mod tests {
         }
         assert!(writer.write(&piece).await.is_err());
         assert!(writer.finish().await.is_err());
+    }
+
+    #[test]
+    fn a_blob_is_removed_when_it_is_old_and_was_not_sent_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (disk, _) = open(dir.path().join("blobs"));
+        let id = BlobId(crate::sha256(b"abc"));
+        disk.write_now(&id, b"abc").unwrap();
+        assert!(!disk.remove_old(&id).unwrap(), "new");
+        make_old(&disk.path(&id));
+        disk.write_now(&id, b"abc").unwrap();
+        assert!(!disk.remove_old(&id).unwrap(), "sent again");
+        make_old(&disk.path(&id));
+        assert!(disk.remove_old(&id).unwrap() && !disk.path(&id).exists());
+        assert!(disk.remove_old(&id).unwrap(), "gone already");
     }
 
     #[tokio::test]

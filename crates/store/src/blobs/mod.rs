@@ -14,6 +14,7 @@ use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
@@ -26,6 +27,9 @@ use crate::{Error, ErrorKind};
 
 pub(crate) use disk::Disk;
 pub(crate) use s3::S3;
+
+/// A blob placed within this time may be about to be named by a row.
+const UNUSED_AGE_MIN: Duration = Duration::from_secs(900);
 
 /// Content address of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -92,6 +96,36 @@ impl Blobs {
         match self {
             Self::Disk(disk) => disk.pending.durable(id).await,
             Self::S3(s3) => s3.pending.durable(id).await,
+        }
+    }
+
+    /// Bytes of a stored blob; `None` when there is none with this address.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn bytes(&self, id: &BlobId) -> Result<Option<u64>, Error> {
+        match self {
+            Self::Disk(disk) => match tokio::fs::metadata(disk.path(id)).await {
+                Ok(file) => Ok(Some(file.len())),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(error) => Err(error.into()),
+            },
+            Self::S3(s3) => s3.bytes(id).await,
+        }
+    }
+
+    /// Removes a blob that no row names, unless it is so new that one may be about to. Whether it is gone.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn remove_old(&self, id: &BlobId) -> Result<bool, Error> {
+        match self {
+            Self::Disk(disk) => {
+                let (disk, id) = (disk.clone(), *id);
+                let removed = spawn_blocking(move || disk.remove_old(&id)).await;
+                Ok(removed.map_err(|e| Error::unavailable("removing a blob").because(e))??)
+            }
+            Self::S3(s3) => s3.remove_old(id).await,
         }
     }
 

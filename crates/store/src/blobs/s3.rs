@@ -12,11 +12,13 @@ use futures_util::TryStreamExt;
 use object_store::aws::{AmazonS3Builder, Checksum};
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig, WriteMultipart,
+    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    WriteMultipart,
 };
+use tokio::sync::RwLock;
 use tokio_util::io::StreamReader;
 
-use super::{BlobId, BlobReader, Pending, told};
+use super::{BlobId, BlobReader, Pending, UNUSED_AGE_MIN, told};
 use crate::{Error, ErrorKind};
 
 /// Bytes of a part of an upload, the least that S3 takes, and what is kept in memory of an object before parts are sent.
@@ -48,6 +50,8 @@ pub struct S3Config {
 pub(crate) struct S3 {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
+    /// Held shared while an object takes its place, alone while one is removed: none is removed that was placed again.
+    placing: Arc<RwLock<()>>,
     pub(super) pending: Pending,
 }
 
@@ -86,7 +90,7 @@ impl S3 {
     pub(crate) fn of_site(store: Arc<dyn ObjectStore>, prefix: &str, site: &str) -> Self {
         let prefix =
             Path::from_iter([prefix, site].iter().flat_map(|part| part.split('/')).filter(|p| !p.is_empty()));
-        Self { store, prefix, pending: Pending::default() }
+        Self { store, prefix, placing: Arc::default(), pending: Pending::default() }
     }
 
     /// Writes, reads back and removes an object: whether the bucket can be used at all.
@@ -127,6 +131,7 @@ impl S3 {
 
     /// Writes a whole blob.
     pub(super) async fn put(&self, id: &BlobId, bytes: Bytes) -> Result<(), Error> {
+        let _shared = self.placing.read().await;
         self.store.put(&self.path(id), bytes.into()).await.map(drop).map_err(refused)
     }
 
@@ -142,11 +147,26 @@ impl S3 {
         }
     }
 
-    /// Whether a blob is there.
-    pub(crate) async fn has(&self, id: &BlobId) -> Result<bool, Error> {
+    pub(crate) async fn bytes(&self, id: &BlobId) -> Result<Option<u64>, Error> {
+        Ok(self.head(id).await?.map(|meta| meta.size))
+    }
+
+    /// Removes a blob unless it took its place a short time ago. Whether it is gone.
+    pub(super) async fn remove_old(&self, id: &BlobId) -> Result<bool, Error> {
+        let _alone = self.placing.write().await;
+        let Some(meta) = self.head(id).await? else { return Ok(true) };
+        let age_ms = jiff::Timestamp::now().as_millisecond() - meta.last_modified.timestamp_millis();
+        if age_ms < UNUSED_AGE_MIN.as_millis() as i64 {
+            return Ok(false);
+        }
+        self.store.delete(&self.path(id)).await.map_err(refused)?;
+        Ok(true)
+    }
+
+    async fn head(&self, id: &BlobId) -> Result<Option<ObjectMeta>, Error> {
         match self.store.head(&self.path(id)).await {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(meta) => Ok(Some(meta)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(refused(error)),
         }
     }
@@ -205,7 +225,9 @@ impl S3 {
     /// Ends an upload and gives the object its address.
     async fn place(&self, id: &BlobId, temporary: Path, upload: WriteMultipart) -> Result<(), Error> {
         upload.finish().await.map_err(refused)?;
+        let shared = self.placing.read().await;
         let placed = self.store.copy(&temporary, &self.path(id)).await.map_err(refused);
+        drop(shared);
         // what cannot be removed is garbage of a known name; the blob is where it belongs
         if let Err(error) = self.store.delete(&temporary).await {
             tracing::warn!(%error, "a temporary object was not removed");

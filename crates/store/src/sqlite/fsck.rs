@@ -93,7 +93,7 @@ pub fn fsck(config: &Config, checks: Checks) -> Result<Vec<Findings>, Error> {
                 let s3 = S3::of_site(bucket.clone(), &of.prefix, &findings.site);
                 for blob in referred(&connection)? {
                     findings.blobs += 1;
-                    if !runtime.block_on(s3.has(&blob))? {
+                    if runtime.block_on(s3.bytes(&blob))?.is_none() {
                         findings.wrong(format!("blob {}: missing in the bucket", blob.hex()));
                     }
                 }

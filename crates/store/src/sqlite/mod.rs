@@ -11,6 +11,7 @@ mod lookup;
 mod migrate;
 mod outbox;
 mod plan;
+mod quarantine;
 mod read;
 mod search;
 mod submission;
@@ -27,8 +28,9 @@ use tokio::sync::watch;
 
 pub use backup::{Manifest, SiteCopy, backup, restore};
 pub use fsck::{Checks, Findings, fsck};
-pub(crate) use outbox::{destinations, next as next_delivery};
+pub(crate) use outbox::{beyond, destinations, next as next_delivery};
 pub(crate) use plan::plan_apart;
+pub(crate) use quarantine::{BATCH as QUARANTINE_BATCH, orphans};
 pub(crate) use read::{current, feed, history, version};
 pub(crate) use search::search;
 pub(crate) use submission::{
@@ -38,7 +40,7 @@ use writer::Writer;
 pub(crate) use writer::{Gate, probe};
 
 use crate::blobs::Blobs;
-use crate::{Config, Error, Site};
+use crate::{Config, Error, ErrorKind, Site};
 
 const READERS_MAX: usize = 16;
 const STATEMENTS_MAX: usize = 128;
@@ -87,6 +89,19 @@ impl SiteDb {
             newest,
             secret,
         }))
+    }
+
+    /// Whether a blob may be begun.
+    ///
+    /// # Errors
+    /// `Full`: what is left is for rows and deliveries.
+    pub(crate) fn room(&self) -> Result<(), Error> {
+        if writer::free_bytes(&self.path) >= self.config.blobs_free_bytes_min {
+            return Ok(());
+        }
+        metrics::counter!("hilum_blobs_refused_total").increment(1);
+        let error = Error::unavailable("the disk of the blobs is nearly full");
+        Err(Error { kind: ErrorKind::Full, ..error })
     }
 
     /// Runs a read on one of the read-only connections.

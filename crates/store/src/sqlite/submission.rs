@@ -51,6 +51,15 @@ impl Packed {
         }
     }
 
+    /// Bytes on disk of the original; `None` when there is none.
+    pub(crate) async fn kept_bytes(&self, blobs: &Blobs) -> Result<Option<u64>, Error> {
+        match (&self.inline, &self.blob) {
+            (Some(inline), _) => Ok(Some(inline.len() as u64)),
+            (None, Some(blob)) => blobs.bytes(blob).await,
+            (None, None) => Ok(None),
+        }
+    }
+
     /// The duplicate key: protocol, sender identity and control id.
     pub(super) fn control_key(&self) -> Option<i64> {
         let (identity, control) = self.original.control.as_ref()?;
@@ -244,7 +253,7 @@ fn issues_from(text: &str) -> Vec<Issue> {
                 _ => Severity::Information,
             };
             let code = IssueCode::from_code(&code).unwrap_or(IssueCode::Processing);
-            Issue { severity, code, location, diagnostics, hl7_code }
+            Issue { severity, code, location, diagnostics, hl7_code, change: None }
         })
         .collect()
 }
