@@ -37,7 +37,7 @@ auth = "none"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
-surfaces = ["fhir", "hl7", "mpps"]
+surfaces = ["fhir", "hl7", "mpps", "metrics"]
 [[listen]]
 protocol = "mllp"
 address = "127.0.0.1:0"
@@ -113,21 +113,33 @@ impl Edge {
     }
 
     fn configured(dir: &Path, more: &str, environment: &[(&str, &str)]) -> Self {
-        let config = dir.join("hilum.toml");
-        let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
-        std::fs::write(&config, text).unwrap();
+        let config = Self::config(dir, more);
         Self::run(dir, |command| {
             command.envs(environment.iter().copied()).arg("--config").arg(&config).arg("serve");
         })
     }
 
+    /// As [`Edge::start_limited`], in a process that may open `soft` files, and let itself open up to `hard`.
+    pub(crate) fn start_with_files(dir: &Path, limits: &str, soft: u32, hard: u32) -> Self {
+        let config = Self::config(dir, &format!("{OPEN}{limits}"));
+        Self::run_after(&format!("ulimit -Sn {soft}; ulimit -Hn {hard}; "), dir, |command| {
+            command.arg("--config").arg(&config).arg("serve");
+        })
+    }
+
     fn run(dir: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
+        Self::run_after("", dir, arguments)
+    }
+
+    /// `before` are commands of the shell that becomes the edge.
+    fn run_after(before: &str, dir: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
         let ready = dir.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
         let mut command = Command::new("sh");
         // SIGXFSZ is ignored so that a file size limit is an error of a write, as a full disk is
-        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hilum")]);
+        let script = format!("{before}trap '' XFSZ; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_hilum")]);
         arguments(&mut command);
         command.arg("--ready-file").arg(&ready).env("RUST_LOG", "trace").current_dir(dir);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -153,6 +165,13 @@ impl Edge {
         (edge.http, edge.keyed, edge.mllp, edge.dicom) =
             (door("http", 0), door("http", 1), door("mllp", 0), door("dicom", 0));
         edge
+    }
+
+    fn config(dir: &Path, more: &str) -> PathBuf {
+        let config = dir.join("hilum.toml");
+        let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
+        std::fs::write(&config, text).unwrap();
+        config
     }
 
     /// kill -9

@@ -2,10 +2,12 @@
 //!
 //! Configuration, composition, command line; no logic of its own.
 
+mod certificates;
 mod cli;
 mod commands;
 mod config;
 mod doors;
+mod files;
 mod notify;
 mod serve;
 

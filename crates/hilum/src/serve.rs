@@ -6,25 +6,26 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use hilum_intake::Intake;
 use hilum_intake::store::{Config as StoreConfig, Store};
-use hilum_listen::TlsServer;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
+use crate::certificates::Certificates;
 use crate::cli::Serve;
 use crate::config::{Config, LogFormat};
 use crate::doors::{Card, Door, House};
-use crate::{commands, notify};
+use crate::{commands, files, notify};
 
 const DEFAULT_LOG: &str = "warn,hilum=info";
 const FIRST_KEY_FILE: &str = "first-api-key";
 const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps";
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(config: Config, arguments: &Serve) -> Result<ExitCode> {
+pub(crate) fn run(mut config: Config, arguments: &Serve) -> Result<ExitCode> {
     log(&config)?;
+    files::fit(&mut config);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config, arguments));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -41,7 +42,9 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let house = House { config: &config, intake: intake.clone(), metrics };
     let doors = config.listen.iter().map(|listen| house.open(listen)).collect::<Result<Vec<Door>>>()?;
     let cards: Vec<Card> = doors.iter().map(|door| door.card.clone()).collect();
-    let certificates: Vec<TlsServer> = doors.iter().filter_map(|door| door.tls.clone()).collect();
+    let of_listeners =
+        doors.iter().filter_map(|door| Some((door.listener.name().clone(), door.tls.clone()?)));
+    let certificates = Certificates::new(of_listeners.collect());
 
     let mut signals = Signals::new()?;
     let stop_doors = CancellationToken::new();
@@ -50,6 +53,7 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     rest.spawn(intake.run(stop_rest.clone()));
     rest.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_rest.clone()));
     rest.spawn(notify::watchdog(stop_rest.clone()));
+    rest.spawn(certificates.clone().watch(stop_rest.clone()));
     for door in doors {
         open.spawn(door.listener.serve(door.session, stop_doors.clone()));
     }
@@ -126,24 +130,15 @@ impl Signals {
     }
 
     /// Returns on SIGTERM or SIGINT; SIGHUP reads the certificates again.
-    async fn wait(&mut self, certificates: &[TlsServer]) {
+    async fn wait(&mut self, certificates: &Certificates) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.reload.recv() => reload(certificates),
+                _ = self.reload.recv() => certificates.reload(),
             }
         }
     }
-}
-
-fn reload(certificates: &[TlsServer]) {
-    for certificate in certificates {
-        if let Err(error) = certificate.reload() {
-            tracing::error!(%error, "certificate not reloaded, the old one stays in force");
-        }
-    }
-    tracing::info!(certificates = certificates.len(), "reloaded");
 }
 
 /// The first key of a new data folder, in a file only its owner reads.
