@@ -108,6 +108,11 @@ impl Edge {
         Self::configured(dir, OPEN, &[(&limit, &value.to_string())])
     }
 
+    /// As [`Edge::start_limited`], with variables in its environment.
+    pub(crate) fn start_with_environment(dir: &Path, more: &str, environment: &[(&str, &str)]) -> Self {
+        Self::configured(dir, &format!("{OPEN}{more}"), environment)
+    }
+
     fn start_with(dir: &Path, more: &str) -> Self {
         Self::configured(dir, more, &[])
     }

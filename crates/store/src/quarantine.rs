@@ -34,8 +34,9 @@ impl Store {
     }
 }
 
-/// Removes the files of blobs that nobody refers to any more.
+/// Removes blobs that nobody refers to any more, and what a crash left of them.
 async fn sweep(db: &std::sync::Arc<SiteDb>) -> Result<(), Error> {
+    db.blobs.sweep().await?;
     let mut after = None;
     loop {
         let orphans = db.read(|connection| sqlite::orphans(connection, after))?;

@@ -129,6 +129,17 @@ impl Blobs {
         }
     }
 
+    /// Removes what a crash left behind that has no address. Of files, [`Disk::open`] does.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn sweep(&self) -> Result<(), Error> {
+        match self {
+            Self::Disk(_) => Ok(()),
+            Self::S3(s3) => s3.sweep().await,
+        }
+    }
+
     /// Opens a stored blob; `None` when there is none with this address.
     ///
     /// # Errors

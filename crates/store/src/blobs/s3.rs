@@ -26,11 +26,13 @@ const PART_BYTES: usize = 5 * 1024 * 1024;
 /// Parts of one object on their way at a time.
 const PARTS_MAX: usize = 2;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
-const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// A sender waits for its answer meanwhile: better to say soon that it is to send again.
 const RETRY_TIMEOUT: Duration = Duration::from_secs(6);
 const RETRIES_MAX: usize = 2;
 const TEMPORARY: &str = "tmp";
+/// Uploads without an address that are older than this are garbage of a crash.
+const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// Where the bucket is. Credentials come from the environment (`AWS_ACCESS_KEY_ID`, `AWS_SECRET_ACCESS_KEY`, or a role).
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,12 +157,23 @@ impl S3 {
     pub(super) async fn remove_old(&self, id: &BlobId) -> Result<bool, Error> {
         let _alone = self.placing.write().await;
         let Some(meta) = self.head(id).await? else { return Ok(true) };
-        let age_ms = jiff::Timestamp::now().as_millisecond() - meta.last_modified.timestamp_millis();
-        if age_ms < UNUSED_AGE_MIN.as_millis() as i64 {
+        if !is_older(&meta, UNUSED_AGE_MIN) {
             return Ok(false);
         }
         self.store.delete(&self.path(id)).await.map_err(refused)?;
         Ok(true)
+    }
+
+    /// Removes uploads that a crash left without an address.
+    pub(super) async fn sweep(&self) -> Result<(), Error> {
+        let folder = self.prefix.clone().join(TEMPORARY);
+        let mut left = self.store.list(Some(&folder));
+        while let Some(meta) = left.try_next().await.map_err(refused)? {
+            if is_older(&meta, TEMPORARY_AGE_MAX) {
+                self.store.delete(&meta.location).await.map_err(refused)?;
+            }
+        }
+        Ok(())
     }
 
     async fn head(&self, id: &BlobId) -> Result<Option<ObjectMeta>, Error> {
@@ -248,6 +261,11 @@ impl Drop for Writer {
             });
         }
     }
+}
+
+fn is_older(meta: &ObjectMeta, age: Duration) -> bool {
+    let ms = jiff::Timestamp::now().as_millisecond() - meta.last_modified.timestamp_millis();
+    u64::try_from(ms).is_ok_and(|ms| Duration::from_millis(ms) >= age)
 }
 
 fn refused(error: object_store::Error) -> Error {
