@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
+use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
+use rustix::fs::{Advice, fadvise};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
@@ -224,6 +226,7 @@ struct Spool {
     head: Bytes,
     temporary: PathBuf,
     file: Option<File>,
+    written_bytes: u64,
     /// Whether the temporary name is gone.
     is_placed: bool,
 }
@@ -231,17 +234,22 @@ struct Spool {
 impl Spool {
     fn new(blobs: Disk, head: Bytes) -> Self {
         let temporary = blobs.temporary();
-        Self { blobs, head, temporary, file: None, is_placed: false }
+        Self { blobs, head, temporary, file: None, written_bytes: 0, is_placed: false }
     }
 
     fn append(&mut self, body: &[u8]) -> io::Result<()> {
         if self.file.is_none() {
             let mut file = File::create_new(&self.temporary)?;
             file.write_all(&self.head)?;
+            self.written_bytes = self.head.len() as u64;
             self.file = Some(file);
         }
         if let Some(file) = &mut self.file {
             file.write_all(body)?;
+            // the disk begins while more arrives, and the sync at the end finds less to do
+            let (from, bytes) = (self.written_bytes, body.len() as u64);
+            self.written_bytes += bytes;
+            let _ = fadvise(&*file, from, NonZeroU64::new(bytes), Advice::DontNeed);
         }
         Ok(())
     }
