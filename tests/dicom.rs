@@ -1,125 +1,47 @@
 //! DICOM through the real binary: `hilum send dicom` to `hilum serve`. What is answered 0000 is there byte for byte after a kill, once.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
+mod harness;
 #[path = "dicom/objects.rs"]
 mod objects;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
+use harness::{Edge, Value};
 use hilum_store::{Config, Site, Store, SubmissionRow, sha256};
 use hilum_wire::part10::Head;
 use objects::{EXPLICIT, Object, STUDY, Writer, one_of_each};
-use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
-const START_TIMEOUT: Duration = Duration::from_secs(20);
-const CONFIG: &str = r#"
-[node]
-data = "DATA"
-[[listen]]
-protocol = "http"
-address = "127.0.0.1:0"
-surfaces = ["fhir"]
-auth = "none"
-[[listen]]
-protocol = "dicom"
-address = "127.0.0.1:0"
-[[site]]
-id = "default"
-ae_titles = ["EDGE"]
-[limits.store]
-free_bytes_min = 0
-"#;
-
-/// A running edge in a folder of its own, on free ports.
-struct Edge {
-    child: Child,
-    http: SocketAddr,
-    dicom: String,
+/// The ImagingStudy of a study.
+fn imaging_study(edge: &Edge, uid: &str) -> Value {
+    let page = edge.get(&format!("/fhir/ImagingStudy?identifier=urn:dicom:uid|urn:oid:{uid}"));
+    assert_eq!(page["total"], 1, "{page}");
+    page["entry"][0]["resource"].clone()
 }
 
-impl Edge {
-    fn start(dir: &Path) -> Self {
-        let (config, ready) = (dir.join("hilum.toml"), dir.join("ready.json"));
-        fs::write(&config, CONFIG.replace("DATA", &dir.join("data").display().to_string())).unwrap();
-        let _ = fs::remove_file(&ready);
-        let log = fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .args(["--config", config.to_str().unwrap(), "serve", "--ready-file", ready.to_str().unwrap()])
-            .env("RUST_LOG", "trace")
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        let begun = Instant::now();
-        while !ready.exists() {
-            assert!(begun.elapsed() < START_TIMEOUT, "not ready: {}", log_of(dir));
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        let card: Value = serde_json::from_slice(&fs::read(&ready).unwrap()).unwrap();
-        let address = |n: usize| card["listeners"][n]["address"].as_str().unwrap().to_owned();
-        Self { child, http: address(0).parse().unwrap(), dicom: address(1) }
-    }
-
-    /// kill -9: what follows is what was durable.
-    fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
-    }
-
-    fn get(&self, path: &str) -> Value {
-        let mut stream = TcpStream::connect(self.http).unwrap();
-        let request = format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.http);
-        stream.write_all(request.as_bytes()).unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        serde_json::from_str(answer.split_once("\r\n\r\n").unwrap().1).unwrap()
-    }
-
-    /// The ImagingStudy of a study.
-    fn study(&self, uid: &str) -> Value {
-        let page = self.get(&format!("/fhir/ImagingStudy?identifier=urn:dicom:uid|urn:oid:{uid}"));
-        assert_eq!(page["total"], 1, "{page}");
-        page["entry"][0]["resource"].clone()
-    }
-
-    /// `hilum send dicom`: exit code 0 or not, and the line of each file name.
-    fn send(&self, files: &[&str]) -> (bool, BTreeMap<String, String>) {
-        self.send_to("EDGE", files)
-    }
-
-    fn send_to(&self, called: &str, files: &[&str]) -> (bool, BTreeMap<String, String>) {
-        let output = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .args(["send", "dicom", &self.dicom, "--called", called])
-            .args(files)
-            .output()
-            .unwrap();
-        let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
-        let lines = text.lines().filter_map(|line| {
-            let (path, answer) = line.split_once(": ")?;
-            let name = Path::new(path).file_name()?.to_string_lossy().into_owned();
-            Some((name, answer.to_owned()))
-        });
-        (output.status.success(), lines.collect())
-    }
+/// `hilum send dicom`: exit code 0 or not, and the line of each file name.
+fn send(edge: &Edge, files: &[&str]) -> (bool, BTreeMap<String, String>) {
+    send_to(edge, "HILUM", files)
 }
 
-impl Drop for Edge {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn log_of(dir: &Path) -> String {
-    fs::read_to_string(dir.join("log")).unwrap_or_default()
+fn send_to(edge: &Edge, called: &str, files: &[&str]) -> (bool, BTreeMap<String, String>) {
+    let output = Command::new(env!("CARGO_BIN_EXE_hilum"))
+        .args(["send", "dicom", &edge.dicom.to_string(), "--called", called])
+        .args(files)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(output.stdout).unwrap() + &String::from_utf8(output.stderr).unwrap();
+    let lines = text.lines().filter_map(|line| {
+        let (path, answer) = line.split_once(": ")?;
+        let name = Path::new(path).file_name()?.to_string_lossy().into_owned();
+        Some((name, answer.to_owned()))
+    });
+    (output.status.success(), lines.collect())
 }
 
 /// Writes the objects as files into a new folder.
@@ -161,10 +83,10 @@ async fn every_encoding_is_kept_byte_for_byte_and_becomes_one_study() {
     let objects = one_of_each();
     let folder = files(dir.path(), "objects", &objects);
     let edge = Edge::start(dir.path());
-    let (fine, answers) = edge.send(&[&folder]);
+    let (fine, answers) = send(&edge, &[&folder]);
     assert!(fine && answers.len() == objects.len(), "{answers:?}");
     assert!(answers.values().all(|answer| answer == "0000 success"), "{answers:?}");
-    let study = edge.study(STUDY);
+    let study = imaging_study(&edge, STUDY);
     assert_eq!(study["numberOfInstances"], objects.len());
     assert_eq!(study["numberOfSeries"], 2);
     assert_eq!(study["status"], "available");
@@ -174,6 +96,7 @@ async fn every_encoding_is_kept_byte_for_byte_and_becomes_one_study() {
     for query in ["modality=MR", "identifier=ACC7", "started=2024-03-01", &format!("patient={patient}")] {
         assert_eq!(edge.get(&format!("/fhir/ImagingStudy?{query}"))["total"], 1, "{query}");
     }
+    let log = edge.log();
     edge.kill();
     let (store, site) = store(dir.path()).await;
     for object in &objects {
@@ -181,7 +104,6 @@ async fn every_encoding_is_kept_byte_for_byte_and_becomes_one_study() {
         assert_eq!(syntax, object.transfer_syntax, "{}", object.name);
         assert!(bytes == object.data_set, "{} was changed", object.name);
     }
-    let log = log_of(dir.path());
     assert!(!log.contains("Imaged") && !log.contains("DCM7"), "the log holds a value of a data set");
 }
 
@@ -192,17 +114,17 @@ async fn the_same_instance_again_changes_nothing_and_other_content_is_judged() {
     let edge = Edge::start(dir.path());
     let folder = files(dir.path(), "first", std::slice::from_ref(&first));
     for _ in 0..2 {
-        assert_eq!(edge.send(&[&folder]).1["explicit"], "0000 success");
+        assert_eq!(send(&edge, &[&folder]).1["explicit"], "0000 success");
     }
-    let study = edge.study(STUDY);
+    let study = imaging_study(&edge, STUDY);
     assert_eq!((&study["numberOfInstances"], &study["meta"]["versionId"]), (&1.into(), &"1".into()));
 
     // other pixels, same study and patient: the newest is current, the older stays
     let mut newer = first.clone();
     *newer.data_set.last_mut().unwrap() = 99;
     let folder = files(dir.path(), "newer", std::slice::from_ref(&newer));
-    assert_eq!(edge.send(&[&folder]).1["explicit"], "0000 success");
-    assert_eq!(edge.study(STUDY)["numberOfInstances"], 1);
+    assert_eq!(send(&edge, &[&folder]).1["explicit"], "0000 success");
+    assert_eq!(imaging_study(&edge, STUDY)["numberOfInstances"], 1);
 
     // another study: refused, and kept for whoever looks into it
     let mut foreign = first.clone();
@@ -210,9 +132,9 @@ async fn the_same_instance_again_changes_nothing_and_other_content_is_judged() {
     objects::header(&mut writer, &first.sop_class, &first.sop_instance, "1.2.3", 0);
     foreign.data_set = writer.bytes;
     let folder = files(dir.path(), "foreign", std::slice::from_ref(&foreign));
-    let (fine, answers) = edge.send(&[&folder]);
+    let (fine, answers) = send(&edge, &[&folder]);
     assert!(!fine && answers["explicit"].starts_with("C000 refused"), "{answers:?}");
-    assert_eq!(edge.study(STUDY)["numberOfInstances"], 1);
+    assert_eq!(imaging_study(&edge, STUDY)["numberOfInstances"], 1);
 
     edge.kill();
     let (store, site) = store(dir.path()).await;
@@ -233,8 +155,8 @@ async fn the_same_instance_again_changes_nothing_and_other_content_is_judged() {
 fn send_tells_what_the_peer_said() {
     let dir = tempfile::tempdir().unwrap();
     let edge = Edge::start(dir.path());
-    assert!(edge.send(&[]).0, "C-ECHO");
-    let (fine, said) = edge.send_to("OTHER", &[]);
+    assert!(send(&edge, &[]).0, "C-ECHO");
+    let (fine, said) = send_to(&edge, "OTHER", &[]);
     assert!(!fine && said.values().any(|text| text.contains("called AE title is not known")), "{said:?}");
     let mut worklist = one_of_each()[0].clone();
     "1.2.840.10008.5.1.4.31".clone_into(&mut worklist.sop_class);
@@ -243,7 +165,7 @@ fn send_tells_what_the_peer_said() {
     worklist.data_set = writer.bytes;
     let folder = files(dir.path(), "refused", &[worklist]);
     fs::write(Path::new(&folder).join("text"), "no object").unwrap();
-    let (fine, answers) = edge.send(&[&folder]);
+    let (fine, answers) = send(&edge, &[&folder]);
     assert!(!fine && answers["explicit"].contains("the peer takes no 1.2.840.10008.5.1.4.31"), "{answers:?}");
     assert!(answers["text"].contains("no dicom data set"), "{answers:?}");
 }
@@ -276,7 +198,7 @@ async fn every_object_of_the_corpus_is_answered_and_kept() {
     }
     let dir = tempfile::tempdir().unwrap();
     let edge = Edge::start(dir.path());
-    let (_, answers) = edge.send(&[corpus.to_str().unwrap()]);
+    let (_, answers) = send(&edge, &[corpus.to_str().unwrap()]);
     let paths: Vec<PathBuf> = fs::read_dir(&corpus).unwrap().flatten().map(|entry| entry.path()).collect();
     assert_eq!(answers.len(), paths.len(), "a file without an answer");
     edge.kill();

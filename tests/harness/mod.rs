@@ -17,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use hilum_intake::store::{Config, Site, Store};
-use serde_json::Value;
+pub(crate) use serde_json::Value;
 
 /// Waiting longer than this for anything is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
