@@ -79,6 +79,8 @@ fn the_capability_statement_is_the_golden_one() {
         resource["interaction"] = interactions.into();
         lines += &format!("{resource}\n  {}\n", parameters.join(" "));
     }
+    assert!(statement["date"].as_str().unwrap().parse::<jiff::Timestamp>().is_ok(), "when the edge began");
+    statement["date"] = "DATE".into();
     golden("capability.txt", &format!("{statement:#}\n\n{limits}\n\n{lines}").replace(&base, "BASE"));
 }
 

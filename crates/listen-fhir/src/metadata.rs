@@ -1,9 +1,12 @@
 //! The CapabilityStatement, built from what the routes and the search parameters really are, and the OpenAPI description.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use hilum_fhir::ResourceType;
 use hilum_fhir::search::{ParamType, parameters};
+use hilum_intake::now;
 use serde_json::{Value, json};
 
 use crate::Settings;
@@ -13,9 +16,10 @@ use crate::ask::Ask;
 /// The extension of `CapabilityStatement.rest` with the limits of the edge.
 const LIMITS: &str = "urn:hilum:extension:limits";
 
-/// The CapabilityStatement of a configuration; only the base differs from call to call.
+/// The CapabilityStatement of a running edge, dated when it began; only the base differs from call to call.
 pub(crate) struct Capability {
     statement: Value,
+    etag: HeaderValue,
 }
 
 impl Capability {
@@ -24,7 +28,7 @@ impl Capability {
         let statement = json!({
             "resourceType": "CapabilityStatement",
             "status": "active",
-            "date": "2026-11-24",
+            "date": now().to_string(),
             "kind": "instance",
             "software": { "name": "Hilum", "version": env!("CARGO_PKG_VERSION") },
             "implementation": { "description": "Hilum, the integration edge", "url": "" },
@@ -38,7 +42,10 @@ impl Capability {
                 "interaction": [{ "code": "transaction" }, { "code": "batch" }],
             }],
         });
-        Self { statement }
+        let mut hasher = DefaultHasher::new();
+        statement.to_string().hash(&mut hasher);
+        let etag = HeaderValue::from_str(&format!("W/\"{:016x}\"", hasher.finish()));
+        Self { statement, etag: etag.unwrap_or(HeaderValue::from_static("*")) }
     }
 
     pub(crate) fn answer(&self, ask: &Ask) -> Response<Body> {
@@ -46,8 +53,7 @@ impl Capability {
         statement["implementation"]["url"] = ask.base.clone().into();
         let body = if ask.pretty { format!("{statement:#}") } else { statement.to_string() };
         let mut response = json_answer(StatusCode::OK, body.into());
-        let etag = concat!("W/\"", env!("CARGO_PKG_VERSION"), "\"");
-        response.headers_mut().insert(header::ETAG, HeaderValue::from_static(etag));
+        response.headers_mut().insert(header::ETAG, self.etag.clone());
         response
     }
 }
