@@ -14,7 +14,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_normalise::{Context, Normalised, Payload, Rules};
-use hilum_store::{Commit, Health, Site, Store};
+use hilum_store::{Commit, Site, Store};
 use tokio_util::sync::CancellationToken;
 
 pub use hilum_normalise as normalise;
@@ -84,8 +84,8 @@ impl Intake {
     ///
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
     pub async fn accept(&self, submission: Submission) -> Receipt {
-        if let Health::NotAccepting(reason) = self.store.health() {
-            return Receipt::Deferred(store::Error::unavailable(reason));
+        if let Err(error) = self.store.accepting() {
+            return deferred(&submission, error);
         }
         let rules = self.rules.load_full();
         let context = context(&submission.site, submission.received);

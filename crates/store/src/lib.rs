@@ -276,7 +276,7 @@ impl Store {
             return Ok(0);
         }
         let uid = uid.map(str::to_owned);
-        db.writer.write(1024, move |apply| apply.publish_due(uid.as_deref())).await
+        db.writer.upkeep(1024, move |apply| apply.publish_due(uid.as_deref())).await
     }
 
     /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
@@ -292,7 +292,7 @@ impl Store {
             Ok(rows.collect::<rusqlite::Result<_>>()?)
         })?;
         for uid in stale {
-            db.writer.write(1024, move |apply| apply.publish_due(Some(&uid))).await?;
+            db.writer.upkeep(1024, move |apply| apply.publish_due(Some(&uid))).await?;
         }
         Ok(())
     }
@@ -339,6 +339,14 @@ impl Store {
     /// Whether writes are accepted, and why not.
     pub fn health(&self) -> Health {
         self.inner.gate.health()
+    }
+
+    /// Whether a submission would be taken now.
+    ///
+    /// # Errors
+    /// `Full` or `Unavailable`: the answer to a submission before any work is done for it.
+    pub fn accepting(&self) -> Result<(), Error> {
+        self.inner.gate.accepting()
     }
 
     /// Waits for queued writes, checkpoints, closes.

@@ -75,7 +75,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Full`.
     pub async fn put_destination(&self, site: &Site, destination: Destination) -> Result<(), Error> {
-        self.site_db(site)?.writer.write(256, move |apply| apply.put_destination(&destination)).await
+        self.site_db(site)?.writer.upkeep(256, move |apply| apply.put_destination(&destination)).await
     }
 
     /// Numbers `matches` (destination, feed position) and moves `cursors` (destination, feed position) in one transaction.
@@ -89,7 +89,7 @@ impl Store {
         cursors: Vec<(String, u64)>,
     ) -> Result<(), Error> {
         let bytes = 128 * (matches.len() + cursors.len());
-        self.site_db(site)?.writer.write(bytes, move |apply| apply.matched(&matches, &cursors)).await
+        self.site_db(site)?.writer.upkeep(bytes, move |apply| apply.matched(&matches, &cursors)).await
     }
 
     /// The first delivery of a destination that still has to be sent.
@@ -105,6 +105,6 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Full`.
     pub async fn mark_delivery(&self, site: &Site, delivery: Delivery) -> Result<(), Error> {
-        self.site_db(site)?.writer.write(256, move |apply| apply.mark(&delivery)).await
+        self.site_db(site)?.writer.upkeep(256, move |apply| apply.mark(&delivery)).await
     }
 }

@@ -3,7 +3,7 @@
 //! Natural group commit: it blocks for one job, drains what is waiting, runs all in one transaction and answers all after the commit. While one
 //! sync runs the next batch forms. A job that fails is rolled back to its savepoint; its neighbours go on. After an error of the disk every
 //! job of the batch fails, the connection is thrown away and the gate closes until a probe with new handles succeeds: a failed
-//! sync is never retried and then acknowledged.
+//! sync is never retried and then acknowledged. Every job hears why it failed, also one that was never begun.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -28,21 +28,29 @@ const CHECKPOINT_PAGES: u32 = 65_536;
 /// Whether an edge takes writes; shared by all its sites.
 #[derive(Debug, Default)]
 pub(crate) struct Gate {
-    closed: Mutex<Option<String>>,
+    closed: Mutex<Option<(ErrorKind, String)>>,
 }
 
 impl Gate {
     pub(crate) fn health(&self) -> Health {
-        self.closed.lock().clone().map_or(Health::Accepting, Health::NotAccepting)
+        self.closed.lock().clone().map_or(Health::Accepting, |(_, reason)| Health::NotAccepting(reason))
     }
 
-    fn close(&self, reason: &str) {
-        let mut closed = self.closed.lock();
-        if closed.is_none() {
+    /// The error of a write while the gate is closed.
+    pub(crate) fn accepting(&self) -> Result<(), Error> {
+        match &*self.closed.lock() {
+            None => Ok(()),
+            Some((kind, reason)) => Err(Error { kind: *kind, ..Error::unavailable(reason.as_str()) }),
+        }
+    }
+
+    /// Closed first, told then: whatever becomes of the log line, nothing is accepted any more.
+    fn close(&self, kind: ErrorKind, reason: String) {
+        let before = self.closed.lock().replace((kind, reason.clone()));
+        if before.is_none() {
             metrics::gauge!("hilum_store_not_accepting").set(1.0);
             tracing::error!(reason, "the store takes no writes");
         }
-        *closed = Some(reason.to_owned());
     }
 
     fn open(&self) {
@@ -55,12 +63,41 @@ impl Gate {
 
 /// Runs after the commit (or its failure) and answers the caller.
 type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
-/// Runs inside the transaction; false = roll this job back.
-type Work = Box<dyn FnOnce(&mut Apply<'_>) -> (bool, Finish) + Send>;
+/// Runs inside the transaction, or is told why there is none; false = roll this job back.
+type Work = Box<dyn FnOnce(Result<&mut Apply<'_>, Error>) -> (bool, Finish) + Send>;
 
 struct Job {
     work: Work,
     bytes: usize,
+    /// Goes on while the disk is nearly full: deliveries, and what makes room.
+    is_upkeep: bool,
+}
+
+impl Job {
+    fn new<T: Send + 'static>(
+        bytes: usize,
+        work: impl FnOnce(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> (Self, oneshot::Receiver<Result<T, Error>>) {
+        let (answer, answered) = oneshot::channel();
+        let work: Work = Box::new(move |apply| {
+            let done = apply.and_then(work);
+            let kept = done.is_ok();
+            let finish: Finish = Box::new(move |committed| {
+                let _ = answer.send(match (done, committed) {
+                    (Ok(value), Ok(())) => Ok(value),
+                    (Ok(_), Err(error)) | (Err(error), _) => Err(error),
+                });
+            });
+            (kept, finish)
+        });
+        (Self { work, bytes, is_upkeep: false }, answered)
+    }
+
+    /// Answers a job that is not begun.
+    fn refuse(self, error: &Error) {
+        let (_, finish) = (self.work)(Err(copy(error)));
+        finish(Err(copy(error)));
+    }
 }
 
 /// The handle of a site's writer.
@@ -95,7 +132,7 @@ impl Writer {
             newest,
             waiting,
             waiting_bytes: waiting_bytes.clone(),
-            probed: Instant::now(),
+            probed: None,
         };
         let thread =
             std::thread::Builder::new().name(format!("writer-{site}")).spawn(move || thread.run())?;
@@ -116,20 +153,20 @@ impl Writer {
         bytes: usize,
         work: impl FnOnce(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
-        let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |apply| {
-            let done = work(apply);
-            let kept = done.is_ok();
-            let finish: Finish = Box::new(move |committed| {
-                let _ = answer.send(match (done, committed) {
-                    (Ok(value), Ok(())) => Ok(value),
-                    (Ok(_), Err(error)) | (Err(error), _) => Err(error),
-                });
-            });
-            (kept, finish)
-        });
-        self.send(Job { work, bytes })?;
-        answered.await.map_err(|_| Error::unavailable("the writer stopped"))?
+        let (job, answered) = Job::new(bytes, work);
+        self.send(job)?;
+        answered.await.map_err(|_| broken_off())?
+    }
+
+    /// As [`Writer::write`], for what must go on while the disk is nearly full.
+    pub(crate) async fn upkeep<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        work: impl FnOnce(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (job, answered) = Job::new(bytes, work);
+        self.send(Job { is_upkeep: true, ..job })?;
+        answered.await.map_err(|_| broken_off())?
     }
 
     fn send(&self, job: Job) -> Result<(), Error> {
@@ -168,7 +205,7 @@ struct Thread {
     newest: watch::Sender<u64>,
     waiting: Receiver<Job>,
     waiting_bytes: Arc<AtomicUsize>,
-    probed: Instant,
+    probed: Option<Instant>,
 }
 
 impl Thread {
@@ -195,11 +232,13 @@ impl Thread {
         }
         self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
         if let Err(error) = self.usable() {
-            return refuse(jobs, &error);
+            tracing::debug!(%error, "jobs refused");
+            let (kept, refused) =
+                jobs.into_iter().partition(|job| job.is_upkeep && self.connection.is_some());
+            jobs = kept;
+            refused.into_iter().for_each(|job: Job| job.refuse(&error));
         }
-        let Some(connection) = self.connection.take() else {
-            return refuse(jobs, &Error::unavailable("the store takes no writes"));
-        };
+        let Some(connection) = self.connection.take_if(|_| !jobs.is_empty()) else { return };
         let before = self.counters;
         let mut finishes = Vec::with_capacity(jobs.len());
         let committed = transact(&connection, &mut self.counters, &self.context, jobs, &mut finishes);
@@ -215,8 +254,8 @@ impl Thread {
                 // the handle is not used again; its outcome is unknown to us and known to nobody
                 drop(connection);
                 self.counters = before;
-                self.gate.close(&format!("a write failed: {}", error.message));
-                self.probed = Instant::now();
+                self.gate.close(error.kind, format!("a write failed: {}", error.message));
+                self.probed = Some(Instant::now());
             }
         }
         for finish in finishes {
@@ -230,17 +269,26 @@ impl Thread {
             self.recover();
         }
         if self.connection.is_none() {
+            self.gate.accepting()?;
             return Err(Error::unavailable("the store takes no writes"));
         }
-        if self.probed.elapsed() >= TICK {
-            self.probed = Instant::now();
+        if self.is_due(TICK) {
             if free_bytes(&self.path) < self.config.free_bytes_min {
-                self.gate.close("the disk is nearly full");
-                return Err(Error { kind: ErrorKind::Full, ..Error::unavailable("the disk is nearly full") });
+                self.gate.close(ErrorKind::Full, "the disk is nearly full".to_owned());
+            } else {
+                self.gate.open();
             }
-            self.gate.open();
         }
-        Ok(())
+        self.gate.accepting()
+    }
+
+    /// Whether the latest look at the disk is so long ago; notes that there is another one now.
+    fn is_due(&mut self, every: Duration) -> bool {
+        let due = self.probed.is_none_or(|at| at.elapsed() >= every);
+        if due {
+            self.probed = Some(Instant::now());
+        }
+        due
     }
 
     /// While nothing comes in: reopens after a failure, watches the disk.
@@ -252,10 +300,9 @@ impl Thread {
             }
             return;
         }
-        if self.probed.elapsed() < PROBE_EVERY {
+        if !self.is_due(PROBE_EVERY) {
             return;
         }
-        self.probed = Instant::now();
         let reopened = probe(self.path.parent().unwrap_or(Path::new("."))).and_then(|()| {
             let connection = open(&self.path, self.config.cache_bytes)?;
             self.counters = Counters::read(&connection)?;
@@ -266,7 +313,7 @@ impl Thread {
                 self.connection = Some(connection);
                 self.gate.open();
             }
-            Err(error) => self.gate.close(&format!("the probe failed: {}", error.message)),
+            Err(error) => self.gate.close(error.kind, format!("the probe failed: {}", error.message)),
         }
     }
 }
@@ -287,9 +334,9 @@ fn transact(
         }
         Ok(connection.execute_batch("COMMIT")?)
     });
-    if done.is_err() {
+    if let Err(error) = &done {
         let _ = connection.execute_batch("ROLLBACK");
-        finishes.extend(jobs.map(|job| -> Finish { Box::new(move |_| drop(job)) }));
+        jobs.for_each(|job| job.refuse(error));
     }
     done
 }
@@ -305,7 +352,7 @@ fn run(
     let before = *counters;
     let mut apply = Apply::new(connection, counters, context);
     // a bug in one job must not take the writer with it
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.work)(&mut apply)));
+    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.work)(Ok(&mut apply))));
     let broken = apply.broken.take();
     let kept = match ran {
         Ok((kept, finish)) => {
@@ -330,10 +377,9 @@ fn run(
     Ok(())
 }
 
-fn refuse(jobs: Vec<Job>, error: &Error) {
-    // dropping a job closes its answer channel; its caller hears that the writer stopped, which is ours and to be sent again
-    tracing::debug!(jobs = jobs.len(), %error, "jobs refused");
-    drop(jobs);
+/// A job whose answer was lost: its work panicked, or the thread is gone.
+fn broken_off() -> Error {
+    Error::unavailable("the write broke off")
 }
 
 fn copy(error: &Error) -> Error {
@@ -389,4 +435,32 @@ pub(crate) fn probe(dir: &Path) -> Result<(), Error> {
 
 fn free_bytes(path: &Path) -> u64 {
     fs4::available_space(path.parent().unwrap_or(Path::new("."))).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A job behind one that breaks the connection is never begun, and hears the same as those before it.
+    #[test]
+    fn all_jobs_of_a_failed_batch_hear_the_error_of_the_disk() {
+        let connection = Connection::open_in_memory().unwrap();
+        let zone = jiff::tz::TimeZone::UTC;
+        super::super::migrate::migrate(&connection, &zone).unwrap();
+        let mut counters = Counters::read(&connection).unwrap();
+        connection.execute_batch("PRAGMA query_only=ON").unwrap();
+        let put = |apply: &mut Apply<'_>| {
+            let done = apply.connection.execute("INSERT INTO meta VALUES('a', 1)", []);
+            done.map_err(|error| apply.noted(error))
+        };
+        let (jobs, answers): (Vec<Job>, Vec<_>) =
+            [Job::new(1, |_| Ok(0)), Job::new(1, put), Job::new(1, put)].into_iter().unzip();
+        let (mut finishes, context) = (Vec::new(), SiteContext { zone });
+        let failed = transact(&connection, &mut counters, &context, jobs, &mut finishes).unwrap_err();
+        finishes.into_iter().for_each(|finish| finish(Err(copy(&failed))));
+        for mut answer in answers {
+            let error = answer.try_recv().expect("every job is answered").unwrap_err();
+            assert_eq!((error.kind, error.message), (ErrorKind::Unavailable, failed.message.clone()));
+        }
+    }
 }
