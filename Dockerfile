@@ -11,7 +11,7 @@ COPY --from=build --chown=65532:65532 /empty/data /data
 USER 65532:65532
 WORKDIR /
 VOLUME /data
-EXPOSE 8080 8443 8444 3000
+EXPOSE 3000 8080 8443 8444 8445 11112
 HEALTHCHECK CMD ["/hilum", "health"]
 ENTRYPOINT ["/hilum"]
 CMD ["serve", "--config", "/etc/hilum/hilum.toml"]

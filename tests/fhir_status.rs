@@ -7,6 +7,7 @@ mod harness;
 
 use std::net::SocketAddr;
 
+use harness::doors::{DOORS, Item, Verdict, Wire};
 use harness::http::{self, Reply};
 use harness::{CALLING, Edge};
 use serde_json::{Value, json};
@@ -215,6 +216,9 @@ fn what_is_not_served_is_405_406_or_415() {
         (("PATCH", "/Patient", &[JSON], PATIENT), (405, "not-supported", "")),
         (("DELETE", "/Patient/a/_history", &[], ""), (405, "not-supported", "")),
         (("PUT", "", &[JSON], PATIENT), (405, "not-supported", "")),
+        (("GET", "", &[], ""), (405, "not-supported", "")),
+        (("GET", "?_type=Patient&name=x", &[], ""), (405, "not-supported", "")),
+        (("OPTIONS", "/Nothing", &[], ""), (404, "not-found", "")),
         (("DELETE", "/AuditEvent/a", &[], ""), (405, "not-supported", "")),
         (("GET", "/Patient/a", &["Accept: application/fhir+xml"], ""), (406, "not-supported", "")),
         (("GET", "/Patient/a?_format=xml", &["Accept: application/json"], ""), (406, "not-supported", "")),
@@ -266,15 +270,51 @@ fn a_405_lists_the_methods_that_are_served_and_each_is() {
 #[test]
 fn conditions_that_fail_are_409_or_412() {
     let a = r#"{"resourceType":"Patient","id":"a"}"#;
-    let bundle = json!({ "resourceType": "Bundle", "type": "transaction", "entry": [{
+    // the entry before is processed after a DELETE or POST: the place is that of the request all the same
+    let before = json!({ "request": { "method": "PUT", "url": "Patient/b" }, "resource": { "resourceType": "Patient", "id": "b" } });
+    let transaction = |entry: Value| {
+        json!({ "resourceType": "Bundle", "type": "transaction", "entry": [before, entry] }).to_string()
+    };
+    let entry = |method: &str, url: &str, condition: &str, value: &str| {
+        let mut request = json!({ "method": method, "url": url });
+        request[condition] = value.into();
+        let resource = json!({ "resourceType": "Patient", "id": "a" });
+        transaction(json!({ "request": request, "resource": resource }))
+    };
+    let entry_1 = "Bundle.entry[1]";
+    let bundle = transaction(json!({
         "request": { "method": "POST", "url": "Observation" },
         "resource": { "resourceType": "Observation", "status": "final", "code": { "text": "x" },
-            "subject": { "reference": "Patient?identifier=ABSENT" } } }] })
-    .to_string();
+            "subject": { "reference": "Patient?identifier=ABSENT" } } }));
     check_all(&[
-        (("POST", "", &[JSON], &bundle), (412, "not-found", "Observation")),
-        (("POST", "", &[JSON], &bundle.replace("ABSENT", "TWO")), (412, "multiple-matches", "Observation")),
-        (("PUT", "/Patient?identifier=ABSENT", &[JSON], a), (409, "conflict", "id")),
+        (("POST", "", &[JSON], &bundle), (412, "not-found", "Bundle.entry[1]")),
+        (
+            ("POST", "", &[JSON], &bundle.replace("ABSENT", "TWO")),
+            (412, "multiple-matches", "Bundle.entry[1]"),
+        ),
+        (("POST", "", &[JSON], &entry("PUT", "Patient/a", "ifMatch", "W/\"1\"")), (412, "conflict", entry_1)),
+        (
+            ("POST", "", &[JSON], &entry("DELETE", "Patient/a", "ifMatch", "W/\"1\"")),
+            (412, "conflict", entry_1),
+        ),
+        (("POST", "", &[JSON], &entry("PUT", "Patient/a", "ifNoneMatch", "*")), (412, "conflict", entry_1)),
+        (
+            ("POST", "", &[JSON], &entry("POST", "Patient", "ifNoneExist", "identifier=TWO")),
+            (412, "multiple-matches", entry_1),
+        ),
+        (
+            ("POST", "", &[JSON], &entry("POST", "Patient", "ifNoneExist", "color=red")),
+            (400, "not-supported", "Bundle.entry[1].request"),
+        ),
+        (
+            ("POST", "", &[JSON], &entry("PUT", "Patient?identifier=TWO", "id", "x")),
+            (412, "multiple-matches", entry_1),
+        ),
+        (
+            ("POST", "", &[JSON], &entry("PUT", "Patient?identifier=ABSENT", "id", "x")),
+            (409, "conflict", "Bundle.entry[1].resource.id"),
+        ),
+        (("PUT", "/Patient?identifier=ABSENT", &[JSON], a), (409, "conflict", "Patient.id")),
         (("PUT", "/Patient/a", &[JSON, "If-Match: W/\"1\""], a), (412, "conflict", "Patient")),
         (
             (
@@ -289,11 +329,11 @@ fn conditions_that_fail_are_409_or_412() {
         (("DELETE", "/Patient/a", &["If-Match: W/\"1\""], ""), (412, "conflict", "Patient")),
         (
             ("POST", "/Patient", &[JSON, "If-None-Exist: identifier=TWO"], PATIENT),
-            (412, "multiple-matches", ""),
+            (412, "multiple-matches", "Patient"),
         ),
-        (("PUT", "/Patient?identifier=TWO", &[JSON], PATIENT), (412, "multiple-matches", "")),
-        (("DELETE", "/Patient?identifier=TWO", &[], ""), (412, "multiple-matches", "")),
-        (("PUT", "/Patient?identifier=ONE", &[JSON], a), (400, "invalid", "id")),
+        (("PUT", "/Patient?identifier=TWO", &[JSON], PATIENT), (412, "multiple-matches", "Patient")),
+        (("DELETE", "/Patient?identifier=TWO", &[], ""), (412, "multiple-matches", "Patient")),
+        (("PUT", "/Patient?identifier=ONE", &[JSON], a), (400, "invalid", "Patient.id")),
     ]);
 }
 
@@ -315,6 +355,24 @@ fn what_is_too_much_is_413_414_or_431() {
     let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
     // answered before there is a request to route: no body
     assert_eq!(ask(edge.http, ("GET", "/Patient", &headers, "")).status, 431);
+}
+
+#[test]
+fn a_disk_nearly_full_is_507_and_503_where_no_fhir_is_spoken() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start_with_limit(dir.path(), "STORE__FREE_BYTES_MIN", i64::MAX);
+    for _ in 0..2 {
+        for (door, item) in DOORS.iter().zip((1..).map(Item::new)) {
+            let told = door.submit(&edge, &item).unwrap_or_else(|| panic!("{}: no answer", door.name));
+            assert_eq!((door.verdict)(&told), Verdict::Deferred, "{}: {told:?}", door.name);
+            if let Wire::Http { .. } = door.wire {
+                assert_eq!(told.status, if door.name == "FHIR" { 507 } else { 503 }, "{}", door.name);
+            }
+        }
+    }
+    let reply = check(edge.http, ("POST", "/Patient", &[JSON], PATIENT), (507, "transient", ""));
+    assert!(reply.header("retry-after").is_some(), "{reply:?}");
+    check(edge.http, ("GET", "/Patient", &[], ""), (200, "", ""));
 }
 
 #[test]
@@ -414,7 +472,7 @@ fn a_transaction_fails_whole_and_names_the_entry() {
             (400, "invalid", "Bundle.entry[1].resource.resourceType"),
         ),
         (write("PUT", "Patient/a", patient), (400, "invalid", "Bundle.entry[1].resource.id")),
-        (write("POST", "Patient", wrong), (422, "code-invalid", "Bundle.entry[1].Patient.gender")),
+        (write("POST", "Patient", wrong), (422, "code-invalid", "Bundle.entry[1].resource.gender")),
     ];
     let row = |(body, expected)| (("POST", "", &[JSON][..], String::as_str(body)), expected);
     check_all(&bodies.iter().map(|(body, expected)| row((body, *expected))).collect::<Vec<_>>());

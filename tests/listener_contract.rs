@@ -74,7 +74,36 @@ fn garbage_is_refused_with_reason_and_place_and_kept() {
     edge.kill();
     let rejected = rejected_originals(&dir);
     for (door, what, bytes) in kept {
-        assert!(rejected.iter().any(|original| original.ends_with(&bytes)), "{door}: {what} is kept");
+        let originals = rejected.iter().filter(|original| original.ends_with(&bytes)).count();
+        assert_eq!(originals, 1, "{door}: {what} is kept once");
+    }
+}
+
+#[test]
+fn what_is_rejected_is_kept_within_limits() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    let mut refused = 0;
+    for (door, item) in doors(9_000_001) {
+        for bad in door.bad.iter().filter(|bad| bad.kept) {
+            expect_verdict(door, door.send(&edge, &item, &(bad.bytes)(&item)), Verdict::Rejected);
+            refused += 1;
+        }
+        expect_verdict(door, door.submit(&edge, &item), Verdict::Accepted);
+    }
+    edge.kill();
+    let mut edge = Edge::start_with_limit(dir.path(), "STORE__QUARANTINE_BYTES_MAX", 0);
+    let counted = format!("hilum_quarantine_removed_total{{site=\"default\"}} {refused}");
+    edge.wait("bounded", |edge| {
+        http::send(edge.http, "GET", "/metrics", &[], "").body.lines().any(|line| line == counted)
+    });
+    edge.kill();
+    let (runtime, store, site) = harness::store(dir.path());
+    let rows = runtime.block_on(store.submissions(&site, None, 1000)).unwrap();
+    let rejected: Vec<_> = rows.into_iter().filter(|row| !row.accepted).collect();
+    assert_eq!(rejected.len(), refused);
+    for row in rejected {
+        assert!(row.bytes.is_none() && row.blob.is_none() && !row.issues.is_empty(), "{row:?}");
     }
 }
 
@@ -90,7 +119,7 @@ fn rejected_originals(dir: &tempfile::TempDir) -> Vec<Vec<u8>> {
                 use tokio::io::AsyncReadExt;
                 let mut bytes = Vec::new();
                 let mut blob = store.blob(&site, &id).await.unwrap().expect("the blob of a rejected image");
-                blob.file.read_to_end(&mut bytes).await.unwrap();
+                blob.reader.read_to_end(&mut bytes).await.unwrap();
                 bytes
             }),
             (None, None) => panic!("a rejected submission without its original"),
@@ -149,6 +178,10 @@ fn while_the_disk_fails_senders_are_told_to_send_again() {
     edge.break_disk(true);
     for (door, item) in doors(5_000_001) {
         expect_verdict(door, door.submit(&edge, &item), Verdict::Deferred);
+        // what would be kept cannot be kept now: it is not refused for good either
+        for bad in door.bad.iter().filter(|bad| bad.kept) {
+            expect_verdict(door, door.send(&edge, &item, &(bad.bytes)(&item)), Verdict::Deferred);
+        }
     }
     assert_eq!(http::send(edge.http, "GET", "/readyz", &[], "").status, 503);
     assert_eq!(edge.total("/fhir/Patient"), 0, "reads go on");
@@ -158,6 +191,23 @@ fn while_the_disk_fails_senders_are_told_to_send_again() {
         expect_verdict(door, door.submit(&edge, &item), Verdict::Accepted);
         assert_eq!((door.found)(&edge, &item), 1, "{}: sent again, visible once", door.name);
     }
+}
+
+#[test]
+fn without_room_for_blobs_images_and_large_messages_are_to_be_sent_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start_with_limit(dir.path(), "BLOBS__FREE_BYTES_MIN", i64::MAX);
+    for (door, item) in doors(8_000_001) {
+        let told = door.submit(&edge, &item);
+        let is_blob = matches!(door.wire, Wire::Dicom);
+        expect_verdict(door, told, if is_blob { Verdict::Deferred } else { Verdict::Accepted });
+    }
+    let (door, item) = (DOORS.iter().find(|door| door.name == "MLLP").unwrap(), Item::new(8_900_001));
+    let large =
+        format!("{}NTE|1||{}\r", mllp::message(&item.id(), &item.id(), &item.name), "x".repeat(50_000));
+    expect_verdict(door, door.send(&edge, &item, large.as_bytes()), Verdict::Deferred);
+    let metrics = http::send(edge.http, "GET", "/metrics", &[], "").body;
+    assert!(metrics.contains("hilum_blobs_refused_total 2"), "{metrics}");
 }
 
 #[test]

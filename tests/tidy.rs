@@ -17,7 +17,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("listen-hl7", &["listen", "intake", "wire", "fhir"]),
     ("listen-mllp", &["listen", "intake", "wire", "fhir"]),
     ("listen-mpps", &["listen", "intake", "wire", "fhir"]),
-    ("deliver", &["store", "fhir"]),
+    ("deliver", &["store", "fhir", "wire"]),
     ("listen-dicom", &["listen", "intake", "wire", "fhir", "store"]),
 ];
 const FILE_LINES_MAX: usize = 760;

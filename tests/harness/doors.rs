@@ -131,7 +131,7 @@ pub(crate) const DOORS: &[Door] = &[
         good: |item| mllp::message(&item.id(), &item.id(), &item.name).into_bytes(),
         found: patients,
         bad: &[
-            Bad { what: "no MSH", bytes: no_header, says: &["400", "MSH"], kept: false },
+            Bad { what: "no MSH", bytes: no_header, says: &["400", "MSH"], kept: true },
             Bad {
                 what: "an unknown type",
                 bytes: unknown_type,
@@ -146,6 +146,59 @@ pub(crate) const DOORS: &[Door] = &[
             },
         ],
         verdict: by_http_status,
+    },
+    Door {
+        name: "v3 HTTP",
+        wire: Wire::Http {
+            method: "POST",
+            path: |_| "/v3/ingest".into(),
+            headers: |_| vec!["Content-Type: application/xml".into()],
+            scope: "ingest/hl7v3",
+        },
+        good: |item| interaction(item, "PRPA_IN201301UV02").into_bytes(),
+        found: patients,
+        bad: &[
+            Bad {
+                what: "no XML",
+                bytes: |item| interaction(item, "PRPA_IN201301UV02").as_bytes()[..300].to_vec(),
+                says: &["400", "OperationOutcome", "structure"],
+                kept: true,
+            },
+            Bad {
+                what: "an envelope of something else",
+                bytes: |item| {
+                    let namespace = "http://schemas.xmlsoap.org/soap/envelope/";
+                    let id = item.id();
+                    format!("<s:Envelope xmlns:s=\"{namespace}\"><s:Body><x>{id}</x></s:Body></s:Envelope>")
+                        .into_bytes()
+                },
+                says: &["500", "soap:Fault", "urn:hl7-org:v3"],
+                kept: true,
+            },
+            Bad {
+                what: "an unsupported interaction",
+                bytes: |item| interaction(item, "PRPA_IN201305UV02").into_bytes(),
+                says: &["200", "typeCode code=\"CR\"", "unsupported interaction"],
+                kept: true,
+            },
+            Bad {
+                what: "no patient identifier",
+                bytes: |item| {
+                    let good = interaction(item, "PRPA_IN201301UV02");
+                    let id = format!("<id root=\"1.2.3\" extension=\"{}\"/>", item.id());
+                    good.replace(&id, "<id nullFlavor=\"NI\"/>").into_bytes()
+                },
+                says: &["200", "typeCode code=\"CE\"", "SYN101", "<location>"],
+                kept: true,
+            },
+        ],
+        verdict: |told| match told.status {
+            200 if told.text.contains("<typeCode code=\"CA\"/>") => Verdict::Accepted,
+            // an acknowledgement, or an OperationOutcome for what was no interaction
+            503 if told.text.contains("send again") => Verdict::Deferred,
+            503 => panic!("our trouble without a word: {}", told.text),
+            _ => Verdict::Rejected,
+        },
     },
     Door {
         name: "MPPS",
@@ -324,6 +377,20 @@ fn patient(item: &Item, gender: &str) -> Vec<u8> {
     .into_bytes()
 }
 
+/// An HL7 v3 interaction about one patient; every message of an item has the same id.
+fn interaction(item: &Item, name: &str) -> String {
+    format!(
+        "<{name} xmlns=\"urn:hl7-org:v3\" ITSVersion=\"XML_1.0\"><id root=\"1.2.9\" extension=\"{0}\"/>\
+         <creationTime value=\"20240501\"/><interactionId root=\"2.16.840.1.113883.1.6\" extension=\"{name}\"/>\
+         <receiver><device><id root=\"1.2.8\"/></device></receiver><sender><device><id root=\"1.2.7\"/></device></sender>\
+         <controlActProcess><subject><registrationEvent><subject1><patient><id root=\"1.2.3\" extension=\"{0}\"/>\
+         <patientPerson><name><given>Given</given><family>{1}</family></name></patientPerson></patient></subject1>\
+         </registrationEvent></subject></controlActProcess></{name}>",
+        item.id(),
+        item.name
+    )
+}
+
 fn step(item: &Item, status: &str) -> Vec<u8> {
     format!(
         r#"{{"patient_name":"{}^Given","patient_id":"{}","sop_instance_uid":"{}","study_uid":"{}","status":"{status}"}}"#,
@@ -336,7 +403,7 @@ fn step(item: &Item, status: &str) -> Vec<u8> {
 }
 
 fn no_header(item: &Item) -> Vec<u8> {
-    format!("PID|1||||{}^Given\r", item.name).into_bytes()
+    format!("PID|1||{}||{}^Given\r", item.id(), item.name).into_bytes()
 }
 
 fn unknown_type(item: &Item) -> Vec<u8> {

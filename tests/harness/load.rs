@@ -65,7 +65,7 @@ pub(crate) fn images_are_whole(dir: &Path, sent: &[Sent]) {
         runtime.block_on(async {
             let mut blob = store.blob(&site, &id).await.unwrap().expect("the blob of a row is there");
             let mut bytes = Vec::new();
-            blob.file.read_to_end(&mut bytes).await.unwrap();
+            blob.reader.read_to_end(&mut bytes).await.unwrap();
             bytes
         })
     };

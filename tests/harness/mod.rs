@@ -17,7 +17,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use hilum_intake::store::{Config, Site, Store};
-use serde_json::Value;
+pub(crate) use serde_json::Value;
 
 /// Waiting longer than this for anything is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -37,7 +37,7 @@ auth = "none"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
-surfaces = ["fhir", "hl7", "mpps"]
+surfaces = ["fhir", "hl7", "mpps", "metrics"]
 [[listen]]
 protocol = "mllp"
 address = "127.0.0.1:0"
@@ -48,6 +48,8 @@ address = "127.0.0.1:0"
 id = "default"
 ae_titles = ["HILUM"]
 [limits.store]
+free_bytes_min = 0
+[limits.blobs]
 free_bytes_min = 0
 "#;
 /// Anybody on this machine may send.
@@ -94,26 +96,55 @@ impl Edge {
     pub(crate) fn start_development(dir: &Path) -> Self {
         let free = (0..3).map(|n| (format!("HILUM__LISTEN__{n}__ADDRESS"), "127.0.0.1:0"));
         Self::run(dir, |command| {
-            command.envs(free).env("HILUM__LIMITS__STORE__FREE_BYTES_MIN", "0").arg("serve");
+            let any =
+                ["STORE", "BLOBS"].map(|section| (format!("HILUM__LIMITS__{section}__FREE_BYTES_MIN"), "0"));
+            command.envs(free).envs(any).arg("serve");
         })
     }
 
+    /// As [`Edge::start`], with another value of a limit, such as `STORE__FREE_BYTES_MIN`.
+    pub(crate) fn start_with_limit(dir: &Path, limit: &str, value: i64) -> Self {
+        let limit = format!("HILUM__LIMITS__{limit}");
+        Self::configured(dir, OPEN, &[(&limit, &value.to_string())])
+    }
+
+    /// As [`Edge::start_limited`], with variables in its environment.
+    pub(crate) fn start_with_environment(dir: &Path, more: &str, environment: &[(&str, &str)]) -> Self {
+        Self::configured(dir, &format!("{OPEN}{more}"), environment)
+    }
+
     fn start_with(dir: &Path, more: &str) -> Self {
-        let config = dir.join("hilum.toml");
-        let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
-        std::fs::write(&config, text).unwrap();
+        Self::configured(dir, more, &[])
+    }
+
+    fn configured(dir: &Path, more: &str, environment: &[(&str, &str)]) -> Self {
+        let config = Self::config(dir, more);
         Self::run(dir, |command| {
+            command.envs(environment.iter().copied()).arg("--config").arg(&config).arg("serve");
+        })
+    }
+
+    /// As [`Edge::start_limited`], in a process that may open `soft` files, and let itself open up to `hard`.
+    pub(crate) fn start_with_files(dir: &Path, limits: &str, soft: u32, hard: u32) -> Self {
+        let config = Self::config(dir, &format!("{OPEN}{limits}"));
+        Self::run_after(&format!("ulimit -Sn {soft}; ulimit -Hn {hard}; "), dir, |command| {
             command.arg("--config").arg(&config).arg("serve");
         })
     }
 
     fn run(dir: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
+        Self::run_after("", dir, arguments)
+    }
+
+    /// `before` are commands of the shell that becomes the edge.
+    fn run_after(before: &str, dir: &Path, arguments: impl FnOnce(&mut Command)) -> Self {
         let ready = dir.join("ready.json");
         let _ = std::fs::remove_file(&ready);
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
         let mut command = Command::new("sh");
         // SIGXFSZ is ignored so that a file size limit is an error of a write, as a full disk is
-        command.args(["-c", "trap '' XFSZ; exec \"$@\"", "sh", env!("CARGO_BIN_EXE_hilum")]);
+        let script = format!("{before}trap '' XFSZ; exec \"$@\"");
+        command.args(["-c", &script, "sh", env!("CARGO_BIN_EXE_hilum")]);
         arguments(&mut command);
         command.arg("--ready-file").arg(&ready).env("RUST_LOG", "trace").current_dir(dir);
         command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
@@ -139,6 +170,13 @@ impl Edge {
         (edge.http, edge.keyed, edge.mllp, edge.dicom) =
             (door("http", 0), door("http", 1), door("mllp", 0), door("dicom", 0));
         edge
+    }
+
+    fn config(dir: &Path, more: &str) -> PathBuf {
+        let config = dir.join("hilum.toml");
+        let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
+        std::fs::write(&config, text).unwrap();
+        config
     }
 
     /// kill -9
@@ -200,14 +238,7 @@ impl Edge {
 
     /// Runs a command beside it and gives what it printed.
     pub(crate) fn hilum(&self, arguments: &[&str]) -> String {
-        let output = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .arg("--config")
-            .arg(self.dir.join("hilum.toml"))
-            .args(arguments)
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        String::from_utf8(output.stdout).unwrap()
+        hilum(&self.dir, arguments)
     }
 
     /// A new API key as a header line.
@@ -224,23 +255,23 @@ impl Drop for Edge {
     }
 }
 
+/// Runs a command with the configuration of the edge in a folder, and gives what it printed.
+pub(crate) fn hilum(dir: &Path, arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
+    let output = command.arg("--config").arg(dir.join("hilum.toml")).args(arguments).output().unwrap();
+    let text = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
 /// What an edge that has ended left in its data folder.
 pub(crate) fn store(dir: &Path) -> (tokio::runtime::Runtime, Store, Site) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let config = Config {
-        data_dir: dir.join("data"),
-        batch_jobs_max: 16,
-        batch_bytes_max: 1 << 20,
-        queue_jobs_max: 16,
-        queue_bytes_max: 1 << 20,
         free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
         cache_bytes: 1 << 20,
-        count_max: 100,
-        count_default: 20,
-        includes_max: 100,
-        total_probe_max: 100,
-        candidates_max: 1000,
-        exclusive: true,
+        ..Config::new(dir.join("data"))
     };
     let store = runtime.block_on(Store::open(config)).unwrap();
     let site = store.control().site("default").unwrap().unwrap();

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # DCMTK talks to a running edge: C-ECHO, a wrong title, C-STORE of a file made here, and reads it back byte for byte.
-# Usage: dcmtk.sh PORT DATA_FOLDER
+# Then `hilum send dicom` talks to DCMTK's storescp, which keeps what it receives bit for bit.
+# Usage: dcmtk.sh PORT DATA_FOLDER; HILUM is the binary, target/debug/hilum unless set
 set -euo pipefail
 port=$1 data=$2
 work=$(mktemp -d)
@@ -36,4 +37,22 @@ stored=$(find "$data"/sites/default/blobs -type f -not -path '*/blobs/tmp/*')
 dcm2json "$work/image.dcm" > "$work/sent.json"
 dcm2json "$stored" > "$work/stored.json"
 cmp "$work/sent.json" "$work/stored.json"
-echo "5 passed, 0 failed"
+
+hilum=${HILUM:-target/debug/hilum}
+mkdir "$work/received"
+free=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+storescp +B +xa -aet THEIRS -od "$work/received" "$free" &
+scp=$!
+trap 'kill $scp 2>/dev/null || true; rm -rf "$work"' EXIT
+for _ in $(seq 100); do "$hilum" send dicom "127.0.0.1:$free" --called THEIRS >/dev/null 2>&1 && break; sleep 0.05; done
+# in explicit big endian and deflated as well: the bytes of the data set must not change
+dcmconv +tb "$work/image.dcm" "$work/big.dcm"
+dcmconv +td "$work/image.dcm" "$work/deflated.dcm"
+for file in image big deflated; do
+  rm -f "$work"/received/*
+  "$hilum" send dicom "127.0.0.1:$free" --called THEIRS "$work/$file.dcm" | grep -q ': 0000 success$'
+  tail -c 60 "$work/$file.dcm" > "$work/sent.tail"
+  tail -c 60 "$work"/received/* > "$work/received.tail"
+  cmp "$work/sent.tail" "$work/received.tail"
+done
+echo "9 passed, 0 failed"

@@ -2,9 +2,12 @@
 //!
 //! One task for each site matches new versions against the criteria of its Subscriptions and numbers the matches durably; one delivery
 //! of each destination is in flight at a time, in order of number. The change feed is the only bridge: no listener calls this crate.
+//!
+//! [`storage_scu`] is how DICOM objects go out.
 
 mod address;
 mod send;
+pub mod storage_scu;
 mod subscription;
 
 use std::collections::HashMap;
@@ -26,6 +29,8 @@ const TICK: Duration = Duration::from_secs(1);
 const REFUSALS_MAX: u32 = 3;
 const BACK_OFF_MIN_MS: i64 = 1_000;
 const BACK_OFF_MAX_MS: i64 = 900_000;
+/// Why a delivery died that was never refused.
+const OVERFLOW: &str = "the backlog was beyond its limit: the oldest deliveries were given up";
 /// Types that never match: what the server writes about itself.
 const NEVER: [&str; 2] = ["AuditEvent", "Subscription"];
 
@@ -38,6 +43,10 @@ pub struct Options {
     pub attempt_timeout: Duration,
     /// Time until a delivery is given up.
     pub retry_for: Duration,
+    /// Deliveries that may wait for one destination; beyond, the oldest are given up.
+    pub backlog_rows_max: u64,
+    /// How long a delivery may wait, also while its destination is in error.
+    pub backlog_for: Duration,
 }
 
 /// Delivers for all sites until `stop`.
@@ -95,6 +104,9 @@ impl Worker {
         destinations =
             self.store.destinations(&self.site)?.into_iter().map(|d| (d.reference.clone(), d)).collect();
         self.matches(&subscriptions, &destinations).await?;
+        for subscription in &subscriptions {
+            self.bound(subscription).await?;
+        }
         let due = subscriptions.iter().filter(|s| {
             s.is_active()
                 && destinations.get(&s.reference).is_some_and(|d| d.state == DestinationState::Active)
@@ -161,6 +173,24 @@ impl Worker {
             error: error.map(str::to_owned),
         };
         self.store.put_destination(&self.site, destination).await
+    }
+
+    /// Gives up the oldest deliveries of a backlog beyond its limits: counted, and shown by the Subscription.
+    async fn bound(&self, subscription: &Subscription) -> Result<(), Error> {
+        let waits = i64::try_from(self.options.backlog_for.as_millis()).unwrap_or(i64::MAX);
+        let before = now_ms().saturating_sub(waits);
+        let (reference, rows_max) = (&subscription.reference, self.options.backlog_rows_max);
+        let dead = self.store.give_up_oldest(&self.site, reference, rows_max, before, OVERFLOW).await?;
+        if dead == 0 {
+            return Ok(());
+        }
+        metrics::counter!("hilum_deliveries_total", "outcome" => "overflow").increment(dead);
+        tracing::warn!(site = self.site.id(), destination = %reference, dead, "backlog beyond its limit");
+        // an error that stopped the deliveries says more than that they were too many then
+        if subscription.is_active() && !subscription.has_error {
+            return self.turn(subscription, DestinationState::Active, Some(OVERFLOW)).await;
+        }
+        Ok(())
     }
 
     /// Reads the feed from the oldest cursor and numbers what matches, destination by destination, in one transaction a batch.

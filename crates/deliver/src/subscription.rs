@@ -22,6 +22,8 @@ pub(crate) struct Subscription {
     pub(crate) has_payload: bool,
     /// Header lines of the channel: secrets, never logged.
     pub(crate) headers: Vec<(String, String)>,
+    /// Whether it shows an error.
+    pub(crate) has_error: bool,
     end_ms: Option<i64>,
     resource: Resource,
 }
@@ -74,6 +76,7 @@ fn read(id: &str, body: &[u8], site: &Site) -> Option<Subscription> {
             .filter_map(|h| h.split_once(':'))
             .map(|(n, v)| (n.trim().to_owned(), v.trim().to_owned()))
             .collect(),
+        has_error: own("error").is_some(),
         end_ms: own("end").and_then(|end| date_range(&end, &jiff::tz::TimeZone::UTC)).map(|(low, _)| low),
         resource,
     })

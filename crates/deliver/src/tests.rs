@@ -12,7 +12,12 @@ use serde_json::{Value, json};
 use super::*;
 
 async fn open(dir: &std::path::Path) -> (Store, Site) {
-    let config = Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.to_owned()) };
+    let config = Config {
+        free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
+        cache_bytes: 1 << 20,
+        ..Config::new(dir.to_owned())
+    };
     let store = Store::open(config).await.unwrap();
     let settings = json!({ "id": "a", "outbound_allow": ["127.0.0.0/8"] });
     store.control().put_site(serde_json::from_value(settings).unwrap()).unwrap();
@@ -97,6 +102,8 @@ fn options() -> Options {
         response_bytes_max: 1024,
         attempt_timeout: Duration::from_secs(5),
         retry_for: Duration::from_secs(60),
+        backlog_rows_max: 100,
+        backlog_for: Duration::from_secs(3600),
     }
 }
 
@@ -159,4 +166,36 @@ async fn refusals_put_it_in_error_without_the_secret_and_an_end_turns_it_off() {
     assert!(refused["error"].as_str().unwrap().contains("private"));
     stop.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn beyond_its_limit_the_oldest_of_a_backlog_are_given_up_and_it_is_shown() {
+    provider();
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(dir.path()).await;
+    let (endpoint, seen) = receiver(1, StatusCode::SERVICE_UNAVAILABLE).await;
+    put(&store, &site, subscription(&endpoint, "2999-01-01T00:00:00Z")).await;
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(run(store.clone(), options(), stop.clone()));
+    wait_for(&store, &site, "active").await;
+    stop.cancel();
+    running.await.unwrap();
+    for id in ["o1", "o2", "o3", "o4", "o5"] {
+        put(&store, &site, observation(id, "1975-2")).await;
+    }
+    let stop = CancellationToken::new();
+    let small = Options { backlog_rows_max: 2, ..options() };
+    let running = tokio::spawn(run(store.clone(), small, stop.clone()));
+    for _ in 0..200 {
+        if seen.lock().unwrap().len() >= 3 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    stop.cancel();
+    running.await.unwrap();
+    let keys: Vec<String> = seen.lock().unwrap().iter().map(|(.., key, _)| key.clone()).collect();
+    assert_eq!(keys, ["s1/4", "s1/4", "s1/5"], "the newest are sent, under their own numbers");
+    let shown = status(&store, &site).await;
+    assert_eq!((shown["status"].as_str(), shown["error"].as_str()), (Some("active"), Some(OVERFLOW)));
 }

@@ -17,6 +17,9 @@ pub struct Issue {
     pub diagnostics: String,
     /// The HL7 table 0357 error code, when the issue came from or answers HL7 v2 (100 to 207).
     pub hl7_code: Option<u16>,
+    /// The change of the submission it is about, counted from 0, when the store refused one of several: the answer to a transaction names its
+    /// entry.
+    pub change: Option<usize>,
 }
 
 /// FHIR issue-severity.
@@ -93,7 +96,7 @@ impl Issue {
 
     /// An issue without a place.
     pub fn new(severity: Severity, code: IssueCode, diagnostics: impl Into<String>) -> Self {
-        Self { severity, code, location: None, diagnostics: diagnostics.into(), hl7_code: None }
+        Self { severity, code, location: None, diagnostics: diagnostics.into(), hl7_code: None, change: None }
     }
 
     /// The same issue at a place.

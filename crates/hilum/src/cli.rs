@@ -33,12 +33,24 @@ pub(crate) enum Command {
     Site(SiteArgs),
     /// Make, list and revoke API keys; works beside a running edge
     Key(KeyArgs),
-    /// Show the FHIR transaction an HL7 v2, HL7 v3 or MPPS file makes, with lineage and unmapped fields; stores nothing
+    /// Show the FHIR transaction an HL7 v2, HL7 v3, MPPS or DICOM file makes, with lineage and unmapped fields; stores nothing
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),
     /// Bring the databases below the data folder to this version's schema
     Migrate,
+    /// Copy databases and blobs to a folder while the edge runs
+    Backup {
+        /// The folder; one with an older backup is brought up to date
+        out: PathBuf,
+    },
+    /// Put a backup into the data folder, which must be empty
+    Restore {
+        /// The folder of the backup
+        from: PathBuf,
+    },
+    /// Check rows, index and blobs against each other; works beside a running edge
+    Fsck(Fsck),
     /// Exit 0 when a running edge on this machine is ready (container health check)
     Health(HealthArgs),
 }
@@ -49,6 +61,17 @@ pub(crate) struct Serve {
     /// Write {"listeners":[{"protocol","address","surfaces"}]} here once all doors are open
     #[arg(long, value_name = "PATH")]
     pub(crate) ready_file: Option<PathBuf>,
+}
+
+/// Arguments of `fsck`.
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Read every blob and compare it with its name
+    #[arg(long)]
+    pub(crate) deep: bool,
+    /// Make the search index again from the stored resources first; the edge must be stopped
+    #[arg(long)]
+    pub(crate) rebuild: bool,
 }
 
 /// Arguments of `dev-certs`.
@@ -110,7 +133,7 @@ pub(crate) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site, admin/metrics
         #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
         scope: String,
         /// Days until it expires
@@ -152,10 +175,10 @@ pub(crate) struct Map {
 pub(crate) struct Send {
     /// The protocol
     pub(crate) protocol: SendProtocol,
-    /// mllp: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
+    /// mllp, dicom: HOST:PORT; v2, v3, mpps, fhir: http://HOST:PORT
     pub(crate) target: String,
-    /// Files, or folders to go through
-    #[arg(required = true, value_name = "FILE")]
+    /// Files, or folders to go through; dicom without any asks for C-ECHO
+    #[arg(required_if_eq_any([("protocol", "mllp"), ("protocol", "v2"), ("protocol", "v3"), ("protocol", "mpps"), ("protocol", "fhir")]), value_name = "FILE")]
     pub(crate) paths: Vec<PathBuf>,
     /// API key for v2, v3, mpps and fhir
     #[arg(long, env = "HILUM_API_KEY", hide_env_values = true)]
@@ -163,6 +186,15 @@ pub(crate) struct Send {
     /// Certificate authority (PEM) of an https target
     #[arg(long, value_name = "FILE")]
     pub(crate) cacert: Option<PathBuf>,
+    /// Called AE title (dicom)
+    #[arg(long, default_value = "HILUM", value_name = "AE")]
+    pub(crate) called: String,
+    /// Calling AE title (dicom)
+    #[arg(long, default_value = "HILUM_SCU", value_name = "AE")]
+    pub(crate) calling: String,
+    /// Longest wait for an answer
+    #[arg(long, default_value_t = 30, value_name = "SECONDS")]
+    pub(crate) timeout: u64,
 }
 
 /// How files are sent.
@@ -172,6 +204,7 @@ pub(crate) enum SendProtocol {
     V2,
     V3,
     Mpps,
+    Dicom,
     Fhir,
 }
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hilum_intake::store::{Client, Hl7Identity, SiteSettings};
+use hilum_intake::store::{Client, Hl7Identity, S3Config, SiteSettings};
 use hilum_listen::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -70,8 +70,37 @@ pub(crate) struct StoreUrl {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct BlobUrl {
-    /// `file:`: below `node.data`.
+    /// `file:` (below `node.data`) or `s3://BUCKET/PREFIX`.
     pub(crate) url: String,
+    /// Of a bucket: address of a server other than AWS's.
+    pub(crate) endpoint: Option<String>,
+    /// Of a bucket: its region.
+    pub(crate) region: Option<String>,
+}
+
+impl BlobUrl {
+    /// The bucket; `None` = files.
+    ///
+    /// # Errors
+    /// The URL is neither.
+    pub(crate) fn bucket(&self) -> Result<Option<S3Config>> {
+        if self.url == "file:" {
+            ensure!(
+                self.endpoint.is_none() && self.region.is_none(),
+                "[blobs] endpoint and region are of s3 urls"
+            );
+            return Ok(None);
+        }
+        let rest = self.url.strip_prefix("s3://").unwrap_or_default().trim_end_matches('/');
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        ensure!(!bucket.is_empty(), "[blobs] url: use \"file:\" or \"s3://BUCKET/PREFIX\"");
+        Ok(Some(S3Config {
+            bucket: bucket.to_owned(),
+            prefix: prefix.to_owned(),
+            endpoint: self.endpoint.clone(),
+            region: self.region.clone(),
+        }))
+    }
 }
 
 /// `[fhir]`
@@ -243,7 +272,7 @@ impl Default for StoreUrl {
 
 impl Default for BlobUrl {
     fn default() -> Self {
-        Self { url: "file:".into() }
+        Self { url: "file:".into(), endpoint: None, region: None }
     }
 }
 
@@ -345,7 +374,7 @@ impl Config {
     /// Rules between keys that types cannot express.
     fn check(&self) -> Result<()> {
         ensure!(self.store.url == "sqlite", "[store] url: only \"sqlite\" is served by this version");
-        ensure!(self.blobs.url == "file:", "[blobs] url: only \"file:\" is served by this version");
+        self.blobs.bucket()?;
         ensure!(!self.listen.is_empty(), "no [[listen]] table: nothing would be open");
         ensure!(!self.site.is_empty(), "no [[site]] table: nobody's data could be taken");
         for listen in &self.listen {
@@ -473,8 +502,12 @@ mod tests {
 
     #[test]
     fn the_documented_configuration_is_valid() {
-        let config = read(include_str!("../../../config/hilum.toml"), &[]).unwrap();
+        let text = include_str!("../../../config/hilum.toml");
+        let config = read(text, &[]).unwrap();
         assert_eq!(config.limits, Limits::default(), "config/hilum.toml shows the defaults");
+        let documented: toml::Table = text.parse().unwrap();
+        let all = toml::Value::try_from(Limits::default()).unwrap();
+        assert_eq!(documented["limits"], all, "config/hilum.toml shows every limit");
     }
 
     #[test]
@@ -482,6 +515,23 @@ mod tests {
         let config = Config::development().unwrap();
         let opened = crate::serve::store_config(&config);
         assert_eq!(opened, hilum_intake::store::Config::new(config.node.data));
+    }
+
+    #[test]
+    fn blobs_lie_in_files_or_in_a_bucket() {
+        let bucket = |text: &str| {
+            let url: BlobUrl = toml::from_str(text).unwrap();
+            url.bucket().map(|bucket| bucket.map(|b| (b.bucket, b.prefix, b.endpoint)))
+        };
+        let parts = |prefix: &str, endpoint: Option<&str>| {
+            Some(("images".to_owned(), prefix.to_owned(), endpoint.map(str::to_owned)))
+        };
+        assert_eq!(bucket("").unwrap(), None);
+        assert_eq!(bucket("url = \"s3://images\"").unwrap(), parts("", None));
+        let minio = "url = \"s3://images/a/b/\"\nendpoint = \"http://127.0.0.1:9000\"";
+        assert_eq!(bucket(minio).unwrap(), parts("a/b", Some("http://127.0.0.1:9000")));
+        assert!(bucket("url = \"http://images\"").is_err() && bucket("url = \"s3://\"").is_err());
+        assert!(bucket("region = \"eu-central-1\"").is_err(), "of no bucket");
     }
 
     #[test]

@@ -17,6 +17,10 @@ use utoipa::openapi::OpenApi;
 
 use crate::config::{AuthMode, Config, Listen, Protocol, Surface};
 
+/// Describes the API page of a listener that serves several surfaces.
+const EVERYTHING: &str =
+    "What this listener serves. `/fhir/metadata` lists FHIR types and search parameters.";
+
 /// A door: an open socket, and what is spoken through it.
 pub(crate) struct Door {
     /// The socket.
@@ -89,7 +93,11 @@ impl House<'_> {
             let (routes, page) = self.surface(*surface);
             router = router.merge(routes);
             match (&mut pages, page) {
-                (Some(pages), Some(page)) => pages.merge(page),
+                (Some(pages), Some(page)) => {
+                    pages.merge(page);
+                    pages.info.title = "Hilum".to_owned();
+                    pages.info.description = Some(EVERYTHING.to_owned());
+                }
                 (None, page) => pages = page,
                 (Some(_), None) => {}
             }

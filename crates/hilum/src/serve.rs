@@ -6,25 +6,26 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use hilum_intake::Intake;
 use hilum_intake::store::{Config as StoreConfig, Store};
-use hilum_listen::TlsServer;
 use metrics_exporter_prometheus::PrometheusBuilder;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing_subscriber::EnvFilter;
 
+use crate::certificates::Certificates;
 use crate::cli::Serve;
 use crate::config::{Config, LogFormat};
 use crate::doors::{Card, Door, House};
-use crate::{commands, notify};
+use crate::{commands, files, notify};
 
 const DEFAULT_LOG: &str = "warn,hilum=info";
 const FIRST_KEY_FILE: &str = "first-api-key";
 const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps";
 
 /// Serves until SIGTERM or SIGINT.
-pub(crate) fn run(config: Config, arguments: &Serve) -> Result<ExitCode> {
+pub(crate) fn run(mut config: Config, arguments: &Serve) -> Result<ExitCode> {
     log(&config)?;
+    files::fit(&mut config);
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     let served = runtime.block_on(serve(config, arguments));
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
@@ -41,7 +42,9 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let house = House { config: &config, intake: intake.clone(), metrics };
     let doors = config.listen.iter().map(|listen| house.open(listen)).collect::<Result<Vec<Door>>>()?;
     let cards: Vec<Card> = doors.iter().map(|door| door.card.clone()).collect();
-    let certificates: Vec<TlsServer> = doors.iter().filter_map(|door| door.tls.clone()).collect();
+    let of_listeners =
+        doors.iter().filter_map(|door| Some((door.listener.name().clone(), door.tls.clone()?)));
+    let certificates = Certificates::new(of_listeners.collect());
 
     let mut signals = Signals::new()?;
     let stop_doors = CancellationToken::new();
@@ -50,6 +53,7 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     rest.spawn(intake.run(stop_rest.clone()));
     rest.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_rest.clone()));
     rest.spawn(notify::watchdog(stop_rest.clone()));
+    rest.spawn(certificates.clone().watch(stop_rest.clone()));
     for door in doors {
         open.spawn(door.listener.serve(door.session, stop_doors.clone()));
     }
@@ -79,11 +83,16 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
     let (store, search) = (config.limits.store, config.limits.search);
     StoreConfig {
         data_dir: config.node.data.clone(),
+        // the configuration was checked when it was read
+        bucket: config.blobs.bucket().unwrap_or_default(),
         batch_jobs_max: store.batch_jobs_max,
         batch_bytes_max: store.batch_bytes_max,
         queue_jobs_max: store.queue_jobs_max,
         queue_bytes_max: store.queue_bytes_max,
         free_bytes_min: store.free_bytes_min,
+        blobs_free_bytes_min: config.limits.blobs.free_bytes_min,
+        quarantine_bytes_max: store.quarantine_bytes_max,
+        quarantine_days_max: store.quarantine_days_max,
         cache_bytes: store.cache_bytes,
         count_max: search.count_max,
         count_default: search.count_default,
@@ -100,6 +109,8 @@ fn delivery(config: &Config) -> hilum_deliver::Options {
         response_bytes_max: limits.response_bytes_max,
         attempt_timeout: std::time::Duration::from_millis(limits.attempt_timeout_ms),
         retry_for: std::time::Duration::from_secs(limits.retry_hours_max * 3600),
+        backlog_rows_max: limits.backlog_rows_max,
+        backlog_for: std::time::Duration::from_secs(limits.backlog_days_max * 86_400),
     }
 }
 
@@ -119,24 +130,15 @@ impl Signals {
     }
 
     /// Returns on SIGTERM or SIGINT; SIGHUP reads the certificates again.
-    async fn wait(&mut self, certificates: &[TlsServer]) {
+    async fn wait(&mut self, certificates: &Certificates) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.reload.recv() => reload(certificates),
+                _ = self.reload.recv() => certificates.reload(),
             }
         }
     }
-}
-
-fn reload(certificates: &[TlsServer]) {
-    for certificate in certificates {
-        if let Err(error) = certificate.reload() {
-            tracing::error!(%error, "certificate not reloaded, the old one stays in force");
-        }
-    }
-    tracing::info!(certificates = certificates.len(), "reloaded");
 }
 
 /// The first key of a new data folder, in a file only its owner reads.

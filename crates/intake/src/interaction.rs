@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hilum_fhir::Issue;
-use hilum_store::Site;
+use hilum_store::{Original, OriginalKind, Site};
 use hilum_wire::Fault;
 use hilum_wire::er7::AckCode;
 use hilum_wire::v3::{Ack, Message, Wrapper, acknowledge};
@@ -32,6 +32,30 @@ impl Intake {
         let message = Arc::new(message);
         let receipt = self.accept(submission(site, source, original, message.clone())).await;
         reply(&message, receipt)
+    }
+
+    /// Keeps a body that is no interaction, with what is wrong with it.
+    pub async fn refuse_interaction(
+        &self,
+        site: &Site,
+        source: Source,
+        body: Bytes,
+        issue: Issue,
+    ) -> Receipt {
+        let original = Original {
+            kind: OriginalKind::V3,
+            listener: source.listener.to_string(),
+            peer: source.peer,
+            identity: source.identity.clone(),
+            control: None,
+            sha256: sha256(&body),
+            blob: None,
+            bytes: Some(body),
+            content_type: CONTENT_TYPE,
+            received: now(),
+            report: None,
+        };
+        self.quarantine(site, &source, original, vec![issue], None).await
     }
 }
 

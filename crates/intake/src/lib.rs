@@ -6,21 +6,25 @@
 pub mod batch;
 pub mod exchange;
 pub mod interaction;
-mod publish;
 mod submission;
+mod upkeep;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_normalise::{Context, Normalised, Payload, Rules};
-use hilum_store::{Commit, Site, Store};
+use hilum_store::{Commit, Original, Site, Store};
 use tokio_util::sync::CancellationToken;
 
 pub use hilum_normalise as normalise;
 pub use hilum_store as store;
-pub use publish::publish_loop;
 pub use submission::{Source, Submission, sha256};
+pub use upkeep::publish_loop;
+
+/// Larger messages are mapped where they hold nobody up.
+const MAPPED_INLINE_BYTES_MAX: usize = 128 * 1024;
 
 /// Our answer to a submission, the same three-way for every protocol.
 #[must_use = "every submission is answered"]
@@ -85,14 +89,9 @@ impl Intake {
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
     pub async fn accept(&self, submission: Submission) -> Receipt {
         if let Err(error) = self.store.accepting() {
-            return deferred(&submission, error);
+            return deferred(&submission.site, &submission.source, error);
         }
-        let rules = self.rules.load_full();
-        let context = context(&submission.site, submission.received);
-        let mapped = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-            hilum_normalise::normalise(&submission.payload, &rules, &context)
-        }));
-        let Ok(normalised) = mapped else {
+        let Some(normalised) = self.normalise(&submission).await else {
             metrics::counter!("hilum_panics_total", "place" => "normalise").increment(1);
             tracing::error!(listener = %submission.source.listener, "mapping panicked, submission deferred");
             return Receipt::Deferred(store::Error::unavailable("internal error while mapping"));
@@ -104,16 +103,42 @@ impl Intake {
         }
     }
 
+    /// What a submission means; a large one off the async threads. `None` when mapping panicked.
+    async fn normalise(&self, submission: &Submission) -> Option<Normalised> {
+        let rules = self.rules.load_full();
+        let context = context(&submission.site, submission.received);
+        let is_large =
+            submission.original.as_ref().is_some_and(|bytes| bytes.len() > MAPPED_INLINE_BYTES_MAX);
+        if is_large {
+            let payload = submission.payload.clone();
+            let work = move || hilum_normalise::normalise(&payload, &rules, &context);
+            return tokio::task::spawn_blocking(work).await.ok();
+        }
+        let work = || hilum_normalise::normalise(&submission.payload, &rules, &context);
+        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
+    }
+
     /// Keeps a submission that a door itself had to refuse (too large, unreadable, not admitted), with its issues.
     pub async fn reject(&self, submission: Submission, issues: Vec<Issue>) -> Receipt {
         let answer = submission.answer(&Verdict::Rejected(&issues));
         let original = submission.original(None);
-        match self.store.quarantine(&submission.site, original, &issues, answer).await {
+        self.quarantine(&submission.site, &submission.source, original, issues, answer).await
+    }
+
+    async fn quarantine(
+        &self,
+        site: &Site,
+        source: &Source,
+        original: Original,
+        issues: Vec<Issue>,
+        answer: Option<Bytes>,
+    ) -> Receipt {
+        match self.store.quarantine(site, original, &issues, answer).await {
             Ok(_) => {
-                count(&submission, "rejected");
+                count(site, source, "rejected");
                 Receipt::Rejected(issues)
             }
-            Err(error) => deferred(&submission, error),
+            Err(error) => deferred(site, source, error),
         }
     }
 
@@ -123,10 +148,11 @@ impl Intake {
         let changes = std::mem::take(&mut normalised.changes);
         match self.store.commit(&submission.site, original, changes, answer).await {
             Ok(commit) => {
-                count(&submission, if commit.duplicate { "duplicate" } else { "accepted" });
+                let receipt = if commit.duplicate { "duplicate" } else { "accepted" };
+                count(&submission.site, &submission.source, receipt);
                 Receipt::Accepted(Accepted { commit, issues: normalised.issues })
             }
-            Err(error) if error.kind.is_ours() => deferred(&submission, error),
+            Err(error) if error.kind.is_ours() => deferred(&submission.site, &submission.source, error),
             Err(error) => self.reject(submission, refusals(error)).await,
         }
     }
@@ -140,9 +166,9 @@ impl Intake {
         self.store.publish_studies(site, uid).await
     }
 
-    /// Runs until `stop`: publishes quiet studies once a second.
+    /// Runs until `stop`: publishes quiet studies once a second, bounds the quarantine once a minute.
     pub async fn run(self, stop: CancellationToken) {
-        publish_loop(self, stop).await;
+        tokio::join!(publish_loop(self.clone(), stop.clone()), upkeep::forget_loop(self, stop));
     }
 }
 
@@ -169,7 +195,7 @@ pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Contex
     }
 }
 
-fn report(payload: &Payload, normalised: &Normalised) -> Option<bytes::Bytes> {
+fn report(payload: &Payload, normalised: &Normalised) -> Option<Bytes> {
     (!matches!(payload, Payload::Fhir(_))).then(|| normalised.report())
 }
 
@@ -181,14 +207,13 @@ fn refusals(error: store::Error) -> Vec<Issue> {
     }
 }
 
-fn deferred(submission: &Submission, error: store::Error) -> Receipt {
-    count(submission, "deferred");
+fn deferred(site: &Site, source: &Source, error: store::Error) -> Receipt {
+    count(site, source, "deferred");
     Receipt::Deferred(error)
 }
 
 /// One metric and one log line for each submission; no value of the message in either.
-fn count(submission: &Submission, receipt: &'static str) {
-    let Submission { site, source, .. } = submission;
+fn count(site: &Site, source: &Source, receipt: &'static str) {
     metrics::counter!("hilum_submissions_total", "listener" => source.listener.clone(), "receipt" => receipt)
         .increment(1);
     tracing::info!(site = site.id(), listener = %source.listener, receipt, "submission");

@@ -16,21 +16,7 @@ struct Bench {
 
 impl Bench {
     async fn open(dir: &Path) -> Self {
-        let config = Config {
-            data_dir: dir.to_owned(),
-            batch_jobs_max: 512,
-            batch_bytes_max: 4 << 20,
-            queue_jobs_max: 4096,
-            queue_bytes_max: 64 << 20,
-            free_bytes_min: 0,
-            cache_bytes: 16 << 20,
-            count_max: 1000,
-            count_default: 20,
-            includes_max: 1000,
-            total_probe_max: 1000,
-            candidates_max: 100_000,
-            exclusive: true,
-        };
+        let config = Config { free_bytes_min: 0, blobs_free_bytes_min: 0, ..Config::new(dir.to_owned()) };
         let store = Store::open(config).await.unwrap();
         store.control().put_site(serde_json::from_value(serde_json::json!({ "id": "a" })).unwrap()).unwrap();
         let site = store.control().site("a").unwrap().unwrap();

@@ -15,6 +15,8 @@ use hilum_listen::limits::Dicom as Limits;
 use crate::pdu::{End, INVALID, UNEXPECTED};
 
 const VERIFICATION: &str = "1.2.840.10008.1.1";
+/// Item type of the asynchronous operations window.
+const ASYNC_OPERATIONS: u8 = 0x53;
 const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// Our implementation class UID, under the 2.25 arc of UUIDs.
 pub(crate) const IMPLEMENTATION_UID: &str = "2.25.207530618924873014937425178320985173241";
@@ -33,8 +35,10 @@ const OTHER_SERVICES: [&str; 6] = [
 pub(crate) struct Association {
     pub(crate) site: Site,
     pub(crate) calling: String,
-    /// Accepted contexts: id to transfer syntax and whether it is verification.
+    /// Accepted contexts by id.
     pub(crate) contexts: HashMap<u8, Context>,
+    /// Messages that may be unanswered at a time: 1 unless more was negotiated.
+    pub(crate) window: usize,
     /// A-ASSOCIATE-AC.
     pub(crate) answer: Vec<u8>,
 }
@@ -106,9 +110,9 @@ fn admission(site: &Site, calling: &str, peer: &Peer) -> Admission {
 
 fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -> Result<Association, End> {
     let mut contexts = HashMap::new();
-    let mut results = Vec::new();
+    let mut results: Vec<PresentationContextResult> = Vec::new();
     for proposed in &request.presentation_contexts {
-        if proposed.id % 2 == 0 || contexts.contains_key(&proposed.id) {
+        if proposed.id % 2 == 0 || results.iter().any(|known| known.id == proposed.id) {
             return Err(UNEXPECTED);
         }
         let abstract_syntax = proposed.abstract_syntax.trim_matches(['\0', ' ']);
@@ -136,7 +140,24 @@ fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -
         presentation_contexts: results,
         user_variables: user_variables(request, limits),
     });
-    Ok(Association { site, calling: calling.to_owned(), contexts, answer: bytes(&answer) })
+    let window = window(request, limits).map_or(1, |(invoked, _)| usize::from(invoked));
+    Ok(Association { site, calling: calling.to_owned(), contexts, window, answer: bytes(&answer) })
+}
+
+/// The asynchronous operations window (PS3.7 D.3.3.3) when one was proposed: operations invoked and performed; 0 asks for no limit.
+fn window(request: &AssociationRQ, limits: &Limits) -> Option<(u16, u16)> {
+    let most = limits.async_operations_max.max(1);
+    let granted = |asked: [u8; 2]| match u16::from_be_bytes(asked) {
+        0 => most,
+        asked => asked.min(most),
+    };
+    request.user_variables.iter().find_map(|item| match item {
+        UserVariableItem::Unknown(ASYNC_OPERATIONS, data) => {
+            let [a, b, c, d] = *data.first_chunk::<4>()?;
+            Some((granted([a, b]), granted([c, d])))
+        }
+        _ => None,
+    })
 }
 
 fn user_variables(request: &AssociationRQ, limits: &Limits) -> Vec<UserVariableItem> {
@@ -145,6 +166,10 @@ fn user_variables(request: &AssociationRQ, limits: &Limits) -> Vec<UserVariableI
         UserVariableItem::ImplementationClassUID(IMPLEMENTATION_UID.to_owned()),
         UserVariableItem::ImplementationVersionName(IMPLEMENTATION_NAME.to_owned()),
     ];
+    if let Some((invoked, performed)) = window(request, limits) {
+        let data = [invoked.to_be_bytes(), performed.to_be_bytes()].concat();
+        items.push(UserVariableItem::Unknown(ASYNC_OPERATIONS, data));
+    }
     for item in &request.user_variables {
         if let UserVariableItem::ScuScpRoleSelectionSubItem(class, roles) = item {
             let mut roles = *roles;

@@ -40,7 +40,7 @@ impl Session for Dicom {
     ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         Box::pin(async move {
             let listener = peer.listener.clone();
-            if let Err(end) = session::run(&self, stream, peer, shutdown).await {
+            if let Err(end) = session::run(self, stream, peer, shutdown).await {
                 tracing::debug!(%listener, reason = %end, "association ended");
             }
         })

@@ -2,17 +2,19 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{BufMut, BytesMut};
 use hilum_listen::Stream;
 use hilum_listen::limits::Dicom as Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 pub(crate) const ASSOCIATE_RQ: u8 = 1;
 pub(crate) const P_DATA: u8 = 4;
 pub(crate) const RELEASE_RQ: u8 = 5;
 pub(crate) const ABORT: u8 = 7;
 const HEADER_BYTES: usize = 6;
+/// Bytes read beyond what a PDU needs.
+const READ_AHEAD_BYTES: usize = 16 * 1024;
 const RELEASE_RP: [u8; 10] = [6, 0, 0, 0, 0, 4, 0, 0, 0, 0];
 
 /// Why an association ends.
@@ -43,14 +45,18 @@ impl std::fmt::Display for End {
 pub(crate) struct Wire {
     pub(crate) stream: Stream,
     buffer: BytesMut,
+    /// When the PDU at hand, or the silence before it, has lasted too long: kept over reads that were broken off.
+    waits_until: Option<Instant>,
+    ends_until: Option<Instant>,
 }
 
 impl Wire {
     pub(crate) fn new(stream: Stream) -> Self {
-        Self { stream, buffer: BytesMut::new() }
+        Self { stream, buffer: BytesMut::new(), waits_until: None, ends_until: None }
     }
 
-    /// The next PDU with its header; `wait` is the time until its first byte, `rest` until its last.
+    /// The next PDU with its header; `wait` is the time until its first byte, `rest` until its last. May be broken off and called again:
+    /// nothing is lost, and the time goes on.
     pub(crate) async fn read(
         &mut self,
         limits: &Limits,
@@ -58,14 +64,19 @@ impl Wire {
         rest: Duration,
     ) -> Result<(u8, BytesMut), End> {
         if self.buffer.is_empty() {
-            timeout(wait, self.more()).await.map_err(|_| NOT_SPECIFIED)??;
+            let until = *self.waits_until.get_or_insert_with(|| Instant::now() + wait);
+            timeout_at(until, self.more(READ_AHEAD_BYTES)).await.map_err(|_| NOT_SPECIFIED)??;
         }
-        timeout(rest, self.whole(limits)).await.map_err(|_| NOT_SPECIFIED)?
+        self.waits_until = None;
+        let until = *self.ends_until.get_or_insert_with(|| Instant::now() + rest);
+        let pdu = timeout_at(until, self.whole(limits)).await.map_err(|_| NOT_SPECIFIED)??;
+        self.ends_until = None;
+        Ok(pdu)
     }
 
     async fn whole(&mut self, limits: &Limits) -> Result<(u8, BytesMut), End> {
         while self.buffer.len() < HEADER_BYTES {
-            self.more().await?;
+            self.more(READ_AHEAD_BYTES).await?;
         }
         let kind = self.buffer[0];
         let length =
@@ -82,16 +93,15 @@ impl Wire {
         }
         let whole = HEADER_BYTES + length;
         while self.buffer.len() < whole {
-            // grows as bytes arrive, by no more than what is missing of a checked length
-            self.buffer.reserve(whole - self.buffer.len());
-            self.more().await?;
+            self.more(whole - self.buffer.len() + READ_AHEAD_BYTES).await?;
         }
         Ok((kind, self.buffer.split_to(whole)))
     }
 
-    async fn more(&mut self) -> Result<(), End> {
-        self.buffer.reserve(16 * 1024);
-        match self.stream.read_buf(&mut self.buffer).await {
+    /// Reads what has come, at most so many bytes: the buffer never holds more than a PDU and the begin of the next.
+    async fn more(&mut self, bytes_max: usize) -> Result<(), End> {
+        self.buffer.reserve(bytes_max);
+        match self.stream.read_buf(&mut (&mut self.buffer).limit(bytes_max)).await {
             Ok(0) | Err(_) => Err(End::Closed),
             Ok(_) => Ok(()),
         }

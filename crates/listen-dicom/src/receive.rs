@@ -1,13 +1,13 @@
 //! A C-STORE being received: the data set goes to a blob byte for byte, and past the scanner.
 
-use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::normalise::{InstanceHeader, Payload};
-use hilum_intake::store::{BlobWriter, FinishedBlob, Site};
+use hilum_intake::store::{BlobWriter, FinishedBlob, Health, Site};
 use hilum_intake::{Receipt, Source, Submission, now};
 use hilum_listen::Peer;
 use hilum_listen::limits::Dicom as Limits;
 use hilum_wire::dimse::{Command, status};
+use hilum_wire::part10;
 use hilum_wire::scan::{self, Header, Scanner, Tag, is_uid};
 
 use crate::Dicom;
@@ -21,7 +21,7 @@ const SERIES: Tag = Tag::new(0x0020, 0x000E);
 /// A message whose data set is arriving.
 pub(crate) struct Receiving {
     pub(crate) context: u8,
-    command: Command,
+    pub(crate) command: Command,
     transfer_syntax: String,
     bytes: u64,
     blob: Option<BlobWriter>,
@@ -55,8 +55,13 @@ impl Receiving {
                 "the command lacks a valid sop class or instance uid",
             );
         }
-        let head = file_meta(&command.sop_class, &command.sop_instance, &transfer_syntax);
-        match door.intake.store().blob_writer(site, head).await {
+        // nothing is written that could not be committed
+        if let Health::NotAccepting(_) = door.intake.store().health() {
+            return Self::discard(context, command, status::OUT_OF_RESOURCES, "not possible now, send again");
+        }
+        let us = (IMPLEMENTATION_UID, IMPLEMENTATION_NAME);
+        let head = part10::head(&command.sop_class, &command.sop_instance, &transfer_syntax, us);
+        match door.intake.store().blob_writer(site, head.into()).await {
             Ok(blob) => Self {
                 context,
                 scanner: Some(Scanner::new(&transfer_syntax, scan_limits(&door.limits))),
@@ -109,7 +114,8 @@ impl Receiving {
             return self.done(code, comment, None);
         };
         let verdict = scanner.finish();
-        let Ok(finished) = blob.finish().await else {
+        // synced while it is mapped; the store waits for it before the rows
+        let Ok(finished) = blob.seal() else {
             return self.done(status::OUT_OF_RESOURCES, "not possible now, send again".into(), None);
         };
         let (header, refusal) = match verdict {
@@ -198,39 +204,10 @@ fn scan_limits(limits: &Limits) -> scan::Limits {
     scan::Limits {
         depth_max: limits.depth_max,
         elements_max: limits.elements_max,
+        header_bytes_max: limits.header_bytes_max,
         value_bytes_max: limits.value_bytes_max,
         wanted_bytes_max: limits.wanted_bytes_max,
         inflated_bytes_max: limits.inflated_bytes_max,
         inflate_ratio_max: limits.inflate_ratio_max,
     }
-}
-
-/// Preamble of zeros, `DICM`, and the file meta group (PS3.10 section 7.1): a pure function of three UIDs.
-fn file_meta(sop_class: &str, sop_instance: &str, transfer_syntax: &str) -> Bytes {
-    let mut group = Vec::with_capacity(256);
-    let mut element = |number: u16, vr: &[u8; 2], value: &[u8]| {
-        group.extend([0x02, 0x00]);
-        group.extend(number.to_le_bytes());
-        group.extend_from_slice(vr);
-        if vr == b"OB" {
-            group.extend([0, 0]);
-            group.extend(u32::try_from(value.len()).unwrap_or(0).to_le_bytes());
-        } else {
-            group.extend(u16::try_from(value.len()).unwrap_or(0).to_le_bytes());
-        }
-        group.extend_from_slice(value);
-    };
-    let uid = |text: &str| if text.len().is_multiple_of(2) { text.to_owned() } else { format!("{text}\0") };
-    element(0x0001, b"OB", &[0, 1]);
-    element(0x0002, b"UI", uid(sop_class).as_bytes());
-    element(0x0003, b"UI", uid(sop_instance).as_bytes());
-    element(0x0010, b"UI", uid(transfer_syntax).as_bytes());
-    element(0x0012, b"UI", uid(IMPLEMENTATION_UID).as_bytes());
-    element(0x0013, b"SH", IMPLEMENTATION_NAME.as_bytes());
-    let mut file = vec![0; 128];
-    file.extend_from_slice(b"DICM");
-    file.extend([0x02, 0x00, 0x00, 0x00, b'U', b'L', 4, 0]);
-    file.extend(u32::try_from(group.len()).unwrap_or(0).to_le_bytes());
-    file.extend(group);
-    file.into()
 }

@@ -1,45 +1,44 @@
 //! One association: request, messages, release.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hilum_listen::{Peer, Stream};
 use hilum_wire::dimse::{self, C_CANCEL_RQ, C_ECHO_RQ, C_STORE_RQ, Command, command_pdu, pdvs, status};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::Dicom;
 use crate::association::{Association, Negotiated, negotiate};
-use crate::pdu::{ABORT, ASSOCIATE_RQ, End, INVALID, P_DATA, RELEASE_RQ, UNEXPECTED, Wire};
-use crate::receive::Receiving;
+use crate::pdu::{ABORT, ASSOCIATE_RQ, End, INVALID, NOT_SPECIFIED, P_DATA, RELEASE_RQ, UNEXPECTED, Wire};
+use crate::receive::{Done, Receiving};
 
 /// Speaks with a peer until it leaves.
 pub(crate) async fn run(
-    door: &Dicom,
+    door: Arc<Dicom>,
     stream: Stream,
     peer: Peer,
     shutdown: CancellationToken,
 ) -> Result<(), End> {
     let mut wire = Wire::new(stream);
-    let Some(association) = associate(door, &mut wire, &peer).await? else { return Ok(()) };
-    let site = association.site.clone();
+    let Some(association) = associate(&door, &mut wire, &peer).await? else { return Ok(()) };
     let mut conversation = Conversation {
         door,
         wire,
         peer,
-        association,
+        association: Arc::new(association),
         command: Vec::new(),
         receiving: None,
+        finishing: JoinSet::new(),
+        unanswered: BTreeSet::new(),
         studies: BTreeSet::new(),
     };
     let end = conversation.messages(&shutdown).await;
     if let Err(End::Abort(reason)) = end {
-        conversation.wire.abort(reason, &door.limits).await;
+        conversation.wire.abort(reason, &conversation.door.limits).await;
     }
-    for study in &conversation.studies {
-        if let Err(error) = door.intake.publish_studies(&site, Some(study)).await {
-            tracing::warn!(%error, "a study is published later");
-        }
-    }
+    conversation.settle().await;
     end
 }
 
@@ -75,35 +74,64 @@ async fn associate(door: &Dicom, wire: &mut Wire, peer: &Peer) -> Result<Option<
     }
 }
 
-struct Conversation<'d> {
-    door: &'d Dicom,
+struct Conversation {
+    door: Arc<Dicom>,
     wire: Wire,
     peer: Peer,
-    association: Association,
+    association: Arc<Association>,
     command: Vec<u8>,
     receiving: Option<Receiving>,
+    /// Messages being made durable, with their context; more than one only where a window was negotiated.
+    finishing: JoinSet<(u8, Done)>,
+    /// Ids of messages that are not answered yet.
+    unanswered: BTreeSet<u16>,
     studies: BTreeSet<String>,
 }
 
-impl Conversation<'_> {
+impl Conversation {
     async fn messages(&mut self, shutdown: &CancellationToken) -> Result<(), End> {
         loop {
             let limits = &self.door.limits;
-            let idle = self.receiving.is_none() && self.command.is_empty();
+            let quiet = self.receiving.is_none() && self.command.is_empty();
             let wait =
-                Duration::from_millis(if idle { limits.idle_timeout_ms } else { limits.message_timeout_ms });
+                Duration::from_millis(if quiet { limits.idle_timeout_ms } else { limits.message_timeout_ms });
             let rest = Duration::from_millis(limits.pdu_timeout_ms);
+            let idle = quiet && self.finishing.is_empty();
+            let full = self.finishing.len() >= self.association.window;
             let read = tokio::select! {
                 biased;
-                read = self.wire.read(limits, wait, rest) => read,
-                () = shutdown.cancelled(), if idle => Err(End::Abort(0)),
+                Some(finished) = self.finishing.join_next() => {
+                    // a panic is a bug of ours: the peer must not take its message for stored
+                    let (context, done) = finished.map_err(|_| NOT_SPECIFIED)?;
+                    self.done(context, done).await?;
+                    continue;
+                }
+                read = self.wire.read(limits, wait, rest), if !(full && quiet) => read,
+                () = shutdown.cancelled(), if idle => Err(NOT_SPECIFIED),
             };
             let (kind, pdu) = read?;
             match kind {
                 P_DATA => self.data(&pdu[6..]).await?,
-                RELEASE_RQ => return self.wire.released(limits).await,
+                RELEASE_RQ => {
+                    while !self.finishing.is_empty() {
+                        self.next_finished().await?;
+                    }
+                    return self.wire.released(&self.door.limits).await;
+                }
                 ABORT => return Err(End::Closed),
                 _ => return Err(UNEXPECTED),
+            }
+        }
+    }
+
+    /// What was begun is finished though nobody hears of it; then the studies touched are published.
+    async fn settle(&mut self) {
+        while let Some(finished) = self.finishing.join_next().await {
+            self.studies.extend(finished.ok().and_then(|(_, done)| done.study));
+        }
+        for study in &self.studies {
+            if let Err(error) = self.door.intake.publish_studies(&self.association.site, Some(study)).await {
+                tracing::warn!(%error, "a study is published later");
             }
         }
     }
@@ -132,29 +160,29 @@ impl Conversation<'_> {
 
     async fn command(&mut self, context: u8) -> Result<(), End> {
         let command = Command::read(&std::mem::take(&mut self.command)).ok_or(INVALID)?;
-        let transfer_syntax =
-            self.association.contexts.get(&context).map(|c| c.transfer_syntax.clone()).unwrap_or_default();
-        match command.field {
-            C_ECHO_RQ if !command.has_data_set => self.answer(context, &command, status::SUCCESS, "").await,
-            C_CANCEL_RQ => Ok(()),
+        let refused = match command.field {
+            C_ECHO_RQ if !command.has_data_set => {
+                return self.answer(context, &command, status::SUCCESS, "").await;
+            }
+            C_CANCEL_RQ => return Ok(()),
+            C_STORE_RQ if command.has_data_set && !self.unanswered.contains(&command.message_id) => {
+                self.unanswered.insert(command.message_id);
+                let syntax = self.association.contexts.get(&context).map(|c| c.transfer_syntax.clone());
+                let (door, site) = (&self.door, &self.association.site);
+                self.receiving =
+                    Some(Receiving::start(door, site, context, command, syntax.unwrap_or_default()).await);
+                return Ok(());
+            }
             C_STORE_RQ if command.has_data_set => {
-                self.receiving = Some(
-                    Receiving::start(self.door, &self.association.site, context, command, transfer_syntax)
-                        .await,
-                );
-                Ok(())
+                (status::DUPLICATE_INVOCATION, "a message with this id is unanswered")
             }
-            _ if command.has_data_set => {
-                self.receiving = Some(Receiving::discard(
-                    context,
-                    command,
-                    status::UNRECOGNIZED_OPERATION,
-                    "operation not served",
-                ));
-                Ok(())
-            }
-            _ => self.answer(context, &command, status::UNRECOGNIZED_OPERATION, "operation not served").await,
+            _ => (status::UNRECOGNIZED_OPERATION, "operation not served"),
+        };
+        if command.has_data_set {
+            self.receiving = Some(Receiving::discard(context, command, refused.0, refused.1));
+            return Ok(());
         }
+        self.answer(context, &command, refused.0, refused.1).await
     }
 
     async fn data_set(&mut self, pdv: dimse::Pdv<'_>) -> Result<(), End> {
@@ -167,9 +195,33 @@ impl Conversation<'_> {
             return Ok(());
         }
         let Some(receiving) = self.receiving.take() else { return Ok(()) };
-        let done = receiving.finish(self.door, &self.association, &self.peer).await;
+        if self.association.window == 1 {
+            let done = receiving.finish(&self.door, &self.association, &self.peer).await;
+            return self.done(pdv.context, done).await;
+        }
+        // a peer that asks for more at once than it was granted is answered one by one
+        while self.finishing.len() >= self.association.window {
+            self.next_finished().await?;
+        }
+        let (door, association, peer) = (self.door.clone(), self.association.clone(), self.peer.clone());
+        let context = pdv.context;
+        self.finishing.spawn(async move { (context, receiving.finish(&door, &association, &peer).await) });
+        Ok(())
+    }
+
+    async fn next_finished(&mut self) -> Result<(), End> {
+        let Some(finished) = self.finishing.join_next().await else { return Ok(()) };
+        let (context, done) = finished.map_err(|_| NOT_SPECIFIED)?;
+        self.done(context, done).await
+    }
+
+    async fn done(&mut self, context: u8, done: Done) -> Result<(), End> {
+        // a message refused for its id leaves the id to the one that has it
+        if done.status != status::DUPLICATE_INVOCATION {
+            self.unanswered.remove(&done.command.message_id);
+        }
         self.studies.extend(done.study);
-        self.answer(pdv.context, &done.command, done.status, &done.comment).await
+        self.answer(context, &done.command, done.status, &done.comment).await
     }
 
     async fn answer(

@@ -100,7 +100,10 @@ pub(crate) fn refuse(refusal: Refusal) -> Response<Body> {
     if let Some(version) = refusal.etag {
         headers.insert(header::ETAG, etag(version));
     }
-    if matches!(refusal.status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS) {
+    if matches!(
+        refusal.status,
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::INSUFFICIENT_STORAGE | StatusCode::TOO_MANY_REQUESTS
+    ) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
     common_headers(&mut response);

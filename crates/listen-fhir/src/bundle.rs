@@ -68,7 +68,8 @@ async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Respon
     }
     let ordered: Vec<Change> = order.iter().filter_map(|at| changes[*at].take()).collect();
     if !ordered.is_empty() {
-        let outcomes = write::accept(door, ask, ordered).await?;
+        let outcomes =
+            write::accept(door, ask, ordered).await.map_err(|refusal| of_entry(refusal, &order))?;
         for (at, outcome) in order.iter().zip(&outcomes) {
             answers[*at] = Some(written(ask, outcome));
         }
@@ -277,11 +278,31 @@ fn refused(refusal: &Refusal) -> (Bytes, Value) {
 
 /// The issues of an entry, with its place.
 fn placed(mut refusal: Refusal, at: usize) -> Refusal {
+    refusal.issues.iter_mut().for_each(|issue| place(issue, at));
+    refusal
+}
+
+/// As [`placed`], for what the store refused; `order` has the entry of each change.
+fn of_entry(mut refusal: Refusal, order: &[usize]) -> Refusal {
     for issue in &mut refusal.issues {
-        let place = issue.location.take().map(|place| format!(".{place}")).unwrap_or_default();
-        issue.location = Some(format!("Bundle.entry[{at}]{place}"));
+        if let Some(at) = issue.change.and_then(|change| order.get(change)) {
+            place(issue, *at);
+        }
     }
     refusal
+}
+
+/// `Patient.gender` becomes `Bundle.entry[n].resource.gender`; what is about a type as a whole, or a parameter of a condition, is about the entry.
+fn place(issue: &mut Issue, at: usize) {
+    let place = issue.location.take().unwrap_or_default();
+    let (first, rest) = place.split_once('.').unwrap_or((&place, ""));
+    let within = match (first, ResourceType::from_name(first), rest) {
+        ("", ..) | (_, Some(_), "") => String::new(),
+        (_, Some(_), rest) => format!(".resource.{rest}"),
+        ("http", ..) => ".request".to_owned(),
+        _ => format!(".{place}"),
+    };
+    issue.location = Some(format!("Bundle.entry[{at}]{within}"));
 }
 
 fn invalid(text: &str, place: &str) -> Refusal {

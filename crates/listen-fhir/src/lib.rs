@@ -86,7 +86,12 @@ async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
     let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
     let reading = ask.method == Method::GET || ask.method == Method::HEAD;
     match (segments.as_slice(), &ask.method) {
-        (_, &Method::OPTIONS) => Ok(allow(StatusCode::NO_CONTENT, allowed(&segments))),
+        (_, &Method::OPTIONS) => {
+            if let Some(name) = segments.first().filter(|name| **name != "metadata") {
+                resource_type(name)?;
+            }
+            Ok(allow(StatusCode::NO_CONTENT, allowed(&segments)))
+        }
         (["metadata"], _) if reading => Ok(door.metadata.answer(ask)),
         (["metadata"], _) => Err(not_allowed(&segments)),
         ([], &Method::POST) => bundle::post(door, ask).await,
@@ -125,7 +130,6 @@ async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
         ([name, id, "_history", version], _) if reading => {
             read::vread(door, ask, resource_type(name)?, id, version).await
         }
-        ([], _) if reading => Err(system_search()),
         ([] | [_, _, "_history"] | [_, _, "_history", _], _) => Err(not_allowed(&segments)),
         _ => Err(unsupported("there is nothing at this address")),
     }

@@ -1,18 +1,25 @@
 //! The CapabilityStatement, built from what the routes and the search parameters really are, and the OpenAPI description.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use hilum_fhir::ResourceType;
 use hilum_fhir::search::{ParamType, parameters};
+use hilum_intake::now;
 use serde_json::{Value, json};
 
 use crate::Settings;
 use crate::answer::json as json_answer;
 use crate::ask::Ask;
 
-/// The CapabilityStatement of a configuration; only the base differs from call to call.
+/// The extension of `CapabilityStatement.rest` with the limits of the edge.
+const LIMITS: &str = "urn:hilum:extension:limits";
+
+/// The CapabilityStatement of a running edge, dated when it began; only the base differs from call to call.
 pub(crate) struct Capability {
     statement: Value,
+    etag: HeaderValue,
 }
 
 impl Capability {
@@ -21,20 +28,24 @@ impl Capability {
         let statement = json!({
             "resourceType": "CapabilityStatement",
             "status": "active",
-            "date": "2026-11-24",
+            "date": now().to_string(),
             "kind": "instance",
             "software": { "name": "Hilum", "version": env!("CARGO_PKG_VERSION") },
             "implementation": { "description": "Hilum, the integration edge", "url": "" },
             "fhirVersion": "4.0.1",
             "format": ["application/fhir+json", "json"],
             "rest": [{
+                "extension": [limits(settings)],
                 "mode": "server",
                 "security": { "description": "An API key in the X-API-Key header; its site and scopes decide what it may do." },
                 "resource": resources,
                 "interaction": [{ "code": "transaction" }, { "code": "batch" }],
             }],
         });
-        Self { statement }
+        let mut hasher = DefaultHasher::new();
+        statement.to_string().hash(&mut hasher);
+        let etag = HeaderValue::from_str(&format!("W/\"{:016x}\"", hasher.finish()));
+        Self { statement, etag: etag.unwrap_or(HeaderValue::from_static("*")) }
     }
 
     pub(crate) fn answer(&self, ask: &Ask) -> Response<Body> {
@@ -42,10 +53,16 @@ impl Capability {
         statement["implementation"]["url"] = ask.base.clone().into();
         let body = if ask.pretty { format!("{statement:#}") } else { statement.to_string() };
         let mut response = json_answer(StatusCode::OK, body.into());
-        let etag = concat!("W/\"", env!("CARGO_PKG_VERSION"), "\"");
-        response.headers_mut().insert(header::ETAG, HeaderValue::from_static(etag));
+        response.headers_mut().insert(header::ETAG, self.etag.clone());
         response
     }
+}
+
+/// The limits in force, each with its name in the configuration. Numbers may be larger than an integer of FHIR.
+fn limits(settings: &Settings) -> Value {
+    let limit = |(name, number): (String, u64)| json!({ "url": name, "valueDecimal": number });
+    let limits: Vec<Value> = settings.limits.named().into_iter().map(limit).collect();
+    json!({ "url": LIMITS, "extension": limits })
 }
 
 fn resource(of: ResourceType, settings: &Settings) -> Value {
@@ -71,7 +88,7 @@ fn resource(of: ResourceType, settings: &Settings) -> Value {
     });
     if of.name() == "Provenance" {
         resource["documentation"] =
-            "One Provenance is rendered for each submission and found by target and _id.".into();
+            "One Provenance is rendered for each submission; it is read, searched and included like a stored one, the newest first.".into();
     }
     resource
 }
@@ -99,7 +116,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
     let body = json!({ "required": true, "content": { "application/fhir+json": { "schema": { "type": "object" } } } });
     let errors = json!({
         "400": answer("not understood"), "401": answer("no or unknown key"), "403": answer("the key lacks the scope"),
-        "404": answer("not there"), "409": answer("conflict"), "412": answer("a condition failed"), "422": answer("violates FHIR R4"), "503": answer("send again"),
+        "404": answer("not there"), "409": answer("conflict"), "412": answer("a condition failed"), "422": answer("violates FHIR R4"), "503": answer("not accepted now, send again"), "507": answer("the disk is full, send again later"),
     });
     let operation = |summary: &str, parameters: Value, body: Option<&Value>, success: (&str, &str)| {
         let mut responses = errors.clone();

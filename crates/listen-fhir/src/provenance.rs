@@ -1,18 +1,26 @@
 //! Provenance rendered from submissions: who caused a version, through which door, from which original. Nothing is stored for it, and it
-//! reads, searches by target and includes like any resource.
+//! reads, searches and includes like any resource.
+//!
+//! A search for a target, a patient or an id looks at the submissions of those; any other goes through all submissions, newest first, so many
+//! at a time: a page that is not full then has a link to the next, and nothing is left out.
 
-use bytes::Bytes;
-use hilum_fhir::search::{Condition, Query, Reference};
-use hilum_fhir::{ResourceType, Timestamp};
+use axum::http::StatusCode;
+use hilum_fhir::search::{Condition, Context, Include, Prefix, Query, Reference, Summary, Total, index};
+use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
 use hilum_intake::store::{Operation, OriginalKind, Page, SubmissionRow, Version};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::Door;
 use crate::answer::Refusal;
 use crate::ask::Ask;
 
 const PREFIX: &str = "submission-";
-const OF_ONE_MAX: u32 = 100;
+/// Submissions read at a time.
+const STEP: u32 = 200;
+/// Submissions looked at for one page.
+const PAGE_LOOKED_MAX: usize = 5_000;
+/// A clock may have been set back: submissions are in the order of their times but for so much.
+const CLOCK_SLACK_MS: i64 = 2 * 86_400_000;
 
 /// A rendered Provenance by id.
 pub(crate) async fn read(
@@ -20,83 +28,274 @@ pub(crate) async fn read(
     ask: &Ask,
     of: ResourceType,
     id: &str,
-) -> Result<Option<(Timestamp, Bytes)>, Refusal> {
-    let Some(number) =
-        id.strip_prefix(PREFIX).filter(|_| of.name() == "Provenance").and_then(|n| n.parse().ok())
+) -> Result<Option<Version>, Refusal> {
+    let Some(number) = id.strip_prefix(PREFIX).filter(|_| is_provenance(of)).and_then(|n| n.parse().ok())
     else {
         return Ok(None);
     };
     let row = door.intake.store().submission(ask.site()?, number).await?;
-    Ok(row.filter(|row| row.accepted).map(|row| (row.received, render(&row))))
+    Ok(row.filter(|row| row.accepted).map(|row| version(&row)))
 }
 
-/// Adds rendered Provenances to a page: matches of `Provenance?target=…` and `?_id=…`, and `_revinclude=Provenance:target`.
-pub(crate) async fn add(
+/// Whether a type is the one rendered here.
+pub(crate) fn is_provenance(of: ResourceType) -> bool {
+    of.name() == "Provenance"
+}
+
+/// One page of a search of Provenances: those a client stored, then the rendered ones, newest first.
+pub(crate) async fn search(
     door: &Door,
     ask: &Ask,
     query: &Query,
-    pairs: &[(String, String)],
+    cursor: Option<&str>,
+) -> Result<Page, Refusal> {
+    let limits = &door.settings.limits.search;
+    let before = cursor.and_then(|cursor| cursor.strip_prefix(PREFIX)?.parse::<u64>().ok());
+    let mut page = match before {
+        None => door.intake.store().search(ask.site()?, query, cursor).await?,
+        Some(_) => {
+            let (matches, includes) = (Vec::new(), Vec::new());
+            Page { matches, includes, includes_cut: false, total: None, next: None }
+        }
+    };
+    let search = Search::new(door, ask, query).await?;
+    let stored = page.total.take();
+    let counts = query.summary == Summary::Count;
+    if counts || (query.total == Total::Accurate && stored.is_some()) {
+        page.total = Some(stored.unwrap_or(0) + search.count(limits.candidates_max as usize).await?);
+    }
+    if counts || page.next.is_some() {
+        return Ok(page);
+    }
+    let room = query.count.unwrap_or(limits.count_default) as usize - page.matches.len();
+    let found = search.page(before, room, PAGE_LOOKED_MAX).await?;
+    if found.next.is_none() && query.total == Total::WhenCheap {
+        page.total = stored.map(|stored| stored + found.rows.len() as u64);
+    }
+    page.next = found.next.map(|before| format!("{PREFIX}{before}"));
+    page.matches.extend(found.rows.iter().map(version));
+    include(door, ask, query, &found.rows, &mut page).await?;
+    Ok(page)
+}
+
+/// Adds the rendered Provenances of the matches of another type: `_revinclude=Provenance:target`.
+pub(crate) async fn revinclude(
+    door: &Door,
+    ask: &Ask,
+    query: &Query,
     page: &mut Page,
 ) -> Result<(), Refusal> {
-    let site = ask.site()?;
-    let store = door.intake.store();
-    if query.resource_type.name() == "Provenance" && page.next.is_none() {
-        let mut rows = Vec::new();
-        for filter in &query.filters {
-            match &filter.condition {
-                Condition::Reference(wanted)
-                    if filter.parameter.name == "target" || filter.parameter.name == "patient" =>
-                {
-                    for reference in wanted {
-                        if let Reference::Local(of, id) = reference {
-                            rows.extend(store.submissions_of(site, *of, id, OF_ONE_MAX).await?);
-                        }
-                    }
-                }
-                Condition::Id(ids) => {
-                    for number in ids.iter().filter_map(|id| id.strip_prefix(PREFIX)?.parse().ok()) {
-                        rows.extend(store.submission(site, number).await?.filter(|row| row.accepted));
-                    }
-                }
-                _ => return Ok(()),
+    let limit = door.settings.limits.search.includes_max;
+    let mut rows: Vec<SubmissionRow> = Vec::new();
+    for found in &page.matches {
+        let wanted = |include: &Include| {
+            is_provenance(include.source)
+                && has_targets(include)
+                && include.target.is_none_or(|of| of == found.resource_type)
+        };
+        if !query.revincludes.iter().any(wanted) {
+            continue;
+        }
+        let store = door.intake.store();
+        for row in store.submissions_of(ask.site()?, found.resource_type, &found.id, limit).await? {
+            if !rows.iter().any(|known| known.sequence == row.sequence) {
+                rows.push(row);
             }
         }
-        if query.filters.len() == 1 {
-            page.total = page.total.map(|total| total + rows.len() as u64);
-            page.matches.extend(rows.iter().map(version));
-        }
-        return Ok(());
     }
-    let wanted =
-        |(name, value): &(String, String)| name.starts_with("_revinclude") && value.starts_with("Provenance");
-    if pairs.iter().any(wanted) {
-        let mut rows: Vec<SubmissionRow> = Vec::new();
-        for found in &page.matches {
-            for row in store.submissions_of(site, found.resource_type, &found.id, OF_ONE_MAX).await? {
-                if !rows.iter().any(|known| known.sequence == row.sequence) {
-                    rows.push(row);
-                }
-            }
+    let room = (limit as usize).saturating_sub(page.includes.len());
+    page.includes_cut |= rows.len() > room;
+    page.includes.extend(rows.iter().take(room).map(version));
+    Ok(())
+}
+
+/// Adds what rendered matches refer to: `_include=Provenance:target`.
+async fn include(
+    door: &Door,
+    ask: &Ask,
+    query: &Query,
+    rows: &[SubmissionRow],
+    page: &mut Page,
+) -> Result<(), Refusal> {
+    let limit = door.settings.limits.search.includes_max as usize;
+    for (of, id, _) in rows.iter().flat_map(|row| &row.targets) {
+        let wanted = |include: &Include| {
+            let only_patients = include.parameter.is_some_and(|parameter| parameter.name == "patient");
+            is_provenance(include.source)
+                && has_targets(include)
+                && include.target.is_none_or(|wanted| wanted == *of)
+                && (!only_patients || of.name() == "Patient")
+        };
+        let known = page.matches.iter().chain(&page.includes);
+        if !query.includes.iter().any(wanted)
+            || known.into_iter().any(|v| v.resource_type == *of && v.id == *id)
+        {
+            continue;
         }
-        page.includes.extend(rows.iter().map(version));
+        if page.includes.len() >= limit {
+            page.includes_cut = true;
+            return Ok(());
+        }
+        let found = door.intake.store().read(ask.site()?, *of, id).await?;
+        page.includes.extend(found.filter(|version| !version.body.is_empty()));
     }
     Ok(())
+}
+
+/// Whether an include follows the only references a rendered Provenance has.
+fn has_targets(include: &Include) -> bool {
+    include.parameter.is_none_or(|parameter| matches!(parameter.name, "target" | "patient"))
+}
+
+/// A search among the submissions.
+struct Search<'s> {
+    door: &'s Door,
+    ask: &'s Ask,
+    query: &'s Query,
+    context: Context,
+    /// The only submissions that can match, newest first; `None` = all.
+    candidates: Option<Vec<SubmissionRow>>,
+    /// No submission received earlier can match, in milliseconds since 1970.
+    earliest: i64,
+}
+
+/// Rendered matches of a page, and before which submission the next one begins.
+struct Found {
+    rows: Vec<SubmissionRow>,
+    next: Option<u64>,
+}
+
+impl<'s> Search<'s> {
+    async fn new(door: &'s Door, ask: &'s Ask, query: &'s Query) -> Result<Self, Refusal> {
+        let candidates = candidates(door, ask, query).await?;
+        Ok(Self { door, ask, query, context: ask.context()?, candidates, earliest: earliest(query) })
+    }
+
+    /// At most `count` matches before a submission, after looking at no more than `looked_max`.
+    async fn page(&self, before: Option<u64>, count: usize, looked_max: usize) -> Result<Found, Refusal> {
+        let mut found = Found { rows: Vec::new(), next: before };
+        let mut looked = 0;
+        loop {
+            let rows = self.before(found.next).await?;
+            if rows.is_empty() {
+                return Ok(Found { next: None, ..found });
+            }
+            for row in rows {
+                if row.received.millis() < self.earliest {
+                    return Ok(Found { next: None, ..found });
+                }
+                if looked == looked_max {
+                    return Ok(found);
+                }
+                looked += 1;
+                let matches = self.matches(&row)?;
+                if matches && found.rows.len() == count {
+                    return Ok(Found { next: Some(row.sequence + 1), ..found });
+                }
+                found.next = Some(row.sequence);
+                found.rows.extend(matches.then_some(row));
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
+    /// How many match in all.
+    async fn count(&self, looked_max: usize) -> Result<u64, Refusal> {
+        let found = self.page(None, usize::MAX, looked_max).await?;
+        match found.next {
+            None => Ok(found.rows.len() as u64),
+            Some(_) => {
+                let text = "there are too many submissions to count; narrow the search by target or recorded";
+                Err(Refusal::new(
+                    StatusCode::BAD_REQUEST,
+                    Issue::error(IssueCode::TooCostly, text).at("http._total"),
+                ))
+            }
+        }
+    }
+
+    async fn before(&self, before: Option<u64>) -> Result<Vec<SubmissionRow>, Refusal> {
+        match &self.candidates {
+            None => Ok(self.door.intake.store().submissions(self.ask.site()?, before, STEP).await?),
+            Some(rows) => {
+                let rest = rows.iter().filter(|row| before.is_none_or(|before| row.sequence < before));
+                Ok(rest.take(STEP as usize).cloned().collect())
+            }
+        }
+    }
+
+    fn matches(&self, row: &SubmissionRow) -> Result<bool, Refusal> {
+        if !row.accepted {
+            return Ok(false);
+        }
+        let resource = Resource::from_value(render(row))
+            .map_err(|issue| Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, issue))?;
+        Ok(self.query.matches(&index(&resource, &self.context), &id(row), row.received))
+    }
+}
+
+/// The submissions a search names by target, patient or id.
+async fn candidates(door: &Door, ask: &Ask, query: &Query) -> Result<Option<Vec<SubmissionRow>>, Refusal> {
+    let (store, site) = (door.intake.store(), ask.site()?);
+    let most = door.settings.limits.search.candidates_max;
+    for filter in &query.filters {
+        let mut rows = Vec::new();
+        match &filter.condition {
+            Condition::Reference(wanted)
+                if matches!(filter.parameter.name, "target" | "patient")
+                    && wanted.iter().all(|reference| matches!(reference, Reference::Local(..))) =>
+            {
+                for reference in wanted {
+                    if let Reference::Local(of, id) = reference {
+                        rows.extend(store.submissions_of(site, *of, id, most).await?);
+                    }
+                }
+            }
+            Condition::Id(ids) => {
+                for number in ids.iter().filter_map(|id| id.strip_prefix(PREFIX)?.parse().ok()) {
+                    rows.extend(store.submission(site, number).await?);
+                }
+            }
+            _ => continue,
+        }
+        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.sequence));
+        rows.dedup_by_key(|row| row.sequence);
+        return Ok(Some(rows));
+    }
+    Ok(None)
+}
+
+/// The time before which nothing was recorded that a search asks for.
+fn earliest(query: &Query) -> i64 {
+    let bounds = query.filters.iter().filter(|filter| filter.parameter.name == "recorded").map(|filter| {
+        let Condition::Date(ranges) = &filter.condition else { return i64::MIN };
+        let lower = ranges.iter().map(|range| match range.prefix {
+            Prefix::Eq | Prefix::Gt | Prefix::Ge | Prefix::Sa => range.low,
+            Prefix::Ne | Prefix::Lt | Prefix::Le | Prefix::Eb | Prefix::Ap => i64::MIN,
+        });
+        lower.min().unwrap_or(i64::MIN)
+    });
+    bounds.max().unwrap_or(i64::MIN).saturating_sub(CLOCK_SLACK_MS)
+}
+
+fn id(row: &SubmissionRow) -> String {
+    format!("{PREFIX}{}", row.sequence)
 }
 
 fn version(row: &SubmissionRow) -> Version {
     Version {
         resource_type: ResourceType::from_name("Provenance")
             .unwrap_or_else(|| unreachable!("a type of fhir r4")),
-        id: format!("{PREFIX}{}", row.sequence),
+        id: id(row),
         version: 1,
         last_updated: row.received,
         operation: Operation::Create,
         submission: Some(row.sequence),
-        body: render(row),
+        body: render(row).to_string().into(),
     }
 }
 
-fn render(row: &SubmissionRow) -> Bytes {
+fn render(row: &SubmissionRow) -> Value {
     let mut targets: Vec<_> = row
         .targets
         .iter()
@@ -112,9 +311,9 @@ fn render(row: &SubmissionRow) -> Bytes {
     if let Some(control) = &row.control_id {
         entity["what"]["display"] = format!("{} {control}", original(row.kind)).into();
     }
-    let provenance = json!({
+    json!({
         "resourceType": "Provenance",
-        "id": format!("{PREFIX}{}", row.sequence),
+        "id": id(row),
         "meta": { "versionId": "1", "lastUpdated": row.received.to_string() },
         "target": targets,
         "recorded": row.received.to_string(),
@@ -123,8 +322,7 @@ fn render(row: &SubmissionRow) -> Bytes {
             "who": { "display": who }, "onBehalfOf": { "display": row.listener },
         }],
         "entity": [entity],
-    });
-    provenance.to_string().into()
+    })
 }
 
 fn original(kind: OriginalKind) -> &'static str {

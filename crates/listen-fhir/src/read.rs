@@ -20,8 +20,8 @@ pub(crate) async fn read(
     id: &str,
 ) -> Result<Response<Body>, Refusal> {
     ask.may(of.name(), 'r')?;
-    if let Some(body) = provenance::read(door, ask, of, id).await? {
-        return Ok(of_version(StatusCode::OK, 1, body.0, body.1));
+    if let Some(rendered) = provenance::read(door, ask, of, id).await? {
+        return version(ask, Some(rendered));
     }
     if of.name() == "ImagingStudy" {
         door.intake.store().publish_stale(ask.site()?).await?;
@@ -40,6 +40,9 @@ pub(crate) async fn vread(
 ) -> Result<Response<Body>, Refusal> {
     ask.may(of.name(), 'r')?;
     let number = number.parse().map_err(|_| absent(None))?;
+    if let Some(rendered) = provenance::read(door, ask, of, id).await? {
+        return version(ask, Some(rendered).filter(|rendered| rendered.version == number));
+    }
     let found = door.intake.store().vread(ask.site()?, of, id, number).await?;
     version(ask, found)
 }
@@ -96,6 +99,9 @@ pub(crate) async fn history(
         }
     }
     let mut versions = door.intake.store().history(ask.site()?, of, id, before, count + 1).await?;
+    if before.is_none() {
+        versions.extend(provenance::read(door, ask, of, id).await?);
+    }
     if versions.is_empty() && before.is_none() {
         return Err(absent(None));
     }

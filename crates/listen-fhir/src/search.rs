@@ -47,12 +47,19 @@ pub(crate) async fn bundle_of(
     ask.may(of.name(), 's')?;
     let cursor = pairs.iter().find(|(name, _)| name == CURSOR).map(|(_, value)| value.clone());
     let pairs: Vec<(String, String)> = pairs.iter().filter(|(name, _)| name != CURSOR).cloned().collect();
-    let (query, warnings) = parse(door, ask, of, &pairs)?;
+    let (mut query, mut warnings) = parse(door, ask, of, &pairs)?;
+    if provenance::is_provenance(of) && !query.sort.is_empty() {
+        unsorted(ask, &mut query, &mut warnings)?;
+    }
     if of.name() == "ImagingStudy" {
         door.intake.store().publish_stale(ask.site()?).await?;
     }
-    let mut page = door.intake.store().search(ask.site()?, &query, cursor.as_deref()).await?;
-    provenance::add(door, ask, &query, &pairs, &mut page).await?;
+    let mut page = if provenance::is_provenance(of) {
+        provenance::search(door, ask, &query, cursor.as_deref()).await?
+    } else {
+        door.intake.store().search(ask.site()?, &query, cursor.as_deref()).await?
+    };
+    provenance::revinclude(door, ask, &query, &mut page).await?;
     page.includes.retain(|v| ask.may(v.resource_type.name(), 'r').is_ok());
     Ok(searchset(ask, of, &query, &page, warnings))
 }
@@ -75,6 +82,19 @@ fn parse(
     };
     Query::parse(of, pairs, &options, &ask.context()?)
         .map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))
+}
+
+/// Rendered resources come newest first; another order is not silently something else.
+fn unsorted(ask: &Ask, query: &mut Query, warnings: &mut Vec<Issue>) -> Result<(), Refusal> {
+    let text = "the search parameter _sort is not supported for this type; the newest come first";
+    if ask.strict {
+        let issue = Issue::error(IssueCode::NotSupported, text).at("http._sort");
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, issue));
+    }
+    query.sort.clear();
+    query.applied.retain(|(name, _)| name != "_sort");
+    warnings.push(Issue::warning(IssueCode::NotSupported, text).at("http._sort"));
+    Ok(())
 }
 
 fn searchset(ask: &Ask, of: ResourceType, query: &Query, page: &Page, mut warnings: Vec<Issue>) -> Bytes {

@@ -3,8 +3,8 @@
 use axum::body::Bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use hilum_fhir::Issue;
 use hilum_fhir::issue::operation_outcome;
+use hilum_fhir::{Issue, IssueCode};
 
 const RETRY_AFTER_SECONDS: &str = "2";
 
@@ -18,6 +18,14 @@ pub(crate) fn with_body(status: StatusCode, content_type: String, body: Bytes) -
     if status == StatusCode::SERVICE_UNAVAILABLE {
         response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     }
+    response
+}
+
+/// Our trouble where no HL7 was read that could be answered: an OperationOutcome, and when to send again.
+pub(crate) fn send_again() -> Response {
+    let issue = Issue::error(IssueCode::Transient, "not accepted now, send again");
+    let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, issue);
+    response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER_SECONDS));
     response
 }
 

@@ -13,7 +13,7 @@ use hilum_listen::{Caller, missing_scope};
 use hilum_wire::er7::unframed;
 
 use crate::Door;
-use crate::answer::{refuse, with_body};
+use crate::answer::{refuse, send_again, with_body};
 
 const SCOPE: &str = "ingest/hl7v2";
 const TYPES: [&str; 5] =
@@ -29,7 +29,7 @@ const TYPES: [&str; 5] =
     responses(
         (status = 200, description = "durable; the acknowledgement (AA)", body = String, content_type = "text/plain"),
         (status = 204, description = "durable; the sender asked for no acknowledgement"),
-        (status = 400, description = "no MSH segment"),
+        (status = 400, description = "no MSH segment; the body is kept"),
         (status = 401, description = "no or unknown key"),
         (status = 403, description = "the key lacks the scope"),
         (status = 415, description = "no type of HL7 v2"),
@@ -65,16 +65,13 @@ pub(crate) async fn ingest(
     let batch = match Batch::read(&message, &door.limits) {
         Ok(batch) => batch,
         Err(issue) => {
-            let refused = door.intake.refuse(&caller.site, source, message, issue.clone()).await;
-            let status =
-                StatusCode::from_u16(refused.http_status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY);
-            return refuse(status, issue);
+            return kept(&door, &caller, source, message, issue, StatusCode::UNPROCESSABLE_ENTITY).await;
         }
     };
     if !batch.has_header() {
         let issue =
             Issue::error(IssueCode::Structure, "there is no MSH segment at the start of a line").at("MSH");
-        return refuse(StatusCode::BAD_REQUEST, issue);
+        return kept(&door, &caller, source, message, issue, StatusCode::BAD_REQUEST).await;
     }
     let mut answers = Vec::with_capacity(batch.messages.len());
     for message in &batch.messages {
@@ -82,6 +79,19 @@ pub(crate) async fn ingest(
     }
     let content_type = if essence.is_empty() { "text/plain".to_owned() } else { content_type };
     answer(content_type, &batch.answered(answers))
+}
+
+/// Keeps what cannot be acknowledged as a message, and says what is wrong with it.
+async fn kept(
+    door: &Door,
+    caller: &Caller,
+    source: Source,
+    body: Bytes,
+    issue: Issue,
+    status: StatusCode,
+) -> Response {
+    let refused = door.intake.refuse(&caller.site, source, body, issue.clone()).await;
+    if refused.http_status == StatusCode::SERVICE_UNAVAILABLE { send_again() } else { refuse(status, issue) }
 }
 
 fn answer(content_type: String, answers: &Answers) -> Response {

@@ -9,14 +9,16 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use hilum_fhir::{Issue, IssueCode};
-use hilum_intake::Source;
+use hilum_intake::{Receipt, Source};
 use hilum_listen::{Caller, missing_scope};
-use hilum_wire::v3::{ACKNOWLEDGEMENT, Envelope, Message, Refusal, SoapVersion};
+use hilum_wire::v3::{ACKNOWLEDGEMENT, Envelope, Limits, Message, Refusal, SoapVersion};
 
 use crate::Door;
-use crate::answer::{refuse, with_body};
+use crate::answer::{refuse, send_again, with_body};
 
 const SCOPE: &str = "ingest/hl7v3";
+/// Larger bodies are read where they hold nobody up.
+const READ_INLINE_BYTES_MAX: usize = 128 * 1024;
 const TYPES: [&str; 4] = ["application/soap+xml", "text/xml", "application/xml", ""];
 
 /// Send an HL7 v3 interaction.
@@ -35,7 +37,7 @@ const TYPES: [&str; 4] = ["application/soap+xml", "text/xml", "application/xml",
     responses(
         (status = 200, description = "the acknowledgement MCCI_IN000002UV01, in the wrapping of the question: CA durable; CE content, CR interaction refused and kept, must not be repeated unchanged", body = String, content_type = "application/xml"),
         (status = 204, description = "durable; an acknowledgement is not acknowledged"),
-        (status = 400, description = "not well-formed, a document type, a limit exceeded, or not HL7 v3"),
+        (status = 400, description = "not well-formed, a document type, a limit exceeded, or not HL7 v3; the body is kept"),
         (status = 401, description = "no or unknown key"),
         (status = 403, description = "the key lacks the scope"),
         (status = 413, description = "the body is too large"),
@@ -63,30 +65,46 @@ pub(crate) async fn ingest(
         let text = format!("the body is larger than {} bytes", door.xml.bytes_max);
         return refuse(StatusCode::PAYLOAD_TOO_LARGE, Issue::error(IssueCode::TooLong, text));
     }
-    let message = match Message::read(&body, &door.xml) {
-        Ok(message) => message,
-        Err(Refusal::Xml(fault)) => {
-            let issue = Issue::error(IssueCode::Structure, fault.text).at(fault.place);
-            return refuse(StatusCode::BAD_REQUEST, issue);
-        }
-        Err(Refusal::Soap(envelope, trouble)) => {
-            let fault = envelope.fault(trouble);
-            return with_body(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                media_type(Some(&envelope), ""),
-                fault.into(),
-            );
-        }
-    };
     let source = Source {
         listener: caller.listener.clone(),
         peer: Some(caller.peer),
         identity: caller.key_id.as_ref().map(ToString::to_string),
     };
+    let message = match read(&body, door.xml).await {
+        Ok(message) => message,
+        Err(refusal) => return kept(&door, &caller, source, body, refusal).await,
+    };
     let content_type = media_type(message.envelope.as_ref(), &essence);
     let reply = door.intake.interact(&caller.site, source, body, message).await;
     let status = StatusCode::from_u16(reply.http_status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     with_body(status, content_type, reply.document.unwrap_or_default().into())
+}
+
+/// Reads a body; a large one off the async threads. A panic there is one here, for the listener to answer.
+async fn read(body: &Bytes, limits: Limits) -> Result<Message, Refusal> {
+    if body.len() <= READ_INLINE_BYTES_MAX {
+        return Message::read(body, &limits);
+    }
+    let body = body.clone();
+    let reading = tokio::task::spawn_blocking(move || Message::read(&body, &limits)).await;
+    reading.unwrap_or_else(|broken| std::panic::resume_unwind(broken.into_panic()))
+}
+
+/// Keeps what is no interaction, and says what it is instead.
+async fn kept(door: &Door, caller: &Caller, source: Source, body: Bytes, refusal: Refusal) -> Response {
+    let issue = match &refusal {
+        Refusal::Xml(fault) => Issue::error(IssueCode::Structure, &fault.text).at(&fault.place),
+        Refusal::Soap(_, trouble) => Issue::error(IssueCode::Structure, trouble.reason()),
+    };
+    let receipt = door.intake.refuse_interaction(&caller.site, source, body, issue.clone()).await;
+    match (receipt, refusal) {
+        (Receipt::Deferred(_), _) => send_again(),
+        (_, Refusal::Xml(_)) => refuse(StatusCode::BAD_REQUEST, issue),
+        (_, Refusal::Soap(envelope, trouble)) => {
+            let content_type = media_type(Some(&envelope), "");
+            with_body(StatusCode::INTERNAL_SERVER_ERROR, content_type, envelope.fault(trouble).into())
+        }
+    }
 }
 
 /// The type of an answer: that of the envelope's version, or of the bare question.
@@ -128,8 +146,6 @@ const EXAMPLE: &str = r#"<PRPA_IN201301UV02 xmlns="urn:hl7-org:v3" ITSVersion="X
 
 #[cfg(test)]
 mod tests {
-    use hilum_wire::v3::Limits;
-
     use super::*;
 
     #[test]

@@ -20,7 +20,7 @@ const UNFINISHED: &[u8] = b"\x0BMSH|^~\\&|RIS|SITE|||2024||ADT^A08|C7|P|2.5\rPID
 /// An open door with these limits; its folder lives as long as the first value.
 async fn door(mllp: limits::Mllp) -> (tempfile::TempDir, SocketAddr, Store) {
     let dir = tempfile::tempdir().unwrap();
-    let config = Config { free_bytes_min: 0, ..Config::new(dir.path().to_owned()) };
+    let config = Config { free_bytes_min: 0, blobs_free_bytes_min: 0, ..Config::new(dir.path().to_owned()) };
     let store = Store::open(config).await.unwrap();
     let site = serde_json::json!({ "id": "default", "clients": [{ "protocols": ["mllp"] }] });
     store.control().put_site(serde_json::from_value(site).unwrap()).unwrap();

@@ -44,6 +44,8 @@ limits! {
         search: Search = Search::default(),
         /// `[limits.store]`
         store: Store = Store::default(),
+        /// `[limits.blobs]`
+        blobs: Blobs = Blobs::default(),
         /// `[limits.delivery]`
         delivery: Delivery = Delivery::default(),
     }
@@ -174,12 +176,16 @@ limits! {
         close_timeout_ms: u64 = 2_000,
         /// Bytes of a command set.
         command_bytes_max: usize = 64 * KIB,
+        /// Messages of one association that may be unanswered, for peers that ask for an asynchronous operations window.
+        async_operations_max: u16 = 8,
         /// Bytes of a data set.
         object_bytes_max: u64 = 2 * GIB,
         /// Nested sequences.
         depth_max: usize = 64,
         /// Elements before pixel data.
         elements_max: usize = 5_000_000,
+        /// Bytes of element headers, and of values up to `value_bytes_max`, before pixel data.
+        header_bytes_max: usize = 16 * MIB,
         /// Bytes of one value copied for the record.
         value_bytes_max: usize = 4 * KIB,
         /// Bytes of all values copied for the record.
@@ -242,8 +248,20 @@ limits! {
         batch_bytes_max: usize = 4 * MIB,
         /// Below this much free disk nothing is accepted.
         free_bytes_min: u64 = GIB,
+        /// Bytes kept of the originals of a site's rejected submissions; then the oldest go, their rows with the issues stay.
+        quarantine_bytes_max: u64 = 10 * GIB,
+        /// Days the originals of rejected submissions are kept.
+        quarantine_days_max: u32 = 30,
         /// Page cache of a site's writer.
         cache_bytes: u64 = 256 * 1024 * 1024,
+    }
+}
+
+limits! {
+    /// Images and large originals.
+    Blobs {
+        /// Below this much free disk no blob is begun.
+        free_bytes_min: u64 = GIB,
     }
 }
 
@@ -256,6 +274,10 @@ limits! {
         attempt_timeout_ms: u64 = 30_000,
         /// Time until a delivery is given up.
         retry_hours_max: u64 = 72,
+        /// Deliveries waiting for one destination; beyond, the oldest are given up.
+        backlog_rows_max: u64 = 100_000,
+        /// Days a delivery waits, also while its destination is in error; then it is given up.
+        backlog_days_max: u64 = 7,
     }
 }
 
@@ -282,9 +304,30 @@ impl Xml {
     }
 }
 
+impl Limits {
+    /// Every limit by its name, `section.key` as in the configuration, in its order.
+    pub fn named(&self) -> Vec<(String, u64)> {
+        let sections = serde_json::to_value(self).unwrap_or_default();
+        let all = sections.as_object().into_iter().flatten().flat_map(|(section, keys)| {
+            let keys = keys.as_object().into_iter().flatten();
+            keys.filter_map(move |(key, value)| Some((format!("{section}.{key}"), value.as_u64()?)))
+        });
+        all.collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Limits;
+
+    #[test]
+    fn every_limit_has_a_name_and_a_number() {
+        let named = Limits::default().named();
+        assert!(named.contains(&("dicom.object_bytes_max".to_owned(), 2_147_483_648)), "{named:?}");
+        let value = serde_json::to_value(Limits::default()).unwrap();
+        let count: usize = value.as_object().unwrap().values().map(|s| s.as_object().unwrap().len()).sum();
+        assert_eq!(named.len(), count);
+    }
 
     #[test]
     fn an_unknown_limit_is_refused() {

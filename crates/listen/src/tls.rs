@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use arc_swap::ArcSwap;
 use rustls::RootCertStore;
@@ -39,6 +40,8 @@ pub struct TlsServer {
     files: TlsFiles,
     alpn: &'static [&'static [u8]],
     config: Arc<ArcSwap<ServerConfig>>,
+    /// Seconds since 1970; `i64::MAX` = unknown.
+    expires: Arc<AtomicI64>,
 }
 
 impl TlsServer {
@@ -47,8 +50,9 @@ impl TlsServer {
     /// # Errors
     /// The file that could not be used, and why.
     pub fn load(files: TlsFiles, alpn: &'static [&'static [u8]]) -> Result<Self, TlsError> {
-        let config = server_config(&files, alpn)?;
-        Ok(Self { files, alpn, config: Arc::new(ArcSwap::from_pointee(config)) })
+        let (config, expires) = server_config(&files, alpn)?;
+        let config = Arc::new(ArcSwap::from_pointee(config));
+        Ok(Self { files, alpn, config, expires: Arc::new(expires.into()) })
     }
 
     /// Reads the files again. On an error the old certificate stays in force.
@@ -56,8 +60,16 @@ impl TlsServer {
     /// # Errors
     /// As [`TlsServer::load`].
     pub fn reload(&self) -> Result<(), TlsError> {
-        self.config.store(Arc::new(server_config(&self.files, self.alpn)?));
+        let (config, expires) = server_config(&self.files, self.alpn)?;
+        self.config.store(Arc::new(config));
+        self.expires.store(expires, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// When the first certificate of the chain expires, in seconds since 1970 (RFC 5280 section 4.1.2.5); `None` when none of them can
+    /// be read.
+    pub fn expires(&self) -> Option<i64> {
+        Some(self.expires.load(Ordering::Relaxed)).filter(|expires| *expires != i64::MAX)
     }
 
     pub(crate) fn acceptor(&self) -> TlsAcceptor {
@@ -65,8 +77,10 @@ impl TlsServer {
     }
 }
 
-fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<ServerConfig, TlsError> {
+/// The configuration, and when its certificate expires.
+fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<(ServerConfig, i64), TlsError> {
     let chain = certificates(&files.cert)?;
+    let expires = chain.iter().filter_map(expiry).min().unwrap_or(i64::MAX);
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|e| wrong(&files.key, &format!("no private key in it: {e}")))?;
     let builder =
@@ -88,7 +102,13 @@ fn server_config(files: &TlsFiles, alpn: &[&[u8]]) -> Result<ServerConfig, TlsEr
         .with_single_cert(chain, key)
         .map_err(|e| wrong(&files.cert, &format!("certificate and key do not fit: {e}")))?;
     config.alpn_protocols = alpn.iter().map(|p| p.to_vec()).collect();
-    Ok(config)
+    Ok((config, expires))
+}
+
+/// `notAfter` in seconds since 1970.
+fn expiry(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 fn certificates(path: &PathBuf) -> Result<Vec<CertificateDer<'static>>, TlsError> {

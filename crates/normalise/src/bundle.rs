@@ -1,14 +1,71 @@
 //! Changes rendered for people: a FHIR transaction Bundle.
 
+use hilum_fhir::imaging::{Instance, InstanceRow, StudyRows, imaging_study};
 use hilum_fhir::{Action, Change, Resource, Target};
 use serde_json::{Value, json};
 
 use crate::Normalised;
 
-/// The transaction a submission makes. Rows without a resource (imaging) are shown as Parameters.
+/// The transaction a submission makes. Of an instance the ImagingStudy is shown as if it were the first of its study.
 pub fn bundle(normalised: &Normalised) -> Value {
-    let entries: Vec<Value> = normalised.changes.iter().map(entry).collect();
+    let entries: Vec<Value> = normalised
+        .changes
+        .iter()
+        .flat_map(|change| match &change.action {
+            Action::Instance(instance) => drawn(instance),
+            _ => vec![entry(change)],
+        })
+        .collect();
     json!({ "resourceType": "Bundle", "type": "transaction", "entry": entries })
+}
+
+/// The rows of study, series and instance that a submission writes; empty for other submissions.
+pub fn rows(normalised: &Normalised) -> Vec<Value> {
+    let instances = normalised.changes.iter().filter_map(|change| match &change.action {
+        Action::Instance(instance) => Some(instance),
+        _ => None,
+    });
+    let rows = instances.flat_map(|i| {
+        let accession = i.study.accession.as_ref().map(|(system, value)| format!("{system}|{value}"));
+        [
+            json!({ "row": "study", "uid": i.study.uid, "accession": accession, "elements": i.study.elements }),
+            json!({ "row": "series", "uid": i.series.uid, "study": i.study.uid, "elements": i.series.elements }),
+            json!({ "row": "instance", "uid": i.uid, "series": i.series.uid, "sopClass": i.sop_class,
+                "transferSyntax": i.transfer_syntax, "bytes": i.dataset_bytes, "elements": i.elements }),
+        ]
+    });
+    rows.collect()
+}
+
+/// The Patient that is ensured, and the ImagingStudy that would be drawn from the rows of this instance alone.
+fn drawn(instance: &Instance) -> Vec<Value> {
+    let study = &instance.study;
+    let patient = study.patient.as_ref().map(|(wanted, patient)| (Target::Match(wanted.clone()), patient));
+    let row = InstanceRow {
+        uid: instance.uid.clone(),
+        sop_class: instance.sop_class.clone(),
+        elements: instance.elements.clone(),
+    };
+    let rows = StudyRows {
+        uid: study.uid.clone(),
+        accession: study.accession.clone(),
+        elements: study.elements.clone(),
+        patient: patient.as_ref().map(|(target, _)| url(target)),
+        based_on: Vec::new(),
+        procedure: None,
+        discontinued: false,
+        series: vec![(instance.series.clone(), vec![row])],
+    };
+    let ensured = patient.map(|(target, patient)| {
+        let request = json!({ "method": "POST", "url": "Patient", "ifNoneExist": condition(&target) });
+        json!({ "resource": show(patient), "request": request })
+    });
+    let target = format!("ImagingStudy?identifier=urn:dicom:uid|urn:oid:{}", study.uid);
+    let request = json!({ "method": "PUT", "url": target });
+    ensured
+        .into_iter()
+        .chain([json!({ "resource": show(&imaging_study(&rows)), "request": request })])
+        .collect()
 }
 
 fn entry(change: &Change) -> Value {
@@ -37,13 +94,8 @@ fn entry(change: &Change) -> Value {
             (show(&prior.1), json!({ "method": "PATCH", "url": url(&prior.0), "_merge": link }))
         }
         Action::Study(study) => (json!({ "study": study.uid, "elements": study.elements }), row()),
-        Action::Instance(instance) => {
-            let i = instance;
-            let shown = json!({ "instance": i.uid, "sopClass": i.sop_class, "elements": i.elements, "series": i.series.uid,
-                "seriesElements": i.series.elements, "study": i.study.uid, "studyElements": i.study.elements,
-                "accession": i.study.accession, "patient": i.study.patient.as_ref().map(|(_, p)| p.to_value()) });
-            (shown, row())
-        }
+        // shown as what is drawn from it
+        Action::Instance(instance) => (json!({ "instance": instance.uid }), row()),
         Action::Step(step) => {
             let series: Vec<Value> = step
                 .series

@@ -10,7 +10,11 @@ use serde_json::{Map, Value, json};
 
 use crate::{Context, Lineage, Normalised};
 
+/// The rule of what no row decides.
+const FIXED: &str = "dicom/instance";
 const ROWS: &str = include_str!("../maps/dicom/instance.csv");
+const SOP_CLASS: Tag = Tag::new(0x0008, 0x0016);
+const SOP_INSTANCE: Tag = Tag::new(0x0008, 0x0018);
 const PATIENT_ID: Tag = Tag::new(0x0010, 0x0020);
 const ISSUER: Tag = Tag::new(0x0010, 0x0021);
 const ACCESSION: Tag = Tag::new(0x0008, 0x0050);
@@ -21,21 +25,8 @@ const STUDY_TIME: Tag = Tag::new(0x0008, 0x0030);
 const SERIES_DATE: Tag = Tag::new(0x0008, 0x0021);
 const SERIES_TIME: Tag = Tag::new(0x0008, 0x0031);
 const OFFSET: Tag = Tag::new(0x0008, 0x0201);
-/// Consumed without a row: identity, encoding and times.
-const OTHER: [Tag; 12] = [
-    PATIENT_ID,
-    ISSUER,
-    ACCESSION,
-    STUDY_UID,
-    SERIES_UID,
-    STUDY_DATE,
-    STUDY_TIME,
-    SERIES_DATE,
-    SERIES_TIME,
-    OFFSET,
-    Tag::new(0x0008, 0x0016),
-    Tag::new(0x0008, 0x0018),
-];
+/// Consumed by others: encoding, issuer, times.
+const OTHER: [Tag; 5] = [CHARSET, ISSUER, STUDY_TIME, SERIES_TIME, OFFSET];
 const CHARSET: Tag = Tag::new(0x0008, 0x0005);
 
 /// What is known of a received instance once its file is durable.
@@ -75,6 +66,18 @@ enum Level {
     Study,
     Series,
     Instance,
+}
+
+impl Level {
+    /// Where its elements stand.
+    const fn place(self) -> &'static str {
+        match self {
+            Self::Patient => "Patient.",
+            Self::Study => "ImagingStudy.",
+            Self::Series => "ImagingStudy.series.",
+            Self::Instance => "ImagingStudy.series.instance.",
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -141,14 +144,17 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
     };
     let mut issues: Vec<Issue> =
         header.issues.iter().map(|text| Issue::warning(IssueCode::Structure, *text)).collect();
+    mapping.note_fixed();
     let patient = mapping.patient(rows, &study_uid, &mut issues);
     let mut study = mapping.elements(rows, Level::Study);
     if let Some(started) = mapping.time(STUDY_DATE, STUDY_TIME) {
         study.insert("started".into(), started.into());
+        mapping.note(Level::Study, "started", STUDY_DATE, FIXED.to_owned());
     }
     let mut series = mapping.elements(rows, Level::Series);
     if let Some(started) = mapping.time(SERIES_DATE, SERIES_TIME) {
         series.insert("started".into(), started.into());
+        mapping.note(Level::Series, "started", SERIES_DATE, FIXED.to_owned());
     }
     let accession =
         header.text(ACCESSION).map(|value| (format!("urn:hilum:site:{}:accession", context.site), value));
@@ -164,15 +170,27 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
         series: Series { uid: series_uid, elements: series },
         study: Study { uid: study_uid, patient: Some(patient), accession, elements: study },
     };
-    let used = |tag: Tag| OTHER.contains(&tag) || tag == CHARSET || rows.iter().any(|row| row.tag == tag);
-    let unmapped =
-        header.elements.iter().filter(|e| e.parent.is_some() || !used(e.tag)).map(|e| e.tag.to_string());
     Normalised {
-        unmapped: unmapped.collect(),
+        unmapped: unmapped(header, &mapping.lineage),
         changes: vec![Change::new(Action::Instance(Box::new(row)))],
         issues,
         lineage: mapping.lineage,
     }
+}
+
+/// What has a value and fills nothing: copied elements, and of a listing the others. One within a sequence is named by its own tag.
+fn unmapped(header: &Header, lineage: &[Lineage]) -> Vec<String> {
+    let used = |name: &String| lineage.iter().any(|l| l.source == *name);
+    let copied = header.elements.iter().map(|e| (e.tag, e.parent.is_some()));
+    let listed = header.listing.iter().map(|tag| (*tag, false));
+    let mut unmapped: Vec<String> = Vec::new();
+    for (tag, nested) in copied.chain(listed) {
+        let name = tag.to_string();
+        if (nested || !(OTHER.contains(&tag) || used(&name))) && !unmapped.contains(&name) {
+            unmapped.push(name);
+        }
+    }
+    unmapped
 }
 
 struct Mapping<'h> {
@@ -228,16 +246,32 @@ impl Mapping<'_> {
             }
             if let Some(value) = self.convert(row) {
                 elements.insert(row.path.clone(), value);
-                self.lineage.push(Lineage {
-                    change: 0,
-                    path: row.path.clone(),
-                    source: row.tag.to_string(),
-                    bytes: None,
-                    rule: row.rule.clone(),
-                });
+                self.note(level, &row.path, row.tag, row.rule.clone());
             }
         }
         elements
+    }
+
+    fn note(&mut self, level: Level, path: &str, tag: Tag, rule: String) {
+        let path = format!("{}{path}", level.place());
+        self.lineage.push(Lineage { change: 0, path, source: tag.to_string(), bytes: None, rule });
+    }
+
+    /// Identity, which no row decides.
+    fn note_fixed(&mut self) {
+        let fixed = [
+            (Level::Patient, "identifier", PATIENT_ID),
+            (Level::Study, "identifier", STUDY_UID),
+            (Level::Study, "identifier", ACCESSION),
+            (Level::Series, "uid", SERIES_UID),
+            (Level::Instance, "uid", SOP_INSTANCE),
+            (Level::Instance, "sopClass", SOP_CLASS),
+        ];
+        for (level, path, tag) in fixed {
+            if self.header.text(tag).is_some() {
+                self.note(level, path, tag, FIXED.to_owned());
+            }
+        }
     }
 
     fn convert(&self, row: &Row) -> Option<Value> {
@@ -370,7 +404,7 @@ mod tests {
             dataset_sha256: [0; 32],
             blob: [0; 32],
             blob_bytes: 1,
-            header: Header { elements, issues: Vec::new() },
+            header: Header { elements, ..Header::default() },
         };
         normalise(&header, &compile().unwrap(), &context)
     }

@@ -22,7 +22,7 @@ use hilum_wire::v3::Message;
 use jiff::tz::TimeZone;
 use serde::Serialize;
 
-pub use bundle::bundle;
+pub use bundle::{bundle, rows};
 pub use instance::InstanceHeader;
 
 /// What came through a door, in the protocol's own form.

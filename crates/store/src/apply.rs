@@ -223,15 +223,19 @@ impl Apply<'_> {
         Ok(Applied::Written(submission, Box::new((plan, executed))))
     }
 
-    /// Keeps a rejected submission.
+    /// Keeps a rejected submission; `kept` is the size of its original, when there is one.
     pub(crate) fn quarantine(
         &mut self,
         packed: &Packed,
         issues: &[hilum_fhir::Issue],
         answer: Option<&[u8]>,
+        kept: Option<u64>,
     ) -> Result<u64, Error> {
         let submission = self.begin_submission();
         self.submission(packed, answer, Some(issues), "")?;
+        if let Some(bytes) = kept {
+            self.db.keep_original(submission, packed.original.received.millis(), bytes)?;
+        }
         Ok(submission)
     }
 }

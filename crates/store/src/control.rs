@@ -15,7 +15,8 @@ use subtle::ConstantTimeEq;
 
 use crate::{Error, ErrorKind, Site, SiteSettings, sha256};
 
-const FILE: &str = "control.db";
+/// The file beside the sites.
+pub(crate) const CONTROL_FILE: &str = "control.db";
 const SCHEMA_VERSION: i64 = 1;
 const SECRET_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 6;
@@ -65,7 +66,7 @@ impl Control {
     /// # Errors
     /// `Unavailable` when the file cannot be used or is of a newer version.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        let connection = Connection::open(data_dir.join(FILE)).map_err(unusable)?;
+        let connection = Connection::open(data_dir.join(CONTROL_FILE)).map_err(unusable)?;
         connection
             .execute_batch(
                 "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;

@@ -9,7 +9,7 @@ use hilum_fhir::{ResourceType, Timestamp};
 
 use crate::cursor::Position;
 use crate::keys::{self, Key, Rows};
-use crate::{Delivery, Destination, Error, InstanceFile, Operation, Version, body, sqlite};
+use crate::{BlobId, Delivery, Destination, Error, InstanceFile, Operation, Version, body, sqlite};
 
 /// A connection of one of the engines.
 #[derive(Clone, Copy)]
@@ -152,8 +152,28 @@ face! {
     fn put_destination(destination: &Destination) -> ();
     /// Numbers matches for destinations and moves their cursors. What a cursor has passed is not numbered again.
     fn matched(matches: &[(String, u64)], cursors: &[(String, u64)]) -> ();
+    /// Numbers of the oldest deliveries of a destination, still to be sent, that are beyond the bounds of a backlog; `before` in ms since 1970.
+    fn beyond(destination: &str, rows_max: u64, before: i64) -> Vec<u64>;
+    /// Everything up to a number that is still to be sent is dead.
+    fn give_up(destination: &str, last: u64, reason: &str) -> ();
     /// Notes what became of a delivery.
     fn mark(delivery: &Delivery) -> ();
+}
+
+// what is kept of rejected submissions
+face! {
+    /// Notes that the original of a rejected submission is kept; `received` in ms since 1970.
+    fn keep_original(sequence: u64, received: i64, bytes: u64) -> ();
+    /// Bytes of the originals kept.
+    fn kept_originals() -> u64;
+    /// The oldest originals kept: submission, when received (ms since 1970), bytes.
+    fn oldest_originals(max: u32) -> Vec<(i64, i64, u64)>;
+    /// Removes the original of a submission; its blob is noted as an orphan.
+    fn remove_original(sequence: i64) -> ();
+    /// Orphans behind `after`, in their order.
+    fn orphans(after: Option<BlobId>, max: u32) -> Vec<Orphan>;
+    /// Strikes an orphan off: its file is gone, or somebody refers to it.
+    fn settle_orphan(blob: &BlobId) -> ();
 }
 
 impl Db<'_> {
@@ -312,6 +332,13 @@ pub(crate) struct StoredSubmission {
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) blob: Option<[u8; 32]>,
     pub(crate) report: Option<Vec<u8>>,
+}
+
+/// A blob that was left behind.
+pub(crate) struct Orphan {
+    pub(crate) blob: BlobId,
+    /// Somebody refers to it all the same.
+    pub(crate) is_used: bool,
 }
 
 /// A submission committed before: its number and its answer.

@@ -1,5 +1,6 @@
 //! The database of one site, whatever the engine.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
@@ -10,7 +11,7 @@ use crate::blobs::Blobs;
 use crate::db::Db;
 use crate::gate::Gate;
 use crate::jobs::{Job, broken_off};
-use crate::{Config, Error, Site, sqlite};
+use crate::{Config, Error, ErrorKind, Site, sqlite};
 
 /// The database of one site, and its blobs.
 pub(crate) struct SiteDb {
@@ -22,6 +23,8 @@ pub(crate) struct SiteDb {
     pub(crate) newest: watch::Receiver<u64>,
     /// Key of the cursors.
     pub(crate) secret: [u8; 32],
+    /// The folder of the site.
+    dir: PathBuf,
     engine: Engine,
 }
 
@@ -31,15 +34,32 @@ enum Engine {
 
 impl SiteDb {
     /// Opens (creates, migrates) the database of a site and starts its writer.
-    pub(crate) fn open(config: &Config, site: &Site, gate: Arc<Gate>) -> Result<Arc<Self>, Error> {
+    pub(crate) fn open(
+        config: &Config,
+        site: &Site,
+        blobs: Blobs,
+        gate: Arc<Gate>,
+    ) -> Result<Arc<Self>, Error> {
         let dir = config.data_dir.join("sites").join(site.id());
         std::fs::create_dir_all(&dir)?;
-        let blobs = Blobs::open(dir.join("blobs"))?;
         let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
         let context = SiteContext { zone: zone.clone() };
         let (file, secret, newest) = sqlite::SiteFile::open(config, site.id(), &dir, context, gate)?;
         let engine = Engine::Sqlite(file);
-        Ok(Arc::new(Self { config: config.clone(), zone, blobs, newest, secret, engine }))
+        Ok(Arc::new(Self { config: config.clone(), zone, blobs, newest, secret, dir, engine }))
+    }
+
+    /// Whether a blob may be begun.
+    ///
+    /// # Errors
+    /// `Full`: what is left is for rows and deliveries.
+    pub(crate) fn room(&self) -> Result<(), Error> {
+        if sqlite::free_bytes(&self.dir) >= self.config.blobs_free_bytes_min {
+            return Ok(());
+        }
+        metrics::counter!("hilum_blobs_refused_total").increment(1);
+        let error = Error::unavailable("the disk of the blobs is nearly full");
+        Err(Error { kind: ErrorKind::Full, ..error })
     }
 
     /// Runs a read on one of the reading connections. Blocks.

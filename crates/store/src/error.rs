@@ -52,6 +52,13 @@ impl Error {
         Self { kind, message: issue.diagnostics.clone(), issues: vec![issue], source: None }
     }
 
+    /// The same error, about the change with this number.
+    #[must_use]
+    pub(crate) fn about(mut self, change: Option<usize>) -> Self {
+        self.issues.iter_mut().for_each(|issue| issue.change = change);
+        self
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {

@@ -18,17 +18,20 @@ mod keys;
 mod lookup;
 mod outbox;
 mod plan;
+mod quarantine;
 mod search;
 mod site;
 mod sqlite;
 mod submission;
 mod types;
 
+pub use blobs::s3::S3Config;
 pub use blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob};
 pub use control::{ApiKey, Control, KeySecret};
 pub use error::{Error, ErrorKind};
 pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
 pub use site::{Client, Hl7Identity, Site, SiteSettings};
+pub use sqlite::{Checks, Findings, Manifest, SiteCopy, backup, fsck, restore};
 pub use types::*;
 
 use std::collections::HashMap;
@@ -41,9 +44,11 @@ use bytes::Bytes;
 use fs4::fs_std::FileExt;
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
+use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
+use crate::blobs::{Blobs, Disk, S3};
 use crate::db::Db;
 use crate::engine::SiteDb;
 use crate::gate::Gate;
@@ -67,6 +72,7 @@ struct Inner {
     control: Control,
     gate: Arc<Gate>,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
+    bucket: Option<Arc<dyn ObjectStore>>,
     long_searches: Arc<Semaphore>,
     _lock: Option<File>,
 }
@@ -82,14 +88,19 @@ impl Store {
     /// Opens (creates, migrates) the store under `config.data_dir`, takes its lock and recovers.
     ///
     /// # Errors
-    /// `Unavailable` when the directory cannot be used (another edge holds it, the write-sync-read probe fails, a newer schema).
+    /// `Unavailable` when the directory cannot be used (another edge holds it, the write-sync-read probe fails, a newer schema), or the
+    /// bucket of the blobs cannot.
     pub async fn open(config: Config) -> Result<Self, Error> {
-        tokio::task::spawn_blocking(move || Self::open_now(config))
+        let bucket = config.bucket.as_ref().map(S3::connect).transpose()?;
+        if let (Some(bucket), Some(of)) = (&bucket, &config.bucket) {
+            S3::probe(bucket.as_ref(), of).await?;
+        }
+        tokio::task::spawn_blocking(move || Self::open_now(config, bucket))
             .await
             .map_err(|e| Error::unavailable("opening").because(e))?
     }
 
-    fn open_now(config: Config) -> Result<Self, Error> {
+    fn open_now(config: Config, bucket: Option<Arc<dyn ObjectStore>>) -> Result<Self, Error> {
         std::fs::create_dir_all(&config.data_dir)?;
         sqlite::probe(&config.data_dir)?;
         let lock = if config.exclusive { Some(lock(&config)?) } else { None };
@@ -100,6 +111,7 @@ impl Store {
             control,
             gate: Arc::default(),
             sites: RwLock::default(),
+            bucket,
             long_searches: Arc::new(Semaphore::new(processors)),
             _lock: lock,
         };
@@ -138,6 +150,7 @@ impl Store {
         };
         let (plan, changes) = db.apart(planning).await?;
         let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
+        packed.durable(&db.blobs).await?;
         let kept = answer.clone();
         let applied =
             db.write(bytes, move |apply| apply.commit(&packed, &plan, &changes, answer.as_deref())).await?;
@@ -157,8 +170,10 @@ impl Store {
     ) -> Result<u64, Error> {
         let db = self.site_db(site)?;
         let packed = self.pack(&db, original).await?;
-        let issues = issues.to_vec();
-        db.write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref())).await
+        packed.durable(&db.blobs).await?;
+        let (issues, kept) = (issues.to_vec(), packed.kept_bytes(&db.blobs).await?);
+        let bytes = packed.bytes();
+        db.write(bytes, move |apply| apply.quarantine(&packed, &issues, answer.as_deref(), kept)).await
     }
 
     /// The current version, or the deletion; `None` when the id never existed.
@@ -314,9 +329,11 @@ impl Store {
     /// A new blob of a site. `head` is written first; see [`BlobWriter`].
     ///
     /// # Errors
-    /// `Unavailable`.
+    /// `Full` below `blobs_free_bytes_min`, `Unavailable`.
     pub async fn blob_writer(&self, site: &Site, head: Bytes) -> Result<BlobWriter, Error> {
-        Ok(self.site_db(site)?.blobs.writer(head))
+        let db = self.site_db(site)?;
+        db.room()?;
+        Ok(db.blobs.writer(head))
     }
 
     /// Opens a stored blob.
@@ -324,11 +341,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn blob(&self, site: &Site, id: &BlobId) -> Result<Option<BlobReader>, Error> {
-        match tokio::fs::File::open(self.site_db(site)?.blobs.path(id)).await {
-            Ok(file) => Ok(Some(BlobReader { bytes: file.metadata().await?.len(), file })),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(error.into()),
-        }
+        self.site_db(site)?.blobs.reader(id).await
     }
 
     /// The blob and transfer syntax of a stored DICOM instance.
@@ -379,9 +392,18 @@ impl Store {
         if let Some(db) = sites.get(site.id()) {
             return Ok(db.clone());
         }
-        let db = SiteDb::open(&self.inner.config, site, self.inner.gate.clone())?;
+        let blobs = self.blobs(site)?;
+        let db = SiteDb::open(&self.inner.config, site, blobs, self.inner.gate.clone())?;
         sites.insert(site.id().to_owned(), db.clone());
         Ok(db)
+    }
+
+    fn blobs(&self, site: &Site) -> Result<Blobs, Error> {
+        let config = &self.inner.config;
+        Ok(match (&self.inner.bucket, &config.bucket) {
+            (Some(bucket), Some(of)) => Blobs::S3(S3::of_site(bucket.clone(), &of.prefix, site.id())),
+            _ => Blobs::Disk(Disk::open(config.data_dir.join("sites").join(site.id()).join("blobs"))?),
+        })
     }
 
     /// Large originals become blobs before the row that names them.
@@ -391,9 +413,8 @@ impl Store {
             let blob = original.blob;
             return Ok(Packed::new(original, blob));
         };
-        let db = db.clone();
-        let written = tokio::task::spawn_blocking(move || db.blobs.write_now(&bytes));
-        let blob = written.await.map_err(|e| Error::unavailable("blob writer").because(e))??.id;
+        db.room()?;
+        let blob = db.blobs.put(bytes).await?;
         Ok(Packed::new(original, Some(blob)))
     }
 }

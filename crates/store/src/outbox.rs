@@ -100,6 +100,30 @@ impl Store {
         self.site_db(site)?.read(|rows| rows.next_delivery(destination))
     }
 
+    /// Gives up the oldest deliveries of a destination that are beyond `rows_max` or whose version was written before `before` (ms since
+    /// 1970): they are dead, for `reason`. Returns how many, none when the backlog is within its bounds.
+    ///
+    /// # Errors
+    /// `Unavailable`, `Full`.
+    pub async fn give_up_oldest(
+        &self,
+        site: &Site,
+        destination: &str,
+        rows_max: u64,
+        before: i64,
+        reason: &'static str,
+    ) -> Result<u64, Error> {
+        let db = self.site_db(site)?;
+        let mut given_up = 0;
+        loop {
+            let beyond = db.read(|rows| rows.beyond(destination, rows_max, before))?;
+            let Some(last) = beyond.last().copied() else { return Ok(given_up) };
+            let destination = destination.to_owned();
+            db.upkeep(256, move |apply| apply.db.give_up(&destination, last, reason)).await?;
+            given_up += beyond.len() as u64;
+        }
+    }
+
     /// Notes what became of a delivery. Durable when it returns.
     ///
     /// # Errors
@@ -108,6 +132,7 @@ impl Store {
         self.site_db(site)?.upkeep(256, move |apply| apply.db.mark(&delivery)).await
     }
 }
+
 impl DestinationState {
     pub(crate) fn number(self) -> i64 {
         match self {

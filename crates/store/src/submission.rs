@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::apply::Apply;
+use crate::blobs::Blobs;
 use crate::db::{Db, StoredSubmission, SubmissionEntry};
 use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow, body};
 
@@ -39,6 +40,23 @@ impl Packed {
     /// Bytes this adds to a batch.
     pub(crate) fn bytes(&self) -> usize {
         256 + self.inline.as_ref().map_or(0, Vec::len) + self.report.as_ref().map_or(0, |(_, r)| r.len())
+    }
+
+    /// Waits for the blob it names.
+    pub(crate) async fn durable(&self, blobs: &Blobs) -> Result<(), Error> {
+        match &self.blob {
+            Some(blob) => blobs.durable(blob).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Bytes on disk of the original; `None` when there is none.
+    pub(crate) async fn kept_bytes(&self, blobs: &Blobs) -> Result<Option<u64>, Error> {
+        match (&self.inline, &self.blob) {
+            (Some(inline), _) => Ok(Some(inline.len() as u64)),
+            (None, Some(blob)) => blobs.bytes(blob).await,
+            (None, None) => Ok(None),
+        }
     }
 
     /// The duplicate key: protocol, sender identity and control id.
@@ -193,7 +211,7 @@ fn issues_from(text: &str) -> Vec<Issue> {
                 _ => Severity::Information,
             };
             let code = IssueCode::from_code(&code).unwrap_or(IssueCode::Processing);
-            Issue { severity, code, location, diagnostics, hl7_code }
+            Issue { severity, code, location, diagnostics, hl7_code, change: None }
         })
         .collect()
 }

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
 
-use crate::BlobId;
+use crate::{BlobId, S3Config};
 
 /// How the store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Folder of the embedded store: `control.db`, `sites/{id}/site.db`, `sites/{id}/blobs/`.
     pub data_dir: PathBuf,
+    /// The bucket that holds the blobs; `None` = files below the data folder.
+    pub bucket: Option<S3Config>,
     /// Largest number of jobs in one write transaction.
     pub batch_jobs_max: usize,
     /// Largest number of bytes in one write transaction.
@@ -23,6 +25,12 @@ pub struct Config {
     pub queue_bytes_max: usize,
     /// Below this many free bytes on the file system writes are refused as `Full`.
     pub free_bytes_min: u64,
+    /// Below this many free bytes on the file system of the blobs none is begun: `Full`.
+    pub blobs_free_bytes_min: u64,
+    /// Originals of rejected submissions are kept up to this many bytes; then the oldest go.
+    pub quarantine_bytes_max: u64,
+    /// Originals of rejected submissions are kept for this many days.
+    pub quarantine_days_max: u32,
     /// Page cache of one site's writer, in bytes.
     pub cache_bytes: u64,
     /// Largest page of a search.
@@ -45,11 +53,15 @@ impl Config {
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
+            bucket: None,
             batch_jobs_max: 512,
             batch_bytes_max: 4 << 20,
             queue_jobs_max: 4_096,
             queue_bytes_max: 256 << 20,
             free_bytes_min: 1 << 30,
+            blobs_free_bytes_min: 1 << 30,
+            quarantine_bytes_max: 10 << 30,
+            quarantine_days_max: 30,
             cache_bytes: 256 << 20,
             count_max: 1_000,
             count_default: 20,
@@ -226,7 +238,7 @@ pub struct SubmissionRow {
     pub issues: Vec<Issue>,
     /// The original bytes, when kept in the row.
     pub bytes: Option<Bytes>,
-    /// The blob that holds the original, when it is one.
+    /// The blob that holds the original, when it is one. Of a rejected submission both are gone after a time.
     pub blob: Option<BlobId>,
     /// Lineage, issues, unmapped.
     pub report: Option<Bytes>,

@@ -18,7 +18,12 @@ use hilum_store::{
 use serde_json::{Map, Value, json};
 
 fn config(dir: &Path) -> Config {
-    Config { free_bytes_min: 0, cache_bytes: 16 << 20, ..Config::new(dir.to_owned()) }
+    Config {
+        free_bytes_min: 0,
+        blobs_free_bytes_min: 0,
+        cache_bytes: 16 << 20,
+        ..Config::new(dir.to_owned())
+    }
 }
 
 /// A store in a folder of its own, and its one site.

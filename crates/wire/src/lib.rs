@@ -6,6 +6,7 @@ pub mod dimse;
 pub mod er7;
 mod fault;
 pub mod mllp;
+pub mod part10;
 pub mod scan;
 pub mod v3;
 

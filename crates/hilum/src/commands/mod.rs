@@ -1,12 +1,15 @@
 //! What the commands do.
 
+pub(crate) mod backup;
 pub(crate) mod check;
 pub(crate) mod dev_certs;
+pub(crate) mod fsck;
 pub(crate) mod health;
 pub(crate) mod key;
 pub(crate) mod map;
 pub(crate) mod migrate;
 pub(crate) mod send;
+mod send_dicom;
 pub(crate) mod site;
 
 use anyhow::{Context, Result};

@@ -16,7 +16,6 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use crate::cli::{Send, SendProtocol};
 
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 /// Sends each file and prints the answer. Exit code 1 when an answer was negative.
@@ -29,6 +28,7 @@ pub(crate) fn run(arguments: &Send) -> Result<ExitCode> {
             SendProtocol::V3 => http(arguments, "/v3/ingest", "application/xml").await,
             SendProtocol::Mpps => http(arguments, "/ingest", "application/json").await,
             SendProtocol::Fhir => http(arguments, "/fhir", "application/fhir+json").await,
+            SendProtocol::Dicom => super::send_dicom::run(arguments).await,
         }
     })?;
     Ok(if fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -41,12 +41,13 @@ async fn mllp(arguments: &Send) -> Result<bool> {
         TcpStream::connect(target).await.with_context(|| format!("nobody answers on {target}"))?;
     let mut codec = Codec::new(Limits { frame_bytes_max: ANSWER_BYTES_MAX, junk_bytes_max: 4096 });
     let (mut buffer, mut fine) = (BytesMut::new(), true);
+    let limit = Duration::from_secs(arguments.timeout);
     for path in super::map::files(&arguments.paths)? {
         let message = Bytes::copy_from_slice(unframed(&read(&path)?));
         let mut out = BytesMut::new();
         codec.encode(message, &mut out)?;
         stream.write_all(&out).await?;
-        let answer = tokio::time::timeout(ANSWER_TIMEOUT, async {
+        let answer = tokio::time::timeout(limit, async {
             loop {
                 if let Some(Frame::Message(answer)) = codec.decode(&mut buffer)? {
                     return anyhow::Ok(answer);
@@ -57,9 +58,8 @@ async fn mllp(arguments: &Send) -> Result<bool> {
                 );
             }
         });
-        let answer = answer
-            .await
-            .with_context(|| format!("no answer to {} in {ANSWER_TIMEOUT:?}", path.display()))??;
+        let answer =
+            answer.await.with_context(|| format!("no answer to {} in {limit:?}", path.display()))??;
         let text = String::from_utf8_lossy(&answer).replace('\r', "\n");
         fine &= text.contains("\nMSA|AA") || text.contains("\nMSA|CA");
         println!("{}:\n{text}", path.display());
@@ -69,8 +69,8 @@ async fn mllp(arguments: &Send) -> Result<bool> {
 
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
 async fn http(arguments: &Send, path: &str, content_type: &str) -> Result<bool> {
-    let mut client =
-        Client::builder().timeout(ANSWER_TIMEOUT).no_proxy().redirect(reqwest::redirect::Policy::none());
+    let limit = Duration::from_secs(arguments.timeout);
+    let mut client = Client::builder().timeout(limit).no_proxy().redirect(reqwest::redirect::Policy::none());
     if let Some(authority) = &arguments.cacert {
         client = client.tls_certs_only([Certificate::from_pem(&read(authority)?)?]);
     }

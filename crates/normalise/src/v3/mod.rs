@@ -6,6 +6,7 @@ mod interaction;
 mod mapper;
 mod table;
 
+use hilum_fhir::{Issue, IssueCode};
 use hilum_wire::v3::Message;
 
 pub(crate) use self::table::Maps;
@@ -19,5 +20,9 @@ pub(crate) fn normalise(message: &Message, tables: &Tables, context: &Context) -
         interaction::run(&mut mapper, root);
         mapper.finish(root)
     });
-    mapped.unwrap_or_default()
+    // it was a tree when it was read; if not, it must not pass for a message that says nothing
+    mapped.unwrap_or_else(|| {
+        let issue = Issue::error(IssueCode::Structure, "the interaction cannot be read again");
+        Normalised { issues: vec![issue], ..Normalised::default() }
+    })
 }

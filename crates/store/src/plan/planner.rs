@@ -36,8 +36,8 @@ pub(crate) fn plan(db: Db<'_>, zone: &TimeZone, now: i64, changes: &[Change]) ->
         superseded: Vec::new(),
     };
     let mut results = Vec::with_capacity(changes.len());
-    for change in changes {
-        let planned = planner.change(change)?;
+    for (number, change) in changes.iter().enumerate() {
+        let planned = planner.change(change).map_err(|error| error.about(Some(number)))?;
         if let (Some(url), Planned::Draft(at, _)) = (&change.full_url, &planned) {
             let draft = &planner.drafts[*at];
             planner.links.insert(url.clone(), format!("{}/{}", draft.resource_type, draft.id));
@@ -130,7 +130,8 @@ impl Planner<'_> {
                 IssueCode::Invalid,
                 "the condition matches a resource with another id than the one sent",
             );
-            return Err(Error::refused(ErrorKind::Precondition, issue.at("id")));
+            let place = format!("{}.id", resource.resource_type());
+            return Err(Error::refused(ErrorKind::Precondition, issue.at(place)));
         }
         let Some(at) = found else {
             let id = match target {
@@ -145,7 +146,8 @@ impl Planner<'_> {
                     IssueCode::Conflict,
                     "a resource with this id exists and does not match the condition",
                 );
-                return Err(Error::refused(ErrorKind::Conflict, issue.at("id")));
+                let place = format!("{}.id", resource.resource_type());
+                return Err(Error::refused(ErrorKind::Conflict, issue.at(place)));
             }
             return self.revive(resource, id, change);
         };
@@ -391,7 +393,7 @@ impl Planner<'_> {
             _ => {
                 let issue =
                     Issue::error(IssueCode::MultipleMatches, "the condition matches more than one resource");
-                Err(Error::refused(ErrorKind::Precondition, issue))
+                Err(Error::refused(ErrorKind::Precondition, issue.at(query.resource_type.name())))
             }
         }
     }
@@ -418,12 +420,15 @@ impl Planner<'_> {
     /// All ids are known: links are resolved and what changed is prepared.
     fn finish(mut self, mut results: Vec<Planned>, newest: u64) -> Result<Plan, Error> {
         let mut drafts = std::mem::take(&mut self.drafts);
-        for draft in &mut drafts {
+        for (at, draft) in drafts.iter_mut().enumerate() {
             if !draft.touched {
                 continue;
             }
             let Some(content) = draft.content.take() else { continue };
-            let content = self.linked(content)?;
+            let content = self.linked(content).map_err(|error| {
+                let is_of = |planned: &Planned| matches!(planned, Planned::Draft(of, _) if *of == at);
+                error.about(results.iter().rposition(is_of))
+            })?;
             let unchanged = draft.base.as_ref().filter(|b| !b.head.deleted).and_then(|b| b.resource.as_ref());
             if unchanged.is_some_and(|stored| same_content(stored, &content)) {
                 draft.touched = false;

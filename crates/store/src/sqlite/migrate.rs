@@ -17,9 +17,10 @@ struct Step {
 }
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 2] = [
+const STEPS: [Step; 3] = [
     Step { sql: include_str!("schema.sql"), reindexes: false },
     Step { sql: include_str!("schema-2.sql"), reindexes: true },
+    Step { sql: include_str!("schema-3.sql"), reindexes: false },
 ];
 
 /// Brings a database to the current schema and returns its cursor secret.
@@ -40,6 +41,17 @@ pub(super) fn migrate(connection: &Connection, zone: &TimeZone) -> Result<[u8; 3
     secret(connection)
 }
 
+/// Refuses a database of another schema: it is to be migrated first, or belongs to a newer program.
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), Error> {
+    let (version, known) = (version(connection)?, STEPS.len());
+    if version == known {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!(
+        "site.db has schema {version}, this version knows {known}: run `hilum migrate`"
+    )))
+}
+
 fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {
     connection.execute_batch(step.sql)?;
     if step.reindexes {
@@ -50,7 +62,7 @@ fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) ->
 }
 
 /// Makes the index again from the current bodies.
-fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Error> {
+pub(super) fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Error> {
     connection.execute_batch("DELETE FROM ix; DELETE FROM ix_str; DELETE FROM ix_range;")?;
     let mut heads = connection.prepare("SELECT rt, fid FROM head WHERE deleted=0")?;
     let mut rows = heads.query([])?;

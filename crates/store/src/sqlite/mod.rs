@@ -1,8 +1,11 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
+mod backup;
+mod fsck;
 mod imaging;
 mod migrate;
 mod outbox;
+mod quarantine;
 mod rows;
 mod submission;
 mod writer;
@@ -15,12 +18,15 @@ use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
+pub use backup::{Manifest, SiteCopy, backup, restore};
+pub use fsck::{Checks, Findings, fsck};
 pub(crate) use imaging::*;
 pub(crate) use outbox::*;
+pub(crate) use quarantine::*;
 pub(crate) use rows::*;
 pub(crate) use submission::*;
 use writer::Writer;
-pub(crate) use writer::probe;
+pub(crate) use writer::{free_bytes, probe};
 
 use crate::apply::SiteContext;
 use crate::gate::Gate;

@@ -39,6 +39,43 @@ pub(crate) fn next_delivery(connection: &Connection, destination: &str) -> Resul
     Ok(rows.next().transpose()?)
 }
 
+/// Deliveries given up in one transaction.
+const BEYOND_BATCH: u32 = 500;
+
+/// They are sent in order, so the distance to the next number is how many wait.
+pub(crate) fn beyond(
+    connection: &Connection,
+    destination: &str,
+    rows_max: u64,
+    before: i64,
+) -> Result<Vec<u64>, Error> {
+    let sql = "SELECT d.n, d.n + ?2 < t.next_n OR v.lm < ?3 FROM destination t JOIN delivery d ON d.dest=t.ref AND d.state<3
+        LEFT JOIN version v ON v.vid=d.vid WHERE t.ref=?1 ORDER BY d.n LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX / 2).min(i64::MAX / 2);
+    let before = before.saturating_mul(1000);
+    let mut rows = statement.query(params![destination, rows_max, before, BEYOND_BATCH])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if !row.get::<_, Option<bool>>(1)?.unwrap_or(false) {
+            break;
+        }
+        found.push(row.get::<_, i64>(0)?.cast_unsigned());
+    }
+    Ok(found)
+}
+
+pub(crate) fn give_up(
+    connection: &Connection,
+    destination: &str,
+    last: u64,
+    reason: &str,
+) -> Result<(), Error> {
+    let sql = "UPDATE delivery SET state=4, next_at=NULL, err=?3 WHERE dest=?1 AND state<3 AND n<=?2";
+    connection.prepare_cached(sql)?.execute(params![destination, last, reason])?;
+    Ok(())
+}
+
 pub(crate) fn put_destination(connection: &Connection, destination: &Destination) -> Result<(), Error> {
     let sql = "INSERT INTO destination VALUES(?1,?2,?3,?4,?5,?6) ON CONFLICT(ref) DO UPDATE SET state=?4, next_at=?5, err=?6";
     connection.prepare_cached(sql)?.execute(params![

@@ -179,13 +179,17 @@ impl Thread {
             return Err(Error::unavailable("the store takes no writes"));
         }
         if self.is_due(TICK) {
-            if free_bytes(&self.path) < self.config.free_bytes_min {
+            if free_bytes(self.folder()) < self.config.free_bytes_min {
                 self.gate.close(ErrorKind::Full, "the disk is nearly full".to_owned());
             } else {
                 self.gate.open();
             }
         }
         self.gate.accepting()
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// Whether the latest look at the disk is so long ago; notes that there is another one now.
@@ -200,7 +204,8 @@ impl Thread {
     /// While nothing comes in: reopens after a failure, watches the disk.
     fn recover(&mut self) {
         if self.connection.is_some() {
-            if self.gate.health() != Health::Accepting && free_bytes(&self.path) >= self.config.free_bytes_min
+            if self.gate.health() != Health::Accepting
+                && free_bytes(self.folder()) >= self.config.free_bytes_min
             {
                 self.gate.open();
             }
@@ -209,7 +214,7 @@ impl Thread {
         if !self.is_due(PROBE_EVERY) {
             return;
         }
-        let reopened = probe(self.path.parent().unwrap_or(Path::new("."))).and_then(|()| {
+        let reopened = probe(self.folder()).and_then(|()| {
             let connection = open(&self.path, self.config.cache_bytes)?;
             self.counters = super::counters(&connection)?;
             Ok(connection)
@@ -311,8 +316,9 @@ pub(crate) fn probe(dir: &Path) -> Result<(), Error> {
     probed.map_err(Error::from)
 }
 
-fn free_bytes(path: &Path) -> u64 {
-    fs4::available_space(path.parent().unwrap_or(Path::new("."))).unwrap_or(u64::MAX)
+/// Free space where a folder lies; as much as there can be when the system does not say.
+pub(crate) fn free_bytes(folder: &Path) -> u64 {
+    fs4::available_space(folder).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

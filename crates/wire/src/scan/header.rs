@@ -49,6 +49,8 @@ pub struct Element {
 pub struct Header {
     /// The elements, in order.
     pub elements: Vec<Element>,
+    /// Tags of all elements with a value at top level, in order, when a listing was asked for.
+    pub listing: Vec<Tag>,
     /// What was odd.
     pub issues: Vec<&'static str>,
 }

@@ -5,7 +5,7 @@ mod header;
 mod syntax;
 
 pub use header::{Element, Header, Tag, is_uid};
-pub use syntax::Syntax;
+pub use syntax::{Syntax, has_vr};
 
 use flate2::{Decompress, FlushDecompress, Status};
 
@@ -18,6 +18,8 @@ pub struct Limits {
     pub depth_max: usize,
     /// Elements before pixel data.
     pub elements_max: usize,
+    /// Bytes of element headers and of values up to `value_bytes_max` before pixel data. Longer values are skipped and count only so far.
+    pub header_bytes_max: usize,
     /// Bytes of one copied value; longer ones are cut.
     pub value_bytes_max: usize,
     /// Bytes of all copied values.
@@ -33,6 +35,7 @@ impl Default for Limits {
         Self {
             depth_max: 64,
             elements_max: 5_000_000,
+            header_bytes_max: 16 << 20,
             value_bytes_max: 4096,
             wanted_bytes_max: 65_536,
             inflated_bytes_max: 16 << 20,
@@ -94,6 +97,7 @@ pub struct Scanner {
     pending: Vec<u8>,
     position: u64,
     elements: usize,
+    header_bytes: usize,
     wanted_bytes: usize,
     levels: Vec<Level>,
     value: Option<Value>,
@@ -102,6 +106,7 @@ pub struct Scanner {
     malformed: Option<Malformed>,
     inflate: Option<(Decompress, u64)>,
     received: u64,
+    listing_max: usize,
 }
 
 impl Scanner {
@@ -116,6 +121,7 @@ impl Scanner {
             pending: Vec::new(),
             position: 0,
             elements: 0,
+            header_bytes: 0,
             wanted_bytes: 0,
             levels: Vec::new(),
             value: None,
@@ -124,7 +130,14 @@ impl Scanner {
             malformed: None,
             inflate,
             received: 0,
+            listing_max: 0,
         }
+    }
+
+    /// Lists the tags of all elements with a value at top level, at most so many: for showing what is not mapped.
+    #[must_use]
+    pub fn listing(self, listing_max: usize) -> Self {
+        Self { listing_max, ..self }
     }
 
     /// The next bytes of the data set. Costs nothing once pixel data or an error is reached.
@@ -138,6 +151,11 @@ impl Scanner {
         } else {
             self.plain(bytes);
         }
+    }
+
+    /// Whether the rest of the data set would not be looked at: pixel data or an error is reached.
+    pub fn is_done(&self) -> bool {
+        self.done || self.malformed.is_some()
     }
 
     /// The end of the data set.
@@ -269,6 +287,10 @@ impl Scanner {
         if self.pending.len() < self.needed() {
             return;
         }
+        if self.header_bytes > self.limits.header_bytes_max {
+            return self.fail("the header before pixel data is too large");
+        }
+        self.header_bytes += 8;
         let syntax = self.syntax_here();
         let tag = Tag::new(syntax.u16(&self.pending[..2]), syntax.u16(&self.pending[2..4]));
         if matches!(tag.0, ITEM | ITEM_END | SEQUENCE_END) {
@@ -291,12 +313,16 @@ impl Scanner {
         let (vr, length) = self.vr_and_length(syntax);
         let undefined = length == UNDEFINED;
         let unknown = &vr == b"UN" && undefined;
+        if self.levels.is_empty() && length > 0 && self.header.listing.len() < self.listing_max {
+            self.header.listing.push(tag);
+        }
         if undefined || &vr == b"SQ" || (!syntax.explicit && header::is_sequence(tag)) {
             return self.open(tag, false, length, unknown);
         }
         if !self.fits(u64::from(length)) {
             return self.fail("an element is longer than what contains it");
         }
+        self.header_bytes += (length as usize).min(self.limits.value_bytes_max);
         self.value = Some(self.plan(tag, length));
     }
 
@@ -381,7 +407,7 @@ impl Scanner {
     /// The first element tells whether VRs are really there: ordinary files lie about it.
     fn sniff(&mut self) {
         self.sniffed = true;
-        let has_vr = syntax::is_vr(&self.pending[4..6]);
+        let has_vr = syntax::has_vr(&self.pending[4..6]);
         if has_vr != self.syntax.explicit && !self.syntax.big_endian {
             self.syntax.explicit = has_vr;
             self.header.issues.push("the encoding is other than the transfer syntax says");

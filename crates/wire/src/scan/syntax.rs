@@ -52,6 +52,7 @@ pub(super) fn is_long(vr: &[u8]) -> bool {
     !SHORT.iter().any(|short| *short == vr)
 }
 
-pub(super) fn is_vr(letters: &[u8]) -> bool {
+/// Whether two letters are a VR.
+pub fn has_vr(letters: &[u8]) -> bool {
     SHORT.iter().chain(&LONG).any(|vr| *vr == letters)
 }

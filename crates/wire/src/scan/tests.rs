@@ -101,6 +101,27 @@ fn hostile_data_sets_are_malformed_and_cost_nothing() {
 }
 
 #[test]
+fn the_header_is_limited_but_large_values_are_not() {
+    let limits = Limits { header_bytes_max: 100_000, ..Limits::default() };
+    let scan = |bytes: &[u8]| {
+        let mut scanner = Scanner::new(EXPLICIT, limits);
+        bytes.chunks(10_000).for_each(|piece| scanner.feed(piece));
+        scanner.finish()
+    };
+    let many = explicit(0x0009, 0x0010, b"LO", b"value").repeat(10_000);
+    assert!(scan(&many).unwrap_err().to_string().contains("too large"));
+    // a document of a megabyte is no header
+    let document = explicit(0x0042, 0x0011, b"OB", &vec![0; 1 << 20]);
+    assert!(scan(&document.repeat(3)).is_ok());
+    // items alone count as well
+    let mut empty_items = [0x08, 0x00, 0x10, 0x11].to_vec();
+    empty_items.extend(b"SQ\0\0");
+    empty_items.extend(u32::MAX.to_le_bytes());
+    empty_items.extend(item(0).repeat(20_000));
+    assert!(scan(&empty_items).unwrap_err().to_string().contains("too large"));
+}
+
+#[test]
 fn a_tag_that_only_looks_like_a_delimiter_is_an_element() {
     let found = [0xFF, 0xFE, 0xFF, 0xFF, 0xFF, 0xFF, 0x6F, 0x6F, 0x6F, 0x6F, 0x6F, 0xFF, 0xFF, 0x21, 0xCF];
     for syntax in [EXPLICIT, IMPLICIT, "1.2.840.10008.1.2.2"] {

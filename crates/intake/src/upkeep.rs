@@ -1,0 +1,45 @@
+//! What becomes due with time: quiet studies become ImagingStudy versions, old originals of rejected submissions go.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::Intake;
+
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+
+/// Publishes the studies of all sites that are due, until `stop`.
+pub async fn publish_loop(intake: Intake, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PUBLISH_EVERY) => {}
+        }
+        let Ok(sites) = intake.store().control().sites() else { continue };
+        for site in sites {
+            if let Err(error) = intake.publish_studies(&site, None).await {
+                tracing::warn!(site = site.id(), %error, "studies not published, tried again");
+            }
+        }
+    }
+}
+
+/// Bounds what is kept of rejected submissions, at the start and once a minute, until `stop`.
+pub(crate) async fn forget_loop(intake: Intake, stop: CancellationToken) {
+    loop {
+        for site in intake.store().control().sites().unwrap_or_default() {
+            match intake.store().forget_rejected(&site).await {
+                Ok(0) => {}
+                Ok(removed) => {
+                    tracing::info!(site = site.id(), removed, "originals of rejected submissions removed")
+                }
+                Err(error) => tracing::warn!(site = site.id(), %error, "quarantine not bounded, tried again"),
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(FORGET_EVERY) => {}
+        }
+    }
+}

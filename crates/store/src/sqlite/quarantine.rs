@@ -1,0 +1,58 @@
+//! What is kept of rejected submissions, and the blobs they left behind.
+
+use rusqlite::{Connection, params};
+
+use crate::db::Orphan;
+use crate::{BlobId, Error};
+
+pub(crate) fn keep_original(
+    connection: &Connection,
+    sequence: u64,
+    received: i64,
+    bytes: u64,
+) -> Result<(), Error> {
+    let sql = "INSERT INTO quarantine VALUES(?1,?2,?3)";
+    connection.prepare_cached(sql)?.execute(params![sequence, received, bytes])?;
+    Ok(())
+}
+
+pub(crate) fn kept_originals(connection: &Connection) -> Result<u64, Error> {
+    let mut statement = connection.prepare_cached("SELECT coalesce(sum(bytes),0) FROM quarantine")?;
+    Ok(statement.query_row([], |r| r.get(0))?)
+}
+
+pub(crate) fn oldest_originals(connection: &Connection, max: u32) -> Result<Vec<(i64, i64, u64)>, Error> {
+    let mut statement =
+        connection.prepare_cached("SELECT seq, received, bytes FROM quarantine ORDER BY seq LIMIT ?1")?;
+    let rows = statement.query_map([max], |r| Ok((r.get(0)?, r.get(1)?, r.get(2)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn remove_original(connection: &Connection, sequence: i64) -> Result<(), Error> {
+    for sql in [
+        "INSERT OR IGNORE INTO orphan SELECT blob FROM submission WHERE seq=?1 AND blob IS NOT NULL",
+        "UPDATE submission SET body=NULL, blob=NULL WHERE seq=?1",
+        "DELETE FROM quarantine WHERE seq=?1",
+    ] {
+        connection.prepare_cached(sql)?.execute([sequence])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn orphans(
+    connection: &Connection,
+    after: Option<BlobId>,
+    max: u32,
+) -> Result<Vec<Orphan>, Error> {
+    let sql = "SELECT o.blob, EXISTS(SELECT 1 FROM submission s WHERE s.blob=o.blob) FROM orphan o WHERE o.blob>?1 ORDER BY o.blob LIMIT ?2";
+    let after = after.map_or(Vec::new(), |blob| blob.0.to_vec());
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement
+        .query_map(params![after, max], |r| Ok(Orphan { blob: BlobId(r.get(0)?), is_used: r.get(1)? }))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn settle_orphan(connection: &Connection, blob: &BlobId) -> Result<(), Error> {
+    connection.prepare_cached("DELETE FROM orphan WHERE blob=?1")?.execute([blob.0])?;
+    Ok(())
+}

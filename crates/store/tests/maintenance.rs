@@ -1,0 +1,149 @@
+//! Backup while writes go on, restore elsewhere, and what `fsck` finds.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::path::Path;
+
+use bytes::Bytes;
+use hilum_fhir::search::{Context, Options, Query, decode_pairs};
+use hilum_fhir::{Action, Change, Resource, ResourceType, Timestamp};
+use hilum_store::{Checks, Config, Original, OriginalKind, Site, Store, backup, fsck, restore, sha256};
+use serde_json::json;
+
+fn config(dir: &Path) -> Config {
+    Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.to_owned()) }
+}
+
+async fn open(dir: &Path) -> (Store, Site) {
+    let store = Store::open(config(dir)).await.unwrap();
+    store.control().put_site(serde_json::from_value(json!({ "id": "north" })).unwrap()).unwrap();
+    let site = store.control().site("north").unwrap().unwrap();
+    (store, site)
+}
+
+/// A submission of one patient, with an original large enough to be a blob.
+async fn submit(store: &Store, site: &Site, number: usize) {
+    let bytes = Bytes::from(format!("MSH|{number}|").into_bytes().repeat(4_000));
+    let original = Original {
+        kind: OriginalKind::V2,
+        listener: "test".into(),
+        peer: None,
+        identity: None,
+        control: None,
+        sha256: sha256(&bytes),
+        blob: None,
+        bytes: Some(bytes),
+        content_type: "x",
+        received: Timestamp::from_micros(1),
+        report: None,
+    };
+    let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }], "gender": "male" });
+    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
+    store.commit(site, original, vec![change], None).await.unwrap();
+}
+
+async fn count(store: &Store, site: &Site, text: &str) -> usize {
+    let of = ResourceType::from_name("Patient").unwrap();
+    let options = Options {
+        strict: true,
+        condition: false,
+        bases: &[],
+        count_max: 1000,
+        parameters_max: 64,
+        or_values_max: 500,
+    };
+    let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
+    let query = Query::parse(of, &decode_pairs(text), &options, &context).unwrap().0;
+    store.search(site, &query, None).await.unwrap().matches.len()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_made_while_writes_go_on_restores_to_a_whole_store() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out, elsewhere) = (dir.path().join("data"), dir.path().join("out"), dir.path().join("new"));
+    let (store, site) = open(&data).await;
+    for number in 0..20 {
+        submit(&store, &site, number).await;
+    }
+    let writing = tokio::spawn({
+        let (store, site) = (store.clone(), site.clone());
+        async move {
+            for number in 20..60 {
+                submit(&store, &site, number).await;
+            }
+        }
+    });
+    let copying = {
+        let (data, out) = (data.clone(), out.clone());
+        move || {
+            backup(&config(&data), &out, &mut |_| {}).unwrap();
+            // again into the same folder: what is there already is not copied twice
+            backup(&config(&data), &out, &mut |_| {}).unwrap()
+        }
+    };
+    let manifest = tokio::task::spawn_blocking(copying).await.unwrap();
+    writing.await.unwrap();
+    assert!(manifest.sites[0].newest >= 20 && manifest.sites[0].blobs >= 20, "{manifest:?}");
+
+    assert!(restore(&config(&data), &out, &mut |_| {}).unwrap_err().message.contains("not empty"));
+    restore(&config(&elsewhere), &out, &mut |_| {}).unwrap();
+    let found = fsck(&config(&elsewhere), Checks { deep: true, rebuild: false }).unwrap();
+    assert!(found[0].faults.is_empty(), "{:?}", found[0].faults);
+    assert_eq!((found[0].resources, found[0].blobs), (manifest.sites[0].newest, manifest.sites[0].blobs));
+    let (restored, site) = open(&elsewhere).await;
+    assert_eq!(count(&restored, &site, "gender=male&_count=1000").await as u64, manifest.sites[0].newest);
+    assert_eq!(count(&restored, &site, "name=family7").await, 1);
+}
+
+#[tokio::test]
+async fn a_damaged_backup_is_not_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    let (store, site) = open(&data).await;
+    submit(&store, &site, 1).await;
+    backup(&config(&data), &out, &mut |_| {}).unwrap();
+    let copy = out.join("sites/north/site.db");
+    let mut bytes = std::fs::read(&copy).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&copy, bytes).unwrap();
+    let error = restore(&config(&dir.path().join("new")), &out, &mut |_| {}).unwrap_err();
+    assert!(error.message.contains("damaged"), "{}", error.message);
+    std::fs::remove_file(out.join("manifest.json")).unwrap();
+    let error = restore(&config(&dir.path().join("newer")), &out, &mut |_| {}).unwrap_err();
+    assert!(error.message.contains("no whole backup"), "{}", error.message);
+}
+
+#[tokio::test]
+async fn fsck_names_what_is_wrong_and_rebuilds_the_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(dir.path()).await;
+    submit(&store, &site, 1).await;
+    submit(&store, &site, 2).await;
+    let check = |checks| fsck(&config(dir.path()), checks).unwrap().remove(0).faults;
+    assert!(check(Checks::default()).is_empty(), "beside a running edge");
+    let rebuild = Checks { rebuild: true, deep: true };
+    assert!(fsck(&config(dir.path()), rebuild).unwrap_err().message.contains("another edge"));
+    store.close().await;
+    drop(store);
+
+    let db = rusqlite::Connection::open(dir.path().join("sites/north/site.db")).unwrap();
+    db.execute_batch("DELETE FROM ix_str WHERE rid=1; UPDATE ix SET key=key+1 WHERE rid=2").unwrap();
+    let faults = check(Checks::default());
+    assert_eq!(faults.len(), 3, "{faults:?}");
+    assert!(check(rebuild).is_empty());
+
+    db.execute_batch("DELETE FROM version WHERE vid=1; DELETE FROM submission WHERE seq=2").unwrap();
+    let blobs = dir.path().join("sites/north/blobs");
+    let mut files = Vec::new();
+    for folder in std::fs::read_dir(&blobs).unwrap().flatten() {
+        files.extend(std::fs::read_dir(folder.path()).unwrap().flatten().map(|entry| entry.path()));
+    }
+    files.iter().for_each(|file| std::fs::write(file, b"other").unwrap());
+    let faults = check(Checks { deep: true, rebuild: false }).join("\n");
+    for wanted in ["resource 1:", "without their current version", "not those its name stands for"] {
+        assert!(faults.contains(wanted), "{wanted}: {faults}");
+    }
+    files.iter().for_each(|file| std::fs::remove_file(file).unwrap());
+    assert!(check(Checks::default()).join("\n").contains("missing"));
+}
