@@ -3,13 +3,26 @@
 //! [`Store::commit`] is the single way to write what peers sent: one durable transaction with the original, its answer, resource
 //! versions, index rows, imaging rows and the duplicate key. Everything else reads.
 
+mod apply;
 mod blobs;
+mod body;
 mod control;
+mod cursor;
+mod db;
+mod engine;
 mod error;
+mod gate;
+mod imaging;
+mod jobs;
+mod keys;
+mod lookup;
 mod outbox;
+mod plan;
 mod quarantine;
+mod search;
 mod site;
 mod sqlite;
+mod submission;
 mod types;
 
 pub use blobs::s3::S3Config;
@@ -33,16 +46,20 @@ use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
-use rusqlite::OptionalExtension;
 use tokio::sync::Semaphore;
 
 use crate::blobs::{Blobs, Disk, S3};
-use crate::sqlite::{Gate, Packed, SiteDb};
+use crate::db::Db;
+use crate::engine::SiteDb;
+use crate::gate::Gate;
+use crate::submission::{INLINE_BYTES_MAX, Packed};
 
 /// Holds a second edge out of the data folder.
 const LOCK_FILE: &str = "lock";
 /// A search that takes longer leaves the async thread it began on.
 const SEARCH_INLINE_MAX: Duration = Duration::from_millis(2);
+/// Studies published before one search.
+const STALE_MAX: u32 = 1000;
 
 /// The store of one edge: control database, and for each site one database and its blobs. Cheap to clone.
 #[derive(Clone)]
@@ -127,14 +144,16 @@ impl Store {
         let db = self.site_db(site)?;
         let packed = self.pack(&db, original).await?;
         let now = jiff::Timestamp::now().as_microsecond();
-        let plan = db.read(|connection| sqlite::plan_apart(connection, &db.zone, now, &changes))?;
+        let planning = move |db: &SiteDb| {
+            let plan = db.snapshot(|rows| plan::plan(rows, &db.zone, now, &changes))?;
+            Ok((Arc::new(plan), changes))
+        };
+        let (plan, changes) = db.apart(planning).await?;
         let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
         packed.durable(&db.blobs).await?;
         let kept = answer.clone();
-        let applied = db
-            .writer
-            .write(bytes, move |apply| apply.commit(&packed, plan, &changes, answer.as_deref()))
-            .await?;
+        let applied =
+            db.write(bytes, move |apply| apply.commit(&packed, &plan, &changes, answer.as_deref())).await?;
         Ok(applied.told(kept))
     }
 
@@ -153,9 +172,8 @@ impl Store {
         let packed = self.pack(&db, original).await?;
         packed.durable(&db.blobs).await?;
         let (issues, kept) = (issues.to_vec(), packed.kept_bytes(&db.blobs).await?);
-        db.writer
-            .write(packed.bytes(), move |apply| apply.quarantine(&packed, &issues, answer.as_deref(), kept))
-            .await
+        let bytes = packed.bytes();
+        db.write(bytes, move |apply| apply.quarantine(&packed, &issues, answer.as_deref(), kept)).await
     }
 
     /// The current version, or the deletion; `None` when the id never existed.
@@ -168,7 +186,8 @@ impl Store {
         resource_type: ResourceType,
         id: &str,
     ) -> Result<Option<Version>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::current(connection, resource_type, id))
+        let id = id.to_owned();
+        self.ask(site, move |rows| rows.current(resource_type, &id)).await
     }
 
     /// One version; `None` when unknown.
@@ -182,7 +201,8 @@ impl Store {
         id: &str,
         version: u64,
     ) -> Result<Option<Version>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::version(connection, resource_type, id, version))
+        let id = id.to_owned();
+        self.ask(site, move |rows| rows.version(resource_type, &id, version)).await
     }
 
     /// Versions of one resource, newest first, at most `count` older than `before` (a version number).
@@ -197,7 +217,8 @@ impl Store {
         before: Option<u64>,
         count: u32,
     ) -> Result<Vec<Version>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::history(connection, resource_type, id, before, count))
+        let id = id.to_owned();
+        self.ask(site, move |rows| rows.history(resource_type, &id, before, count)).await
     }
 
     /// One page of matches with the resources they include.
@@ -209,16 +230,16 @@ impl Store {
     /// `Precondition` with an issue for a bad cursor or a search that is too costly.
     pub async fn search(&self, site: &Site, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
         let db = self.site_db(site)?;
-        if let Some(page) = sqlite::search(&db, query, cursor, Some(SEARCH_INLINE_MAX))? {
+        if let Some(page) = search::search(&db, query, cursor, Some(SEARCH_INLINE_MAX))? {
             return Ok(page);
         }
         let turn = self.inner.long_searches.clone().acquire_owned().await;
         let (query, cursor) = (query.clone(), cursor.map(str::to_owned));
-        let search = move || {
+        let searching = move || {
             let _turn = turn;
-            sqlite::search(&db, &query, cursor.as_deref(), None)
+            search::search(&db, &query, cursor.as_deref(), None)
         };
-        tokio::task::spawn_blocking(search)
+        tokio::task::spawn_blocking(searching)
             .await
             .map_err(|e| Error::unavailable("the search broke off").because(e))??
             .ok_or_else(|| Error::unavailable("the search broke off"))
@@ -229,7 +250,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn submission(&self, site: &Site, sequence: u64) -> Result<Option<SubmissionRow>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::submission(connection, sequence))
+        self.ask(site, move |rows| submission::one(rows, sequence)).await
     }
 
     /// The submissions that caused the versions of a resource, newest first, at most `count`.
@@ -243,7 +264,8 @@ impl Store {
         id: &str,
         count: u32,
     ) -> Result<Vec<SubmissionRow>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::submissions_of(connection, resource_type, id, count))
+        let id = id.to_owned();
+        self.ask(site, move |rows| submission::of(rows, resource_type, &id, count)).await
     }
 
     /// The newest submissions before `before`, newest first, at most `count`.
@@ -256,7 +278,7 @@ impl Store {
         before: Option<u64>,
         count: u32,
     ) -> Result<Vec<SubmissionRow>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::newest_submissions(connection, before, count))
+        self.ask(site, move |rows| submission::newest(rows, before, count)).await
     }
 
     /// Versions after feed position `after`, in feed order, at most `limit`.
@@ -264,7 +286,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn feed(&self, site: &Site, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::feed(connection, after, limit))
+        self.ask(site, move |rows| rows.feed(after, limit)).await
     }
 
     /// The newest feed position of a site; changes after each commit.
@@ -282,15 +304,13 @@ impl Store {
     /// `Full` or `Unavailable`.
     pub async fn publish_studies(&self, site: &Site, uid: Option<&str>) -> Result<u32, Error> {
         let db = self.site_db(site)?;
-        let sql =
-            "SELECT EXISTS(SELECT 1 FROM study WHERE dirty_since IS NOT NULL AND (?1 IS NULL OR uid=?1))";
-        let dirty: bool =
-            db.read(|connection| Ok(connection.prepare_cached(sql)?.query_row([uid], |r| r.get(0))?))?;
-        if !dirty {
+        let uid = uid.map(str::to_owned);
+        let wanted = uid.clone();
+        let dirty = move |db: &SiteDb| db.read(|rows| rows.dirty_studies(wanted.as_deref(), 1));
+        if db.apart(dirty).await?.is_empty() {
             return Ok(0);
         }
-        let uid = uid.map(str::to_owned);
-        db.writer.upkeep(1024, move |apply| apply.publish_due(uid.as_deref())).await
+        db.upkeep(1024, move |apply| apply.publish_due(uid.as_deref())).await
     }
 
     /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
@@ -299,14 +319,9 @@ impl Store {
     /// `Full` or `Unavailable`.
     pub async fn publish_stale(&self, site: &Site) -> Result<(), Error> {
         let db = self.site_db(site)?;
-        let stale: Vec<String> = db.read(|connection| {
-            let mut statement = connection
-                .prepare_cached("SELECT uid FROM study WHERE dirty_since IS NOT NULL LIMIT 1000")?;
-            let rows = statement.query_map([], |r| r.get(0))?;
-            Ok(rows.collect::<rusqlite::Result<_>>()?)
-        })?;
+        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(None, STALE_MAX))).await?;
         for uid in stale {
-            db.writer.upkeep(1024, move |apply| apply.publish_due(Some(&uid))).await?;
+            db.upkeep(1024, move |apply| apply.publish_due(Some(&uid))).await?;
         }
         Ok(())
     }
@@ -334,18 +349,8 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn instance(&self, site: &Site, sop_uid: &str) -> Result<Option<InstanceFile>, Error> {
-        let sql = "SELECT blob, syntax, study, sha FROM instance WHERE sop=?1 AND superseded=0";
-        self.site_db(site)?.read(|connection| {
-            let found = connection.prepare_cached(sql)?.query_row([sop_uid], |r| {
-                Ok(InstanceFile {
-                    blob: BlobId(r.get(0)?),
-                    transfer_syntax: r.get(1)?,
-                    study_uid: r.get(2)?,
-                    dataset_sha256: r.get(3)?,
-                })
-            });
-            Ok(found.optional()?)
-        })
+        let sop_uid = sop_uid.to_owned();
+        self.ask(site, move |rows| rows.instance(&sop_uid)).await
     }
 
     /// Whether writes are accepted, and why not.
@@ -364,10 +369,19 @@ impl Store {
     /// Waits for queued writes, checkpoints, closes.
     pub async fn close(&self) {
         let sites: Vec<Arc<SiteDb>> = self.inner.sites.read().values().cloned().collect();
-        let closing = tokio::task::spawn_blocking(move || sites.iter().for_each(|db| db.writer.close()));
+        let closing = tokio::task::spawn_blocking(move || sites.iter().for_each(|db| db.close()));
         if closing.await.is_err() {
             tracing::error!("the store did not close cleanly");
         }
+    }
+
+    /// One read, of one statement.
+    async fn ask<T: Send + 'static>(
+        &self,
+        site: &Site,
+        work: impl FnOnce(Db<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.site_db(site)?.apart(move |db| db.read(work)).await
     }
 
     pub(crate) fn site_db(&self, site: &Site) -> Result<Arc<SiteDb>, Error> {
@@ -394,7 +408,7 @@ impl Store {
 
     /// Large originals become blobs before the row that names them.
     async fn pack(&self, db: &Arc<SiteDb>, original: Original) -> Result<Packed, Error> {
-        let large = original.bytes.clone().filter(|b| b.len() > sqlite::INLINE_BYTES_MAX);
+        let large = original.bytes.clone().filter(|b| b.len() > INLINE_BYTES_MAX);
         let (Some(bytes), None) = (large, original.blob) else {
             let blob = original.blob;
             return Ok(Packed::new(original, blob));

@@ -1,6 +1,6 @@
 //! Destinations, their cursors in the change feed, and what is queued for them.
 
-use crate::{Error, Site, Store, sqlite};
+use crate::{Error, Site, Store};
 
 /// A destination: a Subscription (or Endpoint) of a site that things are sent to.
 #[derive(Clone, Debug)]
@@ -67,7 +67,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub fn destinations(&self, site: &Site) -> Result<Vec<Destination>, Error> {
-        self.site_db(site)?.read(sqlite::destinations)
+        self.site_db(site)?.read(|rows| rows.destinations())
     }
 
     /// Creates or changes a destination. Cursor and numbers of an existing one stay.
@@ -75,7 +75,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Full`.
     pub async fn put_destination(&self, site: &Site, destination: Destination) -> Result<(), Error> {
-        self.site_db(site)?.writer.upkeep(256, move |apply| apply.put_destination(&destination)).await
+        self.site_db(site)?.upkeep(256, move |apply| apply.db.put_destination(&destination)).await
     }
 
     /// Numbers `matches` (destination, feed position) and moves `cursors` (destination, feed position) in one transaction.
@@ -89,7 +89,7 @@ impl Store {
         cursors: Vec<(String, u64)>,
     ) -> Result<(), Error> {
         let bytes = 128 * (matches.len() + cursors.len());
-        self.site_db(site)?.writer.upkeep(bytes, move |apply| apply.matched(&matches, &cursors)).await
+        self.site_db(site)?.upkeep(bytes, move |apply| apply.db.matched(&matches, &cursors)).await
     }
 
     /// The first delivery of a destination that still has to be sent.
@@ -97,7 +97,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub fn next_delivery(&self, site: &Site, destination: &str) -> Result<Option<Delivery>, Error> {
-        self.site_db(site)?.read(|connection| sqlite::next_delivery(connection, destination))
+        self.site_db(site)?.read(|rows| rows.next_delivery(destination))
     }
 
     /// Gives up the oldest deliveries of a destination that are beyond `rows_max` or whose version was written before `before` (ms since
@@ -116,10 +116,10 @@ impl Store {
         let db = self.site_db(site)?;
         let mut given_up = 0;
         loop {
-            let beyond = db.read(|connection| sqlite::beyond(connection, destination, rows_max, before))?;
+            let beyond = db.read(|rows| rows.beyond(destination, rows_max, before))?;
             let Some(last) = beyond.last().copied() else { return Ok(given_up) };
             let destination = destination.to_owned();
-            db.writer.upkeep(256, move |apply| apply.give_up(&destination, last, reason)).await?;
+            db.upkeep(256, move |apply| apply.db.give_up(&destination, last, reason)).await?;
             given_up += beyond.len() as u64;
         }
     }
@@ -129,6 +129,49 @@ impl Store {
     /// # Errors
     /// `Unavailable`, `Full`.
     pub async fn mark_delivery(&self, site: &Site, delivery: Delivery) -> Result<(), Error> {
-        self.site_db(site)?.writer.upkeep(256, move |apply| apply.mark(&delivery)).await
+        self.site_db(site)?.upkeep(256, move |apply| apply.db.mark(&delivery)).await
+    }
+}
+
+impl DestinationState {
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Self::Requested => 0,
+            Self::Active => 1,
+            Self::Error => 2,
+            Self::Off => 3,
+        }
+    }
+
+    pub(crate) fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Requested,
+            1 => Self::Active,
+            2 => Self::Error,
+            _ => Self::Off,
+        }
+    }
+}
+
+impl DeliveryState {
+    /// Below 3: still to be sent.
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Self::Queued => 0,
+            Self::InFlight => 1,
+            Self::Ambiguous => 2,
+            Self::Delivered => 3,
+            Self::Dead => 4,
+        }
+    }
+
+    pub(crate) fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::Queued,
+            1 => Self::InFlight,
+            2 => Self::Ambiguous,
+            3 => Self::Delivered,
+            _ => Self::Dead,
+        }
     }
 }

@@ -1,9 +1,27 @@
-//! How long rejected submissions keep their originals.
+//! Rejected submissions are kept with their originals until there are too many or they are too old. Then the original goes, oldest first, a batch
+//! at a time; the row with its issues and its answer stays.
+//!
+//! The original may be a blob that another submission refers to as well (an image refused first and taken later): it is noted as an orphan, and its
+//! file is removed when nobody refers to it.
 
-use crate::sqlite::{self, SiteDb};
+use std::sync::Arc;
+
+use crate::apply::Apply;
+use crate::engine::SiteDb;
 use crate::{Error, Site, Store};
 
 const DAY_MS: i64 = 86_400_000;
+/// Originals removed in one transaction.
+const BATCH: u32 = 100;
+
+/// What a batch removed.
+#[derive(Clone, Copy, Debug)]
+struct Forgotten {
+    /// Originals removed; less than [`BATCH`] when that was all.
+    removed: u32,
+    /// Bytes of the originals still kept.
+    kept_bytes: u64,
+}
 
 impl Store {
     /// Removes the originals of rejected submissions that are older than `quarantine_days_max`, and the oldest while more than
@@ -18,14 +36,14 @@ impl Store {
         let before = jiff::Timestamp::now().as_millisecond().saturating_sub(days.saturating_mul(DAY_MS));
         let mut removed = 0;
         loop {
-            let batch = db.writer.upkeep(1024, move |apply| apply.forget(before, bytes_max)).await?;
+            let batch = db.upkeep(1024, move |apply| apply.forget(before, bytes_max)).await?;
             removed += u64::from(batch.removed);
             metrics::counter!("hilum_quarantine_removed_total", "site" => site.id().to_owned())
                 .increment(u64::from(batch.removed));
             #[expect(clippy::cast_precision_loss, reason = "a gauge is no account")]
             metrics::gauge!("hilum_quarantine_bytes", "site" => site.id().to_owned())
                 .set(batch.kept_bytes as f64);
-            if batch.removed < sqlite::QUARANTINE_BATCH {
+            if batch.removed < BATCH {
                 break;
             }
         }
@@ -35,11 +53,11 @@ impl Store {
 }
 
 /// Removes blobs that nobody refers to any more, and what a crash left of them.
-async fn sweep(db: &std::sync::Arc<SiteDb>) -> Result<(), Error> {
+async fn sweep(db: &Arc<SiteDb>) -> Result<(), Error> {
     db.blobs.sweep().await?;
     let mut after = None;
     loop {
-        let orphans = db.read(|connection| sqlite::orphans(connection, after))?;
+        let orphans = db.apart(move |db| db.read(|rows| rows.orphans(after, BATCH))).await?;
         let Some(last) = orphans.last() else { return Ok(()) };
         after = Some(last.blob);
         let mut settled = Vec::new();
@@ -49,7 +67,25 @@ async fn sweep(db: &std::sync::Arc<SiteDb>) -> Result<(), Error> {
             }
         }
         if !settled.is_empty() {
-            db.writer.upkeep(64 * settled.len(), move |apply| apply.settle(&settled)).await?;
+            let bytes = 64 * settled.len();
+            db.upkeep(bytes, move |apply| settled.iter().try_for_each(|blob| apply.db.settle_orphan(blob)))
+                .await?;
         }
+    }
+}
+
+impl Apply<'_> {
+    /// Removes the oldest originals: those received before `before` (ms), and more while over `bytes_max` are kept.
+    fn forget(&mut self, before: i64, bytes_max: u64) -> Result<Forgotten, Error> {
+        let mut forgotten = Forgotten { removed: 0, kept_bytes: self.db.kept_originals()? };
+        for (sequence, received, bytes) in self.db.oldest_originals(BATCH)? {
+            if received >= before && forgotten.kept_bytes <= bytes_max {
+                break;
+            }
+            self.db.remove_original(sequence)?;
+            forgotten.removed += 1;
+            forgotten.kept_bytes = forgotten.kept_bytes.saturating_sub(bytes);
+        }
+        Ok(forgotten)
     }
 }

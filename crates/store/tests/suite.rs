@@ -12,7 +12,8 @@ use hilum_fhir::{
     Action, Change, Issue, IssueCode, Match, Precondition, Resource, ResourceType, Target, Timestamp,
 };
 use hilum_store::{
-    Commit, Config, Effect, Error, ErrorKind, Original, OriginalKind, Outcome, Site, Store, sha256,
+    Commit, Config, Destination, DestinationState, Effect, Error, ErrorKind, Original, OriginalKind, Outcome,
+    Site, Store, sha256,
 };
 use serde_json::{Map, Value, json};
 
@@ -571,4 +572,29 @@ async fn one_bad_job_leaves_its_neighbours_alone() {
     }
     assert_eq!(kept, 30);
     assert_eq!(bench.find("Patient", "name=good&_count=100").await.len(), 30);
+}
+
+#[tokio::test]
+async fn a_nearly_full_disk_is_told_to_every_sender_and_deliveries_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(Bench::open(dir.path()).await);
+    let store = Store::open(Config { free_bytes_min: u64::MAX, ..config(dir.path()) }).await.unwrap();
+    let site = store.control().site("a").unwrap().unwrap();
+    let bench = Bench { store, site };
+    for _ in 0..3 {
+        let error = bench.submit(vec![Change::new(Action::Create(patient("1", "Doe")))]).await.unwrap_err();
+        assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Full, "the disk is nearly full"));
+    }
+    assert_eq!(bench.store.accepting().unwrap_err().kind, ErrorKind::Full);
+    assert_eq!(bench.find("Patient", "").await.len(), 0, "reads go on");
+    let destination = Destination {
+        reference: "Subscription/1".into(),
+        cursor: 0,
+        next_number: 1,
+        state: DestinationState::Active,
+        next_at: None,
+        error: None,
+    };
+    bench.store.put_destination(&bench.site, destination).await.unwrap();
+    assert_eq!(bench.store.destinations(&bench.site).unwrap().len(), 1);
 }

@@ -8,13 +8,13 @@ use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::apply::Apply;
 use super::backup::{referred, site_ids};
-use super::{lookup, migrate, writer};
+use super::{migrate, writer};
 use crate::blobs::S3;
 use crate::blobs::disk::{is_intact, path_in};
 use crate::control::{CONTROL_FILE, Control};
-use crate::{Config, Error};
+use crate::db::Db;
+use crate::{Config, Error, lookup};
 
 /// Findings told one by one; more of a kind are only counted.
 const TOLD_MAX: usize = 20;
@@ -78,7 +78,7 @@ pub fn fsck(config: &Config, checks: Checks) -> Result<Vec<Findings>, Error> {
         if checks.rebuild {
             migrate::migrate(&connection, &zone)?;
             connection.execute_batch("BEGIN IMMEDIATE")?;
-            Apply::reindex(&connection, &zone)?;
+            migrate::reindex(&connection, &zone)?;
             connection.execute_batch("COMMIT")?;
         }
         migrate::refuse_other(&connection)?;
@@ -128,7 +128,7 @@ fn check_resources(connection: &Connection, zone: &TimeZone, findings: &mut Find
         let (rid, ord): (i64, i64) = (row.get(2)?, row.get(3)?);
         findings.resources += 1;
         let base = match ResourceType::from_number(row.get(0)?) {
-            Some(of) => lookup::base(connection, of, &row.get::<_, String>(1)?, zone),
+            Some(of) => lookup::base(Db::Sqlite(connection), of, &row.get::<_, String>(1)?, zone),
             None => Err(Error::unavailable("unknown type")),
         };
         match base {

@@ -1,10 +1,13 @@
 //! Migrations: each step in one transaction, resumable; a newer schema is refused.
 
+use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::apply::Apply;
-use crate::Error;
+use super::write_index;
+use crate::db::Db;
+use crate::keys::Rows;
+use crate::{Error, lookup};
 
 /// A step from one schema to the next.
 struct Step {
@@ -52,9 +55,24 @@ pub(super) fn refuse_other(connection: &Connection) -> Result<(), Error> {
 fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {
     connection.execute_batch(step.sql)?;
     if step.reindexes {
-        Apply::reindex(connection, zone)?;
+        reindex(connection, zone)?;
     }
     connection.execute("INSERT OR REPLACE INTO meta VALUES('schema_version', ?1)", [number])?;
+    Ok(())
+}
+
+/// Makes the index again from the current bodies.
+pub(super) fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Error> {
+    connection.execute_batch("DELETE FROM ix; DELETE FROM ix_str; DELETE FROM ix_range;")?;
+    let mut heads = connection.prepare("SELECT rt, fid FROM head WHERE deleted=0")?;
+    let mut rows = heads.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(of) = ResourceType::from_number(row.get(0)?) else { continue };
+        if let Some(base) = lookup::base(Db::Sqlite(connection), of, &row.get::<_, String>(1)?, zone)? {
+            let (nothing, ord) = (Rows::default(), base.head.ord);
+            write_index(connection, base.head.rid, (&nothing, ord), (&base.rows, ord))?;
+        }
+    }
     Ok(())
 }
 

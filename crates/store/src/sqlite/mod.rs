@@ -1,26 +1,18 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
-mod apply;
 mod backup;
-mod body;
-mod cursor;
 mod fsck;
 mod imaging;
-mod keys;
-mod lookup;
 mod migrate;
 mod outbox;
-mod plan;
 mod quarantine;
-mod read;
-mod search;
+mod rows;
 mod submission;
 mod writer;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
@@ -28,80 +20,46 @@ use tokio::sync::watch;
 
 pub use backup::{Manifest, SiteCopy, backup, restore};
 pub use fsck::{Checks, Findings, fsck};
-pub(crate) use outbox::{beyond, destinations, next as next_delivery};
-pub(crate) use plan::plan_apart;
-pub(crate) use quarantine::{BATCH as QUARANTINE_BATCH, orphans};
-pub(crate) use read::{current, feed, history, version};
-pub(crate) use search::search;
-pub(crate) use submission::{
-    INLINE_BYTES_MAX, Packed, newest as newest_submissions, of as submissions_of, one as submission,
-};
+pub(crate) use imaging::*;
+pub(crate) use outbox::*;
+pub(crate) use quarantine::*;
+pub(crate) use rows::*;
+pub(crate) use submission::*;
 use writer::Writer;
-pub(crate) use writer::{Gate, probe};
+pub(crate) use writer::{free_bytes, probe};
 
-use crate::blobs::Blobs;
-use crate::{Config, Error, ErrorKind, Site};
+use crate::apply::SiteContext;
+use crate::gate::Gate;
+use crate::{Config, Error};
 
 const READERS_MAX: usize = 16;
 const STATEMENTS_MAX: usize = 128;
 const READ_CACHE_KIB: i64 = 4096;
 
-/// The database of one site.
-pub(crate) struct SiteDb {
+/// The file of one site.
+pub(crate) struct SiteFile {
     path: PathBuf,
-    pub(crate) config: Config,
-    /// The site's zone, for dates without one.
-    pub(crate) zone: TimeZone,
-    pub(crate) blobs: Blobs,
     readers: Mutex<Vec<Connection>>,
     pub(crate) writer: Writer,
-    pub(crate) newest: watch::Receiver<u64>,
-    /// Key of the cursors.
-    secret: [u8; 32],
 }
 
-impl SiteDb {
-    /// Opens (creates, migrates) `sites/{id}/site.db` and starts its writer.
+impl SiteFile {
+    /// Opens (creates, migrates) `site.db` in a folder and starts its writer. Returns the key of its cursors and its feed position too.
     pub(crate) fn open(
         config: &Config,
-        site: &Site,
-        blobs: Blobs,
+        site: &str,
+        dir: &Path,
+        context: SiteContext,
         gate: Arc<Gate>,
-    ) -> Result<Arc<Self>, Error> {
-        let dir = config.data_dir.join("sites").join(site.id());
-        std::fs::create_dir_all(&dir)?;
+    ) -> Result<(Self, [u8; 32], watch::Receiver<u64>), Error> {
         let path = dir.join("site.db");
-        let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
         let connection = writer::open(&path, config.cache_bytes)?;
-        let secret = migrate::migrate(&connection, &zone)?;
-        let counters = apply::Counters::read(&connection)?;
+        let secret = migrate::migrate(&connection, &context.zone)?;
+        let counters = counters(&connection)?;
         let (newest_in, newest) = watch::channel(counters.vid);
-        let context = apply::SiteContext { zone: zone.clone() };
         let writer =
-            Writer::start(site.id(), path.clone(), connection, counters, context, config, gate, newest_in)?;
-        Ok(Arc::new(Self {
-            path,
-            config: config.clone(),
-            zone,
-            blobs,
-            readers: Mutex::new(Vec::new()),
-            writer,
-            newest,
-            secret,
-        }))
-    }
-
-    /// Whether a blob may be begun.
-    ///
-    /// # Errors
-    /// `Full`: what is left is for rows and deliveries.
-    pub(crate) fn room(&self) -> Result<(), Error> {
-        if writer::free_bytes(&self.path) >= self.config.blobs_free_bytes_min {
-            return Ok(());
-        }
-        metrics::counter!("hilum_blobs_refused_total").increment(1);
-        let error = Error::unavailable("the disk of the blobs is nearly full");
-        Err(Error { kind: ErrorKind::Full, ..error })
+            Writer::start(site, path.clone(), connection, counters, context, config, gate, newest_in)?;
+        Ok((Self { path, readers: Mutex::new(Vec::new()), writer }, secret, newest))
     }
 
     /// Runs a read on one of the read-only connections.
@@ -117,6 +75,16 @@ impl SiteDb {
             readers.push(connection);
         }
         done
+    }
+
+    /// As [`SiteFile::read`], in one transaction.
+    pub(crate) fn snapshot<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
+        self.read(|connection| {
+            connection.prepare_cached("BEGIN")?.execute([])?;
+            let done = work(connection);
+            connection.prepare_cached("COMMIT")?.execute([])?;
+            done
+        })
     }
 
     fn reader(&self) -> Result<Connection, Error> {

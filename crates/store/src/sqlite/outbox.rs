@@ -1,11 +1,9 @@
-//! Destinations and their deliveries, in the site's database.
+//! Destinations and their deliveries.
 
 use rusqlite::{Connection, params};
 
-use super::apply::Apply;
 use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
 
-/// All destinations of a site.
 pub(crate) fn destinations(connection: &Connection) -> Result<Vec<Destination>, Error> {
     let mut statement = connection.prepare_cached(
         "SELECT ref, cursor_vid, next_n, state, next_at, err FROM destination ORDER BY ref",
@@ -23,8 +21,7 @@ pub(crate) fn destinations(connection: &Connection) -> Result<Vec<Destination>, 
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// The first delivery of a destination that is neither delivered nor dead.
-pub(crate) fn next(connection: &Connection, destination: &str) -> Result<Option<Delivery>, Error> {
+pub(crate) fn next_delivery(connection: &Connection, destination: &str) -> Result<Option<Delivery>, Error> {
     let sql = "SELECT dest, n, vid, state, attempt, next_at, first_at, err FROM delivery WHERE dest=?1 AND state<3 ORDER BY n LIMIT 1";
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query_map([destination], |r| {
@@ -45,8 +42,7 @@ pub(crate) fn next(connection: &Connection, destination: &str) -> Result<Option<
 /// Deliveries given up in one transaction.
 const BEYOND_BATCH: u32 = 500;
 
-/// Numbers of the oldest deliveries of a destination, still to be sent, that are beyond the bounds of a backlog. They are sent in order, so
-/// the distance to the next number is how many wait.
+/// They are sent in order, so the distance to the next number is how many wait.
 pub(crate) fn beyond(
     connection: &Connection,
     destination: &str,
@@ -69,118 +65,60 @@ pub(crate) fn beyond(
     Ok(found)
 }
 
-impl Apply<'_> {
-    /// Everything up to a number that is still to be sent is dead.
-    pub(crate) fn give_up(&mut self, destination: &str, last: u64, reason: &str) -> Result<(), Error> {
-        let sql = "UPDATE delivery SET state=4, next_at=NULL, err=?3 WHERE dest=?1 AND state<3 AND n<=?2";
-        self.connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute(params![destination, last, reason]))
-            .map(drop)
-            .map_err(|e| self.noted(e))
-    }
-
-    /// Creates or changes a destination; its cursor and numbers stay when it exists.
-    pub(crate) fn put_destination(&mut self, destination: &Destination) -> Result<(), Error> {
-        let sql = "INSERT INTO destination VALUES(?1,?2,?3,?4,?5,?6) ON CONFLICT(ref) DO UPDATE SET state=?4, next_at=?5, err=?6";
-        let row = params![
-            destination.reference,
-            destination.cursor,
-            destination.next_number,
-            destination.state.number(),
-            destination.next_at,
-            destination.error
-        ];
-        self.connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute(row))
-            .map(drop)
-            .map_err(|e| self.noted(e))
-    }
-
-    /// Numbers matches for destinations and moves their cursors, in one transaction.
-    pub(crate) fn matched(
-        &mut self,
-        matches: &[(String, u64)],
-        cursors: &[(String, u64)],
-    ) -> Result<(), Error> {
-        self.try_matched(matches, cursors).map_err(|e| self.noted(e))
-    }
-
-    fn try_matched(&mut self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> rusqlite::Result<()> {
-        for (destination, position) in matches {
-            let sql = "INSERT INTO delivery(dest,n,vid,state) SELECT ref, next_n, ?2, 0 FROM destination WHERE ref=?1";
-            if self.connection.prepare_cached(sql)?.execute(params![destination, position])? > 0 {
-                let sql = "UPDATE destination SET next_n=next_n+1 WHERE ref=?1";
-                self.connection.prepare_cached(sql)?.execute([destination])?;
-            }
-        }
-        for (destination, position) in cursors {
-            let sql = "UPDATE destination SET cursor_vid=max(cursor_vid,?2) WHERE ref=?1";
-            self.connection.prepare_cached(sql)?.execute(params![destination, position])?;
-        }
-        Ok(())
-    }
-
-    /// Notes what became of a delivery.
-    pub(crate) fn mark(&mut self, delivery: &Delivery) -> Result<(), Error> {
-        let sql = "UPDATE delivery SET state=?3, attempt=?4, next_at=?5, first_at=?6, err=?7 WHERE dest=?1 AND n=?2";
-        let row = params![
-            delivery.destination,
-            delivery.number,
-            delivery.state.number(),
-            delivery.attempts,
-            delivery.next_at,
-            delivery.first_attempt_at,
-            delivery.error
-        ];
-        self.connection
-            .prepare_cached(sql)
-            .and_then(|mut s| s.execute(row))
-            .map(drop)
-            .map_err(|e| self.noted(e))
-    }
+pub(crate) fn give_up(
+    connection: &Connection,
+    destination: &str,
+    last: u64,
+    reason: &str,
+) -> Result<(), Error> {
+    let sql = "UPDATE delivery SET state=4, next_at=NULL, err=?3 WHERE dest=?1 AND state<3 AND n<=?2";
+    connection.prepare_cached(sql)?.execute(params![destination, last, reason])?;
+    Ok(())
 }
 
-impl DestinationState {
-    fn number(self) -> i64 {
-        match self {
-            Self::Requested => 0,
-            Self::Active => 1,
-            Self::Error => 2,
-            Self::Off => 3,
-        }
-    }
-
-    fn from_number(number: i64) -> Self {
-        match number {
-            0 => Self::Requested,
-            1 => Self::Active,
-            2 => Self::Error,
-            _ => Self::Off,
-        }
-    }
+pub(crate) fn put_destination(connection: &Connection, destination: &Destination) -> Result<(), Error> {
+    let sql = "INSERT INTO destination VALUES(?1,?2,?3,?4,?5,?6) ON CONFLICT(ref) DO UPDATE SET state=?4, next_at=?5, err=?6";
+    connection.prepare_cached(sql)?.execute(params![
+        destination.reference,
+        destination.cursor,
+        destination.next_number,
+        destination.state.number(),
+        destination.next_at,
+        destination.error
+    ])?;
+    Ok(())
 }
 
-impl DeliveryState {
-    /// Below 3: still to be sent.
-    fn number(self) -> i64 {
-        match self {
-            Self::Queued => 0,
-            Self::InFlight => 1,
-            Self::Ambiguous => 2,
-            Self::Delivered => 3,
-            Self::Dead => 4,
+pub(crate) fn matched(
+    connection: &Connection,
+    matches: &[(String, u64)],
+    cursors: &[(String, u64)],
+) -> Result<(), Error> {
+    for (destination, position) in matches {
+        let sql = "INSERT INTO delivery(dest,n,vid,state) SELECT ref, next_n, ?2, 0 FROM destination WHERE ref=?1 AND cursor_vid<?2";
+        if connection.prepare_cached(sql)?.execute(params![destination, position])? > 0 {
+            let sql = "UPDATE destination SET next_n=next_n+1 WHERE ref=?1";
+            connection.prepare_cached(sql)?.execute([destination])?;
         }
     }
+    for (destination, position) in cursors {
+        let sql = "UPDATE destination SET cursor_vid=max(cursor_vid,?2) WHERE ref=?1";
+        connection.prepare_cached(sql)?.execute(params![destination, position])?;
+    }
+    Ok(())
+}
 
-    fn from_number(number: i64) -> Self {
-        match number {
-            0 => Self::Queued,
-            1 => Self::InFlight,
-            2 => Self::Ambiguous,
-            3 => Self::Delivered,
-            _ => Self::Dead,
-        }
-    }
+pub(crate) fn mark(connection: &Connection, delivery: &Delivery) -> Result<(), Error> {
+    let sql =
+        "UPDATE delivery SET state=?3, attempt=?4, next_at=?5, first_at=?6, err=?7 WHERE dest=?1 AND n=?2";
+    connection.prepare_cached(sql)?.execute(params![
+        delivery.destination,
+        delivery.number,
+        delivery.state.number(),
+        delivery.attempts,
+        delivery.next_at,
+        delivery.first_attempt_at,
+        delivery.error
+    ])?;
+    Ok(())
 }

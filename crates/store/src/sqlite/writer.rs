@@ -14,9 +14,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 
-use super::apply::{Apply, Counters, SiteContext};
+use crate::apply::{Apply, SiteContext};
+use crate::db::{Counters, Db};
+use crate::gate::Gate;
+use crate::jobs::{Job, copy};
 use crate::{Config, Error, ErrorKind, Health};
 
 const STATEMENTS_MAX: usize = 128;
@@ -24,81 +27,6 @@ const TICK: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
 /// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 256 MiB.
 const CHECKPOINT_PAGES: u32 = 65_536;
-
-/// Whether an edge takes writes; shared by all its sites.
-#[derive(Debug, Default)]
-pub(crate) struct Gate {
-    closed: Mutex<Option<(ErrorKind, String)>>,
-}
-
-impl Gate {
-    pub(crate) fn health(&self) -> Health {
-        self.closed.lock().clone().map_or(Health::Accepting, |(_, reason)| Health::NotAccepting(reason))
-    }
-
-    /// The error of a write while the gate is closed.
-    pub(crate) fn accepting(&self) -> Result<(), Error> {
-        match &*self.closed.lock() {
-            None => Ok(()),
-            Some((kind, reason)) => Err(Error { kind: *kind, ..Error::unavailable(reason.as_str()) }),
-        }
-    }
-
-    /// Closed first, told then: whatever becomes of the log line, nothing is accepted any more.
-    fn close(&self, kind: ErrorKind, reason: String) {
-        let before = self.closed.lock().replace((kind, reason.clone()));
-        if before.is_none() {
-            metrics::gauge!("hilum_store_not_accepting").set(1.0);
-            tracing::error!(reason, "the store takes no writes");
-        }
-    }
-
-    fn open(&self) {
-        if self.closed.lock().take().is_some() {
-            metrics::gauge!("hilum_store_not_accepting").set(0.0);
-            tracing::info!("the store takes writes again");
-        }
-    }
-}
-
-/// Runs after the commit (or its failure) and answers the caller.
-type Finish = Box<dyn FnOnce(Result<(), Error>) + Send>;
-/// Runs inside the transaction, or is told why there is none; false = roll this job back.
-type Work = Box<dyn FnOnce(Result<&mut Apply<'_>, Error>) -> (bool, Finish) + Send>;
-
-struct Job {
-    work: Work,
-    bytes: usize,
-    /// Goes on while the disk is nearly full: deliveries, and what makes room.
-    is_upkeep: bool,
-}
-
-impl Job {
-    fn new<T: Send + 'static>(
-        bytes: usize,
-        work: impl FnOnce(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> (Self, oneshot::Receiver<Result<T, Error>>) {
-        let (answer, answered) = oneshot::channel();
-        let work: Work = Box::new(move |apply| {
-            let done = apply.and_then(work);
-            let kept = done.is_ok();
-            let finish: Finish = Box::new(move |committed| {
-                let _ = answer.send(match (done, committed) {
-                    (Ok(value), Ok(())) => Ok(value),
-                    (Ok(_), Err(error)) | (Err(error), _) => Err(error),
-                });
-            });
-            (kept, finish)
-        });
-        (Self { work, bytes, is_upkeep: false }, answered)
-    }
-
-    /// Answers a job that is not begun.
-    fn refuse(self, error: &Error) {
-        let (_, finish) = (self.work)(Err(copy(error)));
-        finish(Err(copy(error)));
-    }
-}
 
 /// The handle of a site's writer.
 pub(crate) struct Writer {
@@ -144,32 +72,11 @@ impl Writer {
         })
     }
 
-    /// Runs `work` in the next transaction; returns after the commit is durable.
+    /// Puts a job into the queue.
     ///
     /// # Errors
-    /// What `work` returned; `Unavailable` or `Full` when the queue is full or the commit failed.
-    pub(crate) async fn write<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (job, answered) = Job::new(bytes, work);
-        self.send(job)?;
-        answered.await.map_err(|_| broken_off())?
-    }
-
-    /// As [`Writer::write`], for what must go on while the disk is nearly full.
-    pub(crate) async fn upkeep<T: Send + 'static>(
-        &self,
-        bytes: usize,
-        work: impl FnOnce(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
-    ) -> Result<T, Error> {
-        let (job, answered) = Job::new(bytes, work);
-        self.send(Job { is_upkeep: true, ..job })?;
-        answered.await.map_err(|_| broken_off())?
-    }
-
-    fn send(&self, job: Job) -> Result<(), Error> {
+    /// `Unavailable` when the queue is full.
+    pub(crate) fn send(&self, job: Job) -> Result<(), Error> {
         let bytes = job.bytes;
         if self.waiting_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes > self.queue_bytes_max {
             self.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -236,12 +143,11 @@ impl Thread {
             let (kept, refused) =
                 jobs.into_iter().partition(|job| job.is_upkeep && self.connection.is_some());
             jobs = kept;
-            refused.into_iter().for_each(|job: Job| job.refuse(&error));
+            refused.into_iter().for_each(|job: Job| job.answer(Err(&error)));
         }
         let Some(connection) = self.connection.take_if(|_| !jobs.is_empty()) else { return };
         let before = self.counters;
-        let mut finishes = Vec::with_capacity(jobs.len());
-        let committed = transact(&connection, &mut self.counters, &self.context, jobs, &mut finishes);
+        let committed = transact(&connection, &mut self.counters, &self.context, &mut jobs);
         match &committed {
             Ok(()) => {
                 self.connection = Some(connection);
@@ -258,8 +164,8 @@ impl Thread {
                 self.probed = Some(Instant::now());
             }
         }
-        for finish in finishes {
-            finish(committed.as_ref().copied().map_err(copy));
+        for job in jobs {
+            job.answer(committed.as_ref().copied());
         }
     }
 
@@ -273,13 +179,17 @@ impl Thread {
             return Err(Error::unavailable("the store takes no writes"));
         }
         if self.is_due(TICK) {
-            if free_bytes(&self.path) < self.config.free_bytes_min {
+            if free_bytes(self.folder()) < self.config.free_bytes_min {
                 self.gate.close(ErrorKind::Full, "the disk is nearly full".to_owned());
             } else {
                 self.gate.open();
             }
         }
         self.gate.accepting()
+    }
+
+    fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new("."))
     }
 
     /// Whether the latest look at the disk is so long ago; notes that there is another one now.
@@ -294,7 +204,8 @@ impl Thread {
     /// While nothing comes in: reopens after a failure, watches the disk.
     fn recover(&mut self) {
         if self.connection.is_some() {
-            if self.gate.health() != Health::Accepting && free_bytes(&self.path) >= self.config.free_bytes_min
+            if self.gate.health() != Health::Accepting
+                && free_bytes(self.folder()) >= self.config.free_bytes_min
             {
                 self.gate.open();
             }
@@ -303,9 +214,9 @@ impl Thread {
         if !self.is_due(PROBE_EVERY) {
             return;
         }
-        let reopened = probe(self.path.parent().unwrap_or(Path::new("."))).and_then(|()| {
+        let reopened = probe(self.folder()).and_then(|()| {
             let connection = open(&self.path, self.config.cache_bytes)?;
-            self.counters = Counters::read(&connection)?;
+            self.counters = super::counters(&connection)?;
             Ok(connection)
         });
         match reopened {
@@ -323,20 +234,17 @@ fn transact(
     connection: &Connection,
     counters: &mut Counters,
     context: &SiteContext,
-    jobs: Vec<Job>,
-    finishes: &mut Vec<Finish>,
+    jobs: &mut [Job],
 ) -> Result<(), Error> {
-    let mut jobs = jobs.into_iter();
     let begun = connection.execute_batch("BEGIN IMMEDIATE");
     let done = begun.map_err(Error::from).and_then(|()| {
-        for job in jobs.by_ref() {
-            run(connection, counters, context, job, finishes)?;
+        for job in jobs {
+            run(connection, counters, context, job)?;
         }
         Ok(connection.execute_batch("COMMIT")?)
     });
-    if let Err(error) = &done {
+    if done.is_err() {
         let _ = connection.execute_batch("ROLLBACK");
-        jobs.for_each(|job| job.refuse(error));
     }
     done
 }
@@ -345,51 +253,26 @@ fn run(
     connection: &Connection,
     counters: &mut Counters,
     context: &SiteContext,
-    job: Job,
-    finishes: &mut Vec<Finish>,
+    job: &mut Job,
 ) -> Result<(), Error> {
     connection.prepare_cached("SAVEPOINT job")?.execute([])?;
     let before = *counters;
-    let mut apply = Apply::new(connection, counters, context);
-    // a bug in one job must not take the writer with it
-    let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (job.work)(Ok(&mut apply))));
-    let broken = apply.broken.take();
-    let kept = match ran {
-        Ok((kept, finish)) => {
-            finishes.push(finish);
-            kept
-        }
+    match job.run(&mut Apply::new(Db::Sqlite(connection), counters, context)) {
+        Ok(()) => drop(connection.prepare_cached("RELEASE job")?.execute([])?),
+        Err(error) if breaks(error) => return Err(copy(error)),
         Err(_) => {
-            metrics::counter!("hilum_panics_total", "place" => "store").increment(1);
-            tracing::error!("a write panicked and was rolled back");
-            false
+            *counters = before;
+            connection.execute_batch("ROLLBACK TO job; RELEASE job")?;
         }
-    };
-    if let Some(error) = broken {
-        return Err(error);
-    }
-    if kept {
-        connection.prepare_cached("RELEASE job")?.execute([])?;
-    } else {
-        *counters = before;
-        connection.execute_batch("ROLLBACK TO job; RELEASE job")?;
     }
     Ok(())
 }
 
-/// A job whose answer was lost: its work panicked, or the thread is gone.
-fn broken_off() -> Error {
-    Error::unavailable("the write broke off")
-}
-
-fn copy(error: &Error) -> Error {
-    Error { kind: error.kind, message: error.message.clone(), issues: error.issues.clone(), source: None }
-}
-
-/// Whether an error of SQLite means that the disk or the file cannot be trusted any more.
-pub(super) fn breaks(error: &rusqlite::Error) -> bool {
+/// Whether an error means that the disk or the file cannot be trusted any more.
+fn breaks(error: &Error) -> bool {
+    let cause = error.source.as_ref().and_then(|source| source.downcast_ref::<rusqlite::Error>());
     matches!(
-        error.sqlite_error_code(),
+        cause.and_then(rusqlite::Error::sqlite_error_code),
         Some(
             ErrorCode::DiskFull
                 | ErrorCode::SystemIoFailure
@@ -433,9 +316,9 @@ pub(crate) fn probe(dir: &Path) -> Result<(), Error> {
     probed.map_err(Error::from)
 }
 
-/// Free space where a file lies; as much as there can be when the system does not say.
-pub(super) fn free_bytes(path: &Path) -> u64 {
-    fs4::available_space(path.parent().unwrap_or(Path::new("."))).unwrap_or(u64::MAX)
+/// Free space where a folder lies; as much as there can be when the system does not say.
+pub(crate) fn free_bytes(folder: &Path) -> u64 {
+    fs4::available_space(folder).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
@@ -448,17 +331,13 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let zone = jiff::tz::TimeZone::UTC;
         super::super::migrate::migrate(&connection, &zone).unwrap();
-        let mut counters = Counters::read(&connection).unwrap();
+        let mut counters = super::super::counters(&connection).unwrap();
         connection.execute_batch("PRAGMA query_only=ON").unwrap();
-        let put = |apply: &mut Apply<'_>| {
-            let done = apply.connection.execute("INSERT INTO meta VALUES('a', 1)", []);
-            done.map_err(|error| apply.noted(error))
-        };
-        let (jobs, answers): (Vec<Job>, Vec<_>) =
+        let put = |apply: &mut Apply<'_>| apply.db.set_published("1.2", 0).map(|()| 0);
+        let (mut jobs, answers): (Vec<Job>, Vec<_>) =
             [Job::new(1, |_| Ok(0)), Job::new(1, put), Job::new(1, put)].into_iter().unzip();
-        let (mut finishes, context) = (Vec::new(), SiteContext { zone });
-        let failed = transact(&connection, &mut counters, &context, jobs, &mut finishes).unwrap_err();
-        finishes.into_iter().for_each(|finish| finish(Err(copy(&failed))));
+        let failed = transact(&connection, &mut counters, &SiteContext { zone }, &mut jobs).unwrap_err();
+        jobs.into_iter().for_each(|job| job.answer(Err(&failed)));
         for mut answer in answers {
             let error = answer.try_recv().expect("every job is answered").unwrap_err();
             assert_eq!((error.kind, error.message), (ErrorKind::Unavailable, failed.message.clone()));

@@ -8,28 +8,23 @@ use hilum_fhir::references::visit_references;
 use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
 use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType, Target, Timestamp};
 use jiff::tz::TimeZone;
-use rusqlite::Connection;
 use serde_json::{Value, json};
 
 use super::{Draft, Imaging, Plan, Planned, Seen};
-use crate::sqlite::apply::{Base, prepare};
-use crate::sqlite::keys::Rows;
-use crate::sqlite::lookup::{Lookup, base, head_of, look, name};
+use crate::apply::{Base, prepare};
+use crate::db::Db;
+use crate::keys::Rows;
+use crate::lookup::{Lookup, base, look};
 use crate::{Effect, Error, ErrorKind};
 
 /// Replacements followed from a superseded Patient to its survivor.
 const SUCCESSORS_MAX: usize = 64;
 
 /// Makes the plan of a submission's changes. In a transaction, so that all its look-ups see the same.
-pub(crate) fn plan(
-    connection: &Connection,
-    zone: &TimeZone,
-    now: i64,
-    changes: &[Change],
-) -> Result<Plan, Error> {
-    let newest = newest(connection)?;
+pub(crate) fn plan(db: Db<'_>, zone: &TimeZone, now: i64, changes: &[Change]) -> Result<Plan, Error> {
+    let newest = db.newest()?;
     let mut planner = Planner {
-        connection,
+        db,
         zone,
         now,
         drafts: Vec::new(),
@@ -52,26 +47,8 @@ pub(crate) fn plan(
     planner.finish(results, newest)
 }
 
-/// The plan on a connection of its own.
-pub(crate) fn plan_apart(
-    connection: &Connection,
-    zone: &TimeZone,
-    now: i64,
-    changes: &[Change],
-) -> Result<Plan, Error> {
-    connection.prepare_cached("BEGIN")?.execute([])?;
-    let planned = plan(connection, zone, now, changes);
-    connection.prepare_cached("COMMIT")?.execute([])?;
-    planned
-}
-
-fn newest(connection: &Connection) -> Result<u64, Error> {
-    let mut statement = connection.prepare_cached("SELECT coalesce(max(vid),0) FROM version")?;
-    Ok(statement.query_row([], |r| r.get::<_, i64>(0))?.cast_unsigned())
-}
-
 struct Planner<'c> {
-    connection: &'c Connection,
+    db: Db<'c>,
     zone: &'c TimeZone,
     now: i64,
     drafts: Vec<Draft>,
@@ -181,7 +158,7 @@ impl Planner<'_> {
     /// A new resource, or a deleted one under its old id.
     fn revive(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> Result<Planned, Error> {
         let Some(id) = id else { return Ok(self.create(resource, None, change)) };
-        let base = base(self.connection, resource.resource_type(), &id, self.zone)?;
+        let base = base(self.db, resource.resource_type(), &id, self.zone)?;
         let at = self.draft(resource.resource_type(), id, base);
         self.set(at, Some(resource.clone()), change);
         Ok(Planned::Draft(at, Effect::Created))
@@ -195,7 +172,7 @@ impl Planner<'_> {
         let at = match (found, target) {
             (Some(at), _) => at,
             (None, Target::Id(resource_type, id)) => {
-                let base = base(self.connection, *resource_type, id, self.zone)?;
+                let base = base(self.db, *resource_type, id, self.zone)?;
                 self.draft(*resource_type, id.clone(), base)
             }
             (None, _) => self.draft(target_type(target), String::new(), None),
@@ -329,7 +306,7 @@ impl Planner<'_> {
             let Some(successor) = self.drafts[at].base.as_ref().and_then(|base| base.head.successor) else {
                 return Ok(Some(at));
             };
-            let Some((resource_type, id)) = name(self.connection, successor)? else { return Ok(Some(at)) };
+            let Some((resource_type, id)) = self.db.name(successor)? else { return Ok(Some(at)) };
             let Some(next) = self.by_id(resource_type, &id)? else { return Ok(Some(at)) };
             at = next;
         }
@@ -344,7 +321,7 @@ impl Planner<'_> {
         }
         let found = self.look(Lookup::Match(wanted.clone()))?;
         let Some(rid) = found.first() else { return Ok(None) };
-        let Some((resource_type, id, head, last_updated)) = head_of(self.connection, *rid)? else {
+        let Some((resource_type, id, head, last_updated)) = self.db.head_of(*rid)? else {
             return Err(Error::unavailable("a row vanished"));
         };
         if head.successor.is_some() {
@@ -363,7 +340,7 @@ impl Planner<'_> {
     fn read(&mut self, at: usize) -> Result<(), Error> {
         let draft = &mut self.drafts[at];
         if std::mem::take(&mut draft.unread) {
-            draft.base = base(self.connection, draft.resource_type, &draft.id, self.zone)?;
+            draft.base = base(self.db, draft.resource_type, &draft.id, self.zone)?;
             draft.content = draft.base.as_ref().and_then(|base| base.resource.clone());
         }
         Ok(())
@@ -422,21 +399,21 @@ impl Planner<'_> {
     }
 
     fn look(&mut self, what: Lookup) -> Result<Vec<i64>, Error> {
-        let found = look(self.connection, &what, self.zone, self.now)?;
+        let found = look(self.db, &what, self.zone, self.now)?;
         let rids = found.iter().map(|(rid, _)| *rid).collect();
         self.seen.push(Seen { what, found });
         Ok(rids)
     }
 
     fn load(&mut self, rid: i64) -> Result<usize, Error> {
-        let Some((resource_type, id)) = name(self.connection, rid)? else {
+        let Some((resource_type, id)) = self.db.name(rid)? else {
             return Err(Error::unavailable("a row vanished"));
         };
         if let Some(at) = self.by_id.get(&(resource_type, id.clone())).copied() {
             self.read(at)?;
             return Ok(at);
         }
-        let base = base(self.connection, resource_type, &id, self.zone)?;
+        let base = base(self.db, resource_type, &id, self.zone)?;
         Ok(self.draft(resource_type, id, base))
     }
 
@@ -536,7 +513,7 @@ impl Planner<'_> {
         let found = self.look(Lookup::Query(Box::new(query)))?;
         match found.as_slice() {
             [] => Ok(None),
-            [rid] => Ok(name(self.connection, *rid)?.map(|(of, id)| format!("{of}/{id}"))),
+            [rid] => Ok(self.db.name(*rid)?.map(|(of, id)| format!("{of}/{id}"))),
             _ => Err(refuse(Issue::error(
                 IssueCode::MultipleMatches,
                 "a conditional reference matches more than one resource",

@@ -8,10 +8,10 @@ use hilum_fhir::search::{
     Condition, Entries, EntryValue, Filter, ParamType, Parameter, Reference, StringMatch, Token, TokenSystem,
     canonical_system, normal_form, parameters,
 };
-use rusqlite::{Connection, OptionalExtension, params};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::Error;
+use crate::db::Db;
 
 /// Normal forms are indexed up to this many bytes; longer ones are told apart on the body.
 const STRING_BYTES_MAX: usize = 64;
@@ -37,6 +37,23 @@ pub(super) struct Rows {
     pub(super) strings: Vec<(i64, String)>,
     /// Dates, numbers and quantities: key and range, sorted.
     pub(super) ranges: Vec<(i64, i64, i64)>,
+}
+
+impl Rows {
+    /// The keys that `other` lacks; all of them when the place of the row in the index moved.
+    pub(super) fn keys_without<'r>(&'r self, other: &'r Self, moved: bool) -> impl Iterator<Item = &'r Key> {
+        self.keys.iter().filter(move |key| moved || other.keys.binary_search(key).is_err())
+    }
+
+    /// The strings that `other` lacks.
+    pub(super) fn strings_without<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = &'r (i64, String)> {
+        self.strings.iter().filter(|row| !other.strings.contains(row))
+    }
+
+    /// The ranges that `other` lacks.
+    pub(super) fn ranges_without<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = &'r (i64, i64, i64)> {
+        self.ranges.iter().filter(|row| !other.ranges.contains(row))
+    }
 }
 
 /// Whether a parameter has index rows. Others repeat what another parameter of the type indexes, are asked so rarely that they are
@@ -124,7 +141,7 @@ pub(super) enum Lookup {
 ///
 /// # Errors
 /// `Unavailable` when the index cannot be read: a code without a system is looked up with every system it has.
-pub(super) fn lookup(connection: &Connection, filter: &Filter) -> Result<Option<Lookup>, Error> {
+pub(super) fn lookup(db: Db<'_>, filter: &Filter) -> Result<Option<Lookup>, Error> {
     if let Condition::Id(ids) = &filter.condition {
         return Ok(Some(Lookup::Ids(ids.clone())));
     }
@@ -137,9 +154,7 @@ pub(super) fn lookup(connection: &Connection, filter: &Filter) -> Result<Option<
         Condition::Token(tokens) => {
             let mut keys = Some(Vec::new());
             for token in tokens {
-                keys = keys
-                    .zip(token_keys(connection, parameter, token)?)
-                    .map(|(all, more)| [all, more].concat());
+                keys = keys.zip(token_keys(db, parameter, token)?).map(|(all, more)| [all, more].concat());
             }
             keys.map(|keys| Lookup::Keys { keys, exact: own })
         }
@@ -200,33 +215,20 @@ fn overlaps<'c>(ranges: impl Iterator<Item = &'c hilum_fhir::search::Comparison>
 }
 
 /// The keys of a token; without a system, of every system its code has. `None` when the index cannot tell.
-fn token_keys(
-    connection: &Connection,
-    parameter: &Parameter,
-    wanted: &Token,
-) -> Result<Option<Vec<Key>>, Error> {
+fn token_keys(db: Db<'_>, parameter: &Parameter, wanted: &Token) -> Result<Option<Vec<Key>>, Error> {
     let Some(code) = wanted.code.as_deref() else { return Ok(None) };
     match &wanted.system {
         TokenSystem::None => Ok(Some(vec![token(parameter, None, code)])),
         TokenSystem::Is(system) => Ok(Some(vec![token(parameter, Some(system), code)])),
-        TokenSystem::Any => systems_of(connection, token(parameter, None, code).value),
+        TokenSystem::Any => systems_of(db, token(parameter, None, code).value),
     }
 }
 
-/// The keys a code has, one for each system, by hops from system to system. `None` when there are too many.
-fn systems_of(connection: &Connection, value: i64) -> Result<Option<Vec<Key>>, Error> {
-    let sql = "SELECT sys FROM ix WHERE key=?1 AND sys>?2 ORDER BY sys LIMIT 1";
-    let mut statement = connection.prepare_cached(sql)?;
-    let mut keys: Vec<Key> = Vec::new();
-    let mut after = -1;
-    while let Some(system) = statement.query_row(params![value, after], |r| r.get(0)).optional()? {
-        if keys.len() == SYSTEMS_MAX {
-            return Ok(None);
-        }
-        keys.push(Key { value, system });
-        after = system;
-    }
-    Ok(Some(keys))
+/// The keys a code has, one for each system. `None` when there are too many.
+fn systems_of(db: Db<'_>, value: i64) -> Result<Option<Vec<Key>>, Error> {
+    let systems = db.systems_of(value, SYSTEMS_MAX + 1)?;
+    let few = systems.len() <= SYSTEMS_MAX;
+    Ok(few.then(|| systems.into_iter().map(|system| Key { value, system }).collect()))
 }
 
 fn token(parameter: &Parameter, system: Option<&str>, code: &str) -> Key {

@@ -14,12 +14,12 @@ use hilum_fhir::search::{
 };
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, Timestamp};
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, params};
 
-use super::cursor::{self, Position};
-use super::keys::{self, Key, Lookup};
-use super::{SiteDb, lookup, read};
-use crate::{Error, ErrorKind, Page, Version};
+use crate::cursor::{self, Position};
+use crate::db::{Candidate, Db, Walk};
+use crate::engine::SiteDb;
+use crate::keys::{self, Key, Lookup};
+use crate::{Error, ErrorKind, Page, Version, lookup};
 
 /// Hits counted to find the rarest key.
 const PROBE_MAX: i64 = 1000;
@@ -73,26 +73,22 @@ pub(crate) fn search(
     );
     let after = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
     let patience = Patience::new(within);
-    db.read(|connection| {
-        connection.prepare_cached("BEGIN")?.execute([])?;
-        let done =
-            Search { connection, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, after);
-        connection.prepare_cached("COMMIT")?.execute([])?;
-        if patience.over.get() { Ok(None) } else { done.map(Some) }
-    })
+    let done = db.snapshot(|rows| {
+        Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, after)
+    });
+    if patience.over.get() { Ok(None) } else { done.map(Some) }
 }
 
 /// At most two matches of a condition, as `(rid, vid)`.
 pub(super) fn first_two(
-    connection: &Connection,
+    rows: Db<'_>,
     query: &Query,
     zone: &TimeZone,
     now: i64,
 ) -> Result<Vec<(i64, i64)>, Error> {
     let mut found = Vec::new();
     let patience = &Patience::new(None);
-    let stream =
-        Stream { connection, query, zone, now, candidates_max: 100_000, descending: false, patience };
+    let stream = Stream { rows, query, zone, now, candidates_max: 100_000, descending: false, patience };
     stream.run(None, &mut |_, candidate, version| {
         let _ = version;
         found.push((candidate.rid, candidate.vid));
@@ -102,20 +98,12 @@ pub(super) fn first_two(
 }
 
 struct Search<'s> {
-    connection: &'s Connection,
+    rows: Db<'s>,
     db: &'s SiteDb,
     query: &'s Query,
     zone: &'s TimeZone,
     now: i64,
     patience: &'s Patience,
-}
-
-/// A hit of the index.
-#[derive(Clone, Copy, Debug)]
-struct Candidate {
-    ord: i64,
-    rid: i64,
-    vid: i64,
 }
 
 impl Search<'_> {
@@ -156,9 +144,9 @@ impl Search<'_> {
     }
 
     fn stream(&self, descending: bool) -> Stream<'_> {
-        let Self { connection, query, zone, now, patience, .. } = *self;
+        let Self { rows, query, zone, now, patience, .. } = *self;
         Stream {
-            connection,
+            rows,
             query,
             zone,
             now,
@@ -237,12 +225,7 @@ impl Search<'_> {
         let mut count = 0_u64;
         if self.query.filters.is_empty() {
             self.patience.long()?;
-            let sql = "SELECT count(*) FROM head WHERE rt=?1 AND deleted=0";
-            let all = self
-                .connection
-                .prepare_cached(sql)?
-                .query_row([self.query.resource_type.number()], |r| r.get::<_, i64>(0))?;
-            return Ok(Some(all.cast_unsigned()));
+            return self.rows.count(self.query.resource_type).map(Some);
         }
         self.stream(false).run(None, &mut |_, _, _| {
             count += 1;
@@ -254,11 +237,11 @@ impl Search<'_> {
     /// The number of hits of a search that one exact key decides, when there are few.
     fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
         let [filter] = self.query.filters.as_slice() else { return Ok(None) };
-        let Some(Lookup::Keys { keys, exact: true }) = keys::lookup(self.connection, filter)? else {
+        let Some(Lookup::Keys { keys, exact: true }) = keys::lookup(self.rows, filter)? else {
             return Ok(None);
         };
         let [key] = keys.as_slice() else { return Ok(None) };
-        let count = probe(self.connection, *key, max + 1)?;
+        let count = self.rows.count_key(*key, max + 1)?;
         Ok((count <= max).then_some(count.cast_unsigned()))
     }
 
@@ -292,9 +275,7 @@ impl Search<'_> {
                     if added.len() >= max {
                         return Ok((added, true));
                     }
-                    added.extend(
-                        read::current(self.connection, resource_type, &id)?.filter(|v| !v.body.is_empty()),
-                    );
+                    added.extend(self.rows.current(resource_type, &id)?.filter(|v| !v.body.is_empty()));
                 }
             }
             if added.len() == from {
@@ -345,16 +326,10 @@ impl Search<'_> {
             let wanted = Reference::Local(target.resource_type, target.id.clone());
             let filter =
                 Filter { parameter, condition: hilum_fhir::search::Condition::Reference(vec![wanted]) };
-            let Some(Lookup::Keys { keys, .. }) = keys::lookup(self.connection, &filter)? else { continue };
+            let Some(Lookup::Keys { keys, .. }) = keys::lookup(self.rows, &filter)? else { continue };
             for key in keys {
-                let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0 LIMIT ?3";
-                let mut statement = self.connection.prepare_cached(sql)?;
-                let limit = i64::try_from(max + 1).unwrap_or(i64::MAX);
-                for id in
-                    statement.query_map(params![key.value, key.system, limit], |r| r.get::<_, String>(0))?
-                {
-                    found.push((include.source, id?));
-                }
+                let ids = self.rows.ids_with_key(key, max + 1)?;
+                found.extend(ids.into_iter().map(|id| (include.source, id)));
             }
         }
         Ok(found)
@@ -363,7 +338,7 @@ impl Search<'_> {
 
 /// A walk over the candidates of a query in index order.
 struct Stream<'s> {
-    connection: &'s Connection,
+    rows: Db<'s>,
     query: &'s Query,
     zone: &'s TimeZone,
     now: i64,
@@ -404,7 +379,7 @@ impl Stream<'_> {
     fn choose(&self) -> Result<(Option<Lookup>, Rest), Error> {
         let filters = self.query.filters.iter();
         let lookups: Vec<Option<Lookup>> =
-            filters.map(|filter| keys::lookup(self.connection, filter)).collect::<Result<_, _>>()?;
+            filters.map(|filter| keys::lookup(self.rows, filter)).collect::<Result<_, _>>()?;
         let exact =
             |l: &Option<Lookup>| matches!(l, Some(Lookup::Keys { exact: true, keys }) if keys.len() == 1);
         let mut best: Option<(i64, usize)> = None;
@@ -432,14 +407,12 @@ impl Stream<'_> {
             Lookup::Ids(ids) => return Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX)),
             Lookup::Keys { keys, .. } => {
                 for key in keys {
-                    hits += probe(self.connection, *key, PROBE_MAX)?;
+                    hits += self.rows.count_key(*key, PROBE_MAX)?;
                 }
             }
             Lookup::Strings(key, forms) => {
                 for form in forms {
-                    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix_str WHERE key=?1 AND val>=?2 AND val<?3 LIMIT ?4)";
-                    let row = params![key, form, after_prefix(form), PROBE_MAX];
-                    hits += self.connection.prepare_cached(sql)?.query_row(row, |r| r.get::<_, i64>(0))?;
+                    hits += self.rows.count_strings(*key, form, PROBE_MAX)?;
                 }
             }
             // ranges are wide as a rule: used only when nothing else drives
@@ -448,61 +421,22 @@ impl Stream<'_> {
         Ok(hits)
     }
 
-    /// All candidates of a look-up that is not one key, bounded.
+    /// All candidates of a look-up that is not one key, each once, bounded.
     fn gather(&self, lookup: &Lookup) -> Result<Vec<Candidate>, Error> {
-        let mut found = Vec::new();
-        match lookup {
-            Lookup::Ids(ids) => {
-                for id in ids {
-                    if let Some(head) =
-                        lookup::head(self.connection, self.query.resource_type, id)?.filter(|h| !h.deleted)
-                    {
-                        found.push(Candidate { ord: head.ord, rid: head.rid, vid: head.vid });
-                    }
-                }
-            }
-            Lookup::Keys { keys, .. } => {
-                let sql = "SELECT h.ord, h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0";
-                for key in keys {
-                    self.collect(sql, params![key.value, key.system], &mut found)?;
-                }
-            }
-            Lookup::Strings(key, forms) => {
-                let sql = "SELECT h.ord, h.rid, h.vid FROM ix_str s JOIN head h ON h.rid=s.rid WHERE s.key=?1 AND s.val>=?2 AND s.val<?3 AND h.deleted=0";
-                for form in forms {
-                    self.collect(sql, params![key, form, after_prefix(form)], &mut found)?;
-                }
-            }
-            Lookup::Ranges(key, ranges) => {
-                let sql = "SELECT h.ord, h.rid, h.vid FROM ix_range r JOIN head h ON h.rid=r.rid WHERE r.key=?1 AND r.lo<=?3 AND r.hi>=?2 AND h.deleted=0";
-                for (low, high) in ranges {
-                    self.collect(sql, params![key, low, high], &mut found)?;
-                }
-            }
-        }
-        let mut known = HashSet::with_capacity(found.len());
-        found.retain(|candidate| known.insert(candidate.rid));
-        Ok(found)
-    }
-
-    fn collect(
-        &self,
-        sql: &str,
-        row: impl rusqlite::Params,
-        found: &mut Vec<Candidate>,
-    ) -> Result<(), Error> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let mut rows = statement.query(row)?;
-        while let Some(row) = rows.next()? {
+        let mut found: Vec<Candidate> = Vec::new();
+        self.rows.candidates(self.query.resource_type, lookup, &mut |candidate| {
             if found.len() >= self.candidates_max {
                 return Err(too_costly());
             }
             if found.len().is_multiple_of(STEP) {
                 self.patience.step()?;
             }
-            found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
-        }
-        Ok(())
+            found.push(candidate);
+            Ok(())
+        })?;
+        let mut known = HashSet::with_capacity(found.len());
+        found.retain(|candidate| known.insert(candidate.rid));
+        Ok(found)
     }
 
     /// Candidates of one key, or of the whole type, fetched in steps.
@@ -538,70 +472,29 @@ impl Stream<'_> {
     }
 
     fn step(&self, key: Option<Key>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
-        let sql = match (key.is_some(), self.descending) {
-            (true, false) => {
-                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE (i.ord,i.rid)>(?1,?2) AND i.key=?4 AND i.sys=?5 AND h.deleted=0 ORDER BY i.ord, i.rid LIMIT ?3"
-            }
-            (true, true) => {
-                "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE (i.ord,i.rid)<(?1,?2) AND i.key=?4 AND i.sys=?5 AND h.deleted=0 ORDER BY i.ord DESC, i.rid DESC LIMIT ?3"
-            }
-            (false, false) => {
-                "SELECT ord, rid, vid FROM head WHERE (ord,rid)>(?1,?2) AND rt=?4 AND deleted=0 ORDER BY ord, rid LIMIT ?3"
-            }
-            (false, true) => {
-                "SELECT ord, rid, vid FROM head WHERE (ord,rid)<(?1,?2) AND rt=?4 AND deleted=0 ORDER BY ord DESC, rid DESC LIMIT ?3"
-            }
-        };
-        let mut statement = self.connection.prepare_cached(sql)?;
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let mut rows = match key {
-            Some(key) => statement.query(params![after.ord, after.rid, limit, key.value, key.system])?,
-            None => {
-                statement.query(params![after.ord, after.rid, limit, self.query.resource_type.number()])?
-            }
-        };
-        let mut found = Vec::new();
-        while let Some(row) = rows.next()? {
-            found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
-        }
-        Ok(found)
+        let (of, descending) = (self.query.resource_type, self.descending);
+        self.rows.step(&Walk { key, of, after, descending, limit })
     }
 
     /// Hands on the candidates that match; false when the taker has enough.
     fn check(&self, candidates: &[Candidate], rest: &Rest, take: &mut Take<'_>) -> Result<bool, Error> {
         let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
-        for candidate in candidates {
+        for some in candidates.chunks(self.rows.candidates_at_once()) {
             self.patience.step()?;
-            if !self.has_keys(*candidate, &rest.keys)? {
-                continue;
-            }
-            let Some(version) = read::by_vid(self.connection, candidate.rid, candidate.vid)? else {
-                continue;
-            };
-            if version.resource_type != self.query.resource_type {
-                continue;
-            }
-            let resource = if rest.body { Some(lookup::parse(&version.body)?) } else { None };
-            if let Some(resource) = &resource {
-                let entries = index(resource, &context);
-                if !self.query.matches(&entries, &version.id, version.last_updated) {
+            for (candidate, version) in self.rows.versions_of(some, &rest.keys)? {
+                if version.resource_type != self.query.resource_type {
                     continue;
                 }
-            }
-            if !take(resource.as_ref(), *candidate, version) {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
-    fn has_keys(&self, candidate: Candidate, keys: &[Key]) -> Result<bool, Error> {
-        let mut statement = self
-            .connection
-            .prepare_cached("SELECT 1 FROM ix WHERE key=?1 AND sys=?2 AND ord=?3 AND rid=?4")?;
-        for key in keys {
-            if !statement.exists(params![key.value, key.system, candidate.ord, candidate.rid])? {
-                return Ok(false);
+                let resource = if rest.body { Some(lookup::parse(&version.body)?) } else { None };
+                if let Some(resource) = &resource {
+                    let entries = index(resource, &context);
+                    if !self.query.matches(&entries, &version.id, version.last_updated) {
+                        continue;
+                    }
+                }
+                if !take(resource.as_ref(), candidate, version) {
+                    return Ok(false);
+                }
             }
         }
         Ok(true)
@@ -650,16 +543,6 @@ fn sort_key(sort: &Sort, resource: &Resource, version: &Version, context: &Conte
             _ => None,
         });
     keys.min().unwrap_or(SortKey::Absent)
-}
-
-fn probe(connection: &Connection, key: Key, max: i64) -> Result<i64, Error> {
-    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix WHERE key=?1 AND sys=?2 LIMIT ?3)";
-    Ok(connection.prepare_cached(sql)?.query_row(params![key.value, key.system, max], |r| r.get(0))?)
-}
-
-/// The first text after all that start with `prefix`.
-fn after_prefix(prefix: &str) -> String {
-    format!("{prefix}\u{10FFFF}")
 }
 
 fn too_costly() -> Error {

@@ -1,6 +1,6 @@
 //! What the changes of a submission come to: versions and imaging rows, prepared.
 //!
-//! A plan is made outside the transaction on a read-only connection (`planner.rs`), where all the CPU time goes. Inside the transaction every
+//! A plan is made outside the transaction on a reading connection (`planner.rs`), where all the CPU time goes. Inside the transaction every
 //! look-up it rests on is repeated ([`Plan::holds`]); when one differs the plan is made again there. So conditions are decided under
 //! the write lock, and the writer hardly computes.
 
@@ -9,15 +9,13 @@ mod planner;
 use hilum_fhir::imaging::{Instance, PerformedStep, Study};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
 use jiff::tz::TimeZone;
-use rusqlite::Connection;
 
-use super::apply::{Apply, Base, Prepared, Written};
-use super::body;
-use super::lookup::{Lookup, head, look};
-use crate::{Effect, Error, Outcome};
+use crate::apply::{Apply, Base, Prepared, Written};
+use crate::db::Db;
+use crate::lookup::{Lookup, look};
+use crate::{Effect, Error, Outcome, body};
 
-pub(super) use planner::plan;
-pub(crate) use planner::plan_apart;
+pub(crate) use planner::plan;
 
 /// What the changes of a submission come to.
 pub(crate) struct Plan {
@@ -84,24 +82,18 @@ impl Plan {
     }
 
     /// Whether everything the plan rests on still is so; `newest` is the feed position reached by now.
-    pub(super) fn holds(
-        &self,
-        connection: &Connection,
-        zone: &TimeZone,
-        now: i64,
-        newest: u64,
-    ) -> Result<bool, Error> {
+    pub(super) fn holds(&self, db: Db<'_>, zone: &TimeZone, now: i64, newest: u64) -> Result<bool, Error> {
         if newest == self.newest {
             return Ok(true);
         }
         for seen in &self.seen {
-            if look(connection, &seen.what, zone, now)? != seen.found {
+            if look(db, &seen.what, zone, now)? != seen.found {
                 return Ok(false);
             }
         }
         for draft in self.drafts.iter().filter(|d| !d.unread && (d.prepared.is_some() || d.content.is_none()))
         {
-            let current = head(connection, draft.resource_type, &draft.id)?;
+            let current = db.head(draft.resource_type, &draft.id)?;
             if current != draft.base.as_ref().map(|base| base.head) {
                 return Ok(false);
             }
@@ -129,7 +121,7 @@ impl Plan {
                 executed.written[at].map(|w| w.rid).or(self.drafts[at].base.as_ref().map(|b| b.head.rid))
             };
             if let (Some(gone), Some(keep)) = (rid(*gone), rid(*keep)) {
-                apply.set_successor(gone, keep)?;
+                apply.db.set_successor(gone, keep)?;
             }
         }
         for imaging in &self.imaging {

@@ -1,0 +1,241 @@
+//! Inside the transaction: versions, index rows, the submission, the duplicate key.
+
+use std::sync::Arc;
+
+use hilum_fhir::search::{Context, index};
+use hilum_fhir::{Resource, ResourceType, Timestamp};
+use jiff::tz::TimeZone;
+
+use crate::db::{Counters, Db, Head, HeadRow, VersionRow};
+use crate::keys::{self, Rows};
+use crate::plan::{self, Plan};
+use crate::submission::Packed;
+use crate::{Error, Operation, body, lookup};
+
+/// What extraction needs to know of a site.
+#[derive(Clone, Debug)]
+pub(crate) struct SiteContext {
+    pub(super) zone: TimeZone,
+}
+
+/// A version about to be written: everything that costs CPU is done.
+#[derive(Clone, Debug)]
+pub(super) struct Prepared {
+    pub(super) resource_type: ResourceType,
+    pub(super) id: String,
+    pub(super) stored: Vec<u8>,
+    pub(super) encoding: i64,
+    pub(super) packed: Vec<u8>,
+    pub(super) rows: Rows,
+    pub(super) clinical_date: Option<i64>,
+}
+
+/// The version a new one follows.
+#[derive(Clone, Debug)]
+pub(super) struct Base {
+    pub(super) head: Head,
+    pub(super) last_updated: i64,
+    pub(super) resource: Option<Resource>,
+    pub(super) rows: Rows,
+}
+
+/// A version written.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Written {
+    pub(super) rid: i64,
+    pub(super) version: u64,
+    pub(super) last_updated: Timestamp,
+}
+
+/// A job's hand inside the transaction.
+pub(crate) struct Apply<'t> {
+    pub(super) db: Db<'t>,
+    pub(super) counters: &'t mut Counters,
+    pub(super) context: &'t SiteContext,
+    /// Number of the submission being applied.
+    pub(super) submission: u64,
+    /// Microseconds since 1970.
+    pub(super) now: i64,
+}
+
+/// Prepares a resource: stored form, compression, index rows.
+pub(super) fn prepare(resource: &Resource, id: &str, zone: &TimeZone, now: i64) -> Prepared {
+    let stored = body::stored_form(resource, id);
+    let (encoding, packed) = body::encode(&stored);
+    let entries = index(resource, &Context { zone: zone.clone(), now: Timestamp::from_micros(now) });
+    Prepared {
+        resource_type: resource.resource_type(),
+        id: id.to_owned(),
+        stored,
+        encoding,
+        packed,
+        rows: keys::rows(&entries),
+        clinical_date: entries.clinical_date,
+    }
+}
+
+impl<'t> Apply<'t> {
+    pub(super) fn new(db: Db<'t>, counters: &'t mut Counters, context: &'t SiteContext) -> Self {
+        let now = jiff::Timestamp::now().as_microsecond();
+        Self { db, counters, context, submission: 0, now }
+    }
+
+    /// Writes a version after `base` (or the first one).
+    pub(super) fn write(
+        &mut self,
+        prepared: &Prepared,
+        base: Option<&Base>,
+        happened: Option<i64>,
+    ) -> Result<Written, Error> {
+        let last_updated = base.map_or(self.now, |base| self.now.max(base.last_updated + 1));
+        let version = base.map_or(1, |base| base.head.version + 1);
+        let created = base.map_or(last_updated / 1000, |base| base.head.ord);
+        let ord = prepared.clinical_date.unwrap_or(created);
+        let rid = base.map_or_else(
+            || {
+                self.counters.rid += 1;
+                self.counters.rid
+            },
+            |base| base.head.rid,
+        );
+        let operation =
+            if base.is_some_and(|b| !b.head.deleted) { Operation::Update } else { Operation::Create };
+        let body = Some((prepared.encoding, prepared.packed.as_slice()));
+        let vid = self.version(rid, version, last_updated, operation, body)?;
+        let row = HeadRow {
+            rid,
+            resource_type: prepared.resource_type,
+            id: &prepared.id,
+            version,
+            vid,
+            ord,
+            applied: happened,
+        };
+        if base.is_some() {
+            self.db.move_head(&row)?
+        } else {
+            self.db.add_head(&row)?
+        }
+        let nothing = Rows::default();
+        let (old, old_ord) = base.map_or((&nothing, ord), |base| (&base.rows, base.head.ord));
+        self.db.write_index(rid, (old, old_ord), (&prepared.rows, ord))?;
+        Ok(Written { rid, version, last_updated: Timestamp::from_micros(last_updated) })
+    }
+
+    /// Writes a deletion.
+    pub(super) fn delete(&mut self, base: &Base) -> Result<Written, Error> {
+        let (rid, version) = (base.head.rid, base.head.version + 1);
+        let last_updated = self.now.max(base.last_updated + 1);
+        let vid = self.version(rid, version, last_updated, Operation::Delete, None)?;
+        self.db.delete_head(rid, version, vid)?;
+        self.db.write_index(rid, (&base.rows, base.head.ord), (&Rows::default(), base.head.ord))?;
+        Ok(Written { rid, version, last_updated: Timestamp::from_micros(last_updated) })
+    }
+
+    fn version(
+        &mut self,
+        rid: i64,
+        version: u64,
+        last_updated: i64,
+        operation: Operation,
+        body: Option<(i64, &[u8])>,
+    ) -> Result<u64, Error> {
+        self.counters.vid += 1;
+        let vid = self.counters.vid;
+        let submission = (self.submission > 0).then_some(self.submission);
+        self.db.add_version(&VersionRow { vid, rid, version, last_updated, operation, submission, body })?;
+        Ok(vid)
+    }
+
+    /// Writes a resource of our own under an id (ImagingStudy drawn from rows); nothing when the content is the same.
+    pub(super) fn put(&mut self, resource: &Resource, id: &str) -> Result<Option<Written>, Error> {
+        let zone = self.context.zone.clone();
+        let base = lookup::base(self.db, resource.resource_type(), id, &zone)?;
+        if let Some(base) = &base
+            && !base.head.deleted
+            && base.resource.as_ref().is_some_and(|stored| hilum_fhir::merge::same_content(stored, resource))
+        {
+            return Ok(None);
+        }
+        let prepared = prepare(resource, id, &zone, self.now);
+        self.write(&prepared, base.as_ref(), None).map(Some)
+    }
+
+    /// Takes the next submission number.
+    pub(super) fn begin_submission(&mut self) -> u64 {
+        self.counters.seq += 1;
+        self.submission = self.counters.seq;
+        self.submission
+    }
+}
+
+/// What a commit did, before its answer is put together.
+pub(crate) enum Applied {
+    /// Committed before; the stored answer.
+    Duplicate(u64, Option<Vec<u8>>),
+    /// Written: the plan and what came of it.
+    Written(u64, Box<(Arc<Plan>, plan::Executed)>),
+}
+
+impl Applied {
+    /// The commit as it is told. Runs on the caller's side: bodies are put together off the writer.
+    pub(crate) fn told(self, answer: Option<bytes::Bytes>) -> crate::Commit {
+        match self {
+            Self::Duplicate(submission, answer) => crate::Commit {
+                submission,
+                outcomes: Vec::new(),
+                answer: answer.map(Into::into),
+                duplicate: true,
+            },
+            Self::Written(submission, written) => crate::Commit {
+                submission,
+                outcomes: written.0.outcomes(&written.1),
+                answer,
+                duplicate: false,
+            },
+        }
+    }
+}
+
+impl Apply<'_> {
+    /// Commits a submission: duplicate check, plan (made again when the world moved), versions, imaging rows, the submission's row.
+    pub(crate) fn commit(
+        &mut self,
+        packed: &Packed,
+        plan: &Arc<Plan>,
+        changes: &[hilum_fhir::Change],
+        answer: Option<&[u8]>,
+    ) -> Result<Applied, Error> {
+        if let Some(key) = packed.control_key()
+            && let Some((submission, answer)) = self.db.duplicate(key, &packed.original.sha256)?
+        {
+            return Ok(Applied::Duplicate(submission, answer));
+        }
+        let zone = self.context.zone.clone();
+        let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
+            plan.clone()
+        } else {
+            Arc::new(plan::plan(self.db, &zone, self.now, changes)?)
+        };
+        let submission = self.begin_submission();
+        let executed = plan.execute(self)?;
+        self.submission(packed, answer, None, &executed.targets)?;
+        Ok(Applied::Written(submission, Box::new((plan, executed))))
+    }
+
+    /// Keeps a rejected submission; `kept` is the size of its original, when there is one.
+    pub(crate) fn quarantine(
+        &mut self,
+        packed: &Packed,
+        issues: &[hilum_fhir::Issue],
+        answer: Option<&[u8]>,
+        kept: Option<u64>,
+    ) -> Result<u64, Error> {
+        let submission = self.begin_submission();
+        self.submission(packed, answer, Some(issues), "")?;
+        if let Some(bytes) = kept {
+            self.db.keep_original(submission, packed.original.received.millis(), bytes)?;
+        }
+        Ok(submission)
+    }
+}

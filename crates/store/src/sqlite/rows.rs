@@ -1,0 +1,367 @@
+//! Heads, versions, the index.
+
+use hilum_fhir::ResourceType;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use crate::db::{Candidate, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
+use crate::keys::{Key, Lookup, Rows};
+use crate::{Error, FeedEntry, Version};
+
+const COLUMNS: &str = "h.rt, h.fid, v.ver, v.lm, v.op, v.sub, v.enc, v.body, v.vid";
+
+/// The numbers given out so far.
+pub(super) fn counters(connection: &Connection) -> Result<Counters, Error> {
+    let max = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, i64>(0));
+    Ok(Counters {
+        rid: max("SELECT coalesce(max(rid),0) FROM head")?,
+        vid: max("SELECT coalesce(max(vid),0) FROM version")?.cast_unsigned(),
+        seq: max("SELECT coalesce(max(seq),0) FROM submission")?.cast_unsigned(),
+    })
+}
+
+pub(crate) fn newest(connection: &Connection) -> Result<u64, Error> {
+    let mut statement = connection.prepare_cached("SELECT coalesce(max(vid),0) FROM version")?;
+    Ok(statement.query_row([], |r| r.get::<_, i64>(0))?.cast_unsigned())
+}
+
+pub(crate) fn head(connection: &Connection, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
+    let sql = "SELECT rid,ver,vid,ord,deleted,applied,successor FROM head WHERE rt=?1 AND fid=?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    Ok(statement.query_row(params![of.number(), id], |r| head_at(r, 0)).optional()?)
+}
+
+pub(crate) fn head_of(
+    connection: &Connection,
+    rid: i64,
+) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
+    let sql = "SELECT h.rid, h.ver, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt, h.fid, v.lm FROM head h JOIN version v ON v.vid=h.vid WHERE h.rid=?1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let found: Option<(i64, String, Head, i64)> =
+        statement.query_row([rid], |r| Ok((r.get(7)?, r.get(8)?, head_at(r, 0)?, r.get(9)?))).optional()?;
+    Ok(found.and_then(|(rt, id, head, at)| Some((ResourceType::from_number(rt)?, id, head, at))))
+}
+
+fn head_at(row: &Row<'_>, at: usize) -> rusqlite::Result<Head> {
+    Ok(Head {
+        rid: row.get(at)?,
+        version: row.get::<_, i64>(at + 1)?.cast_unsigned(),
+        vid: row.get(at + 2)?,
+        ord: row.get(at + 3)?,
+        deleted: row.get(at + 4)?,
+        applied: row.get(at + 5)?,
+        successor: row.get(at + 6)?,
+    })
+}
+
+pub(crate) fn name(connection: &Connection, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
+    let mut statement = connection.prepare_cached("SELECT rt, fid FROM head WHERE rid=?1")?;
+    let found: Option<(i64, String)> =
+        statement.query_row([rid], |r| Ok((r.get(0)?, r.get(1)?))).optional()?;
+    Ok(found.and_then(|(rt, id)| Some((ResourceType::from_number(rt)?, id))))
+}
+
+pub(crate) fn content(connection: &Connection, vid: i64) -> Result<Content, Error> {
+    let mut statement = connection.prepare_cached("SELECT lm, enc, body FROM version WHERE vid=?1")?;
+    Ok(statement.query_row([vid], |r| {
+        Ok(Content { last_updated: r.get(0)?, encoding: r.get(1)?, body: r.get(2)? })
+    })?)
+}
+
+pub(crate) fn current(connection: &Connection, of: ResourceType, id: &str) -> Result<Option<Version>, Error> {
+    let sql = "SELECT h.rt, h.fid, v.ver, v.lm, v.op, v.sub, v.enc, v.body, v.vid FROM head h JOIN version v ON v.vid=h.vid WHERE h.rt=?1 AND h.fid=?2";
+    one(connection, sql, params![of.number(), id])
+}
+
+pub(crate) fn version(
+    connection: &Connection,
+    of: ResourceType,
+    id: &str,
+    version: u64,
+) -> Result<Option<Version>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM head h JOIN version v ON v.rid=h.rid AND v.ver=?3 WHERE h.rt=?1 AND h.fid=?2"
+    );
+    one(connection, &sql, params![of.number(), id, version])
+}
+
+pub(crate) fn history(
+    connection: &Connection,
+    of: ResourceType,
+    id: &str,
+    before: Option<u64>,
+    count: u32,
+) -> Result<Vec<Version>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM head h JOIN version v ON v.rid=h.rid WHERE h.rt=?1 AND h.fid=?2 AND v.ver<?3 ORDER BY v.ver DESC LIMIT ?4"
+    );
+    let before = before.map_or(i64::MAX, u64::cast_signed);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![of.number(), id, before, count])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(read(row)?);
+    }
+    Ok(found)
+}
+
+pub(crate) fn feed(connection: &Connection, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM version v JOIN head h ON h.rid=v.rid WHERE v.vid>?1 ORDER BY v.vid LIMIT ?2"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![after.cast_signed(), limit])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(FeedEntry { position: row.get::<_, i64>(8)?.cast_unsigned(), version: read(row)? });
+    }
+    Ok(found)
+}
+
+fn one(connection: &Connection, sql: &str, row: impl rusqlite::Params) -> Result<Option<Version>, Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    statement.query_row(row, |row| Ok(read(row))).optional()?.transpose()
+}
+
+fn read(row: &Row<'_>) -> Result<Version, Error> {
+    let body =
+        row.get_ref(7)?.as_blob_or_null().map_err(|e| Error::unavailable("a body is no blob").because(e))?;
+    StoredVersion {
+        resource_type: row.get(0)?,
+        id: row.get(1)?,
+        version: row.get(2)?,
+        last_updated: row.get(3)?,
+        operation: row.get(4)?,
+        submission: row.get(5)?,
+        encoding: row.get(6)?,
+        body,
+    }
+    .complete()
+}
+
+pub(crate) fn add_version(connection: &Connection, row: &VersionRow<'_>) -> Result<(), Error> {
+    let (encoding, body) = row.body.map_or((0, None), |(encoding, body)| (encoding, Some(body)));
+    let sql = "INSERT INTO version VALUES(?1,?2,?3,?4,?5,?6,?7,?8)";
+    connection.prepare_cached(sql)?.execute(params![
+        row.vid,
+        row.rid,
+        row.version,
+        row.last_updated,
+        row.operation.number(),
+        row.submission,
+        encoding,
+        body
+    ])?;
+    Ok(())
+}
+
+pub(crate) fn add_head(connection: &Connection, row: &HeadRow<'_>) -> Result<(), Error> {
+    let sql = "INSERT INTO head(rid,rt,fid,ver,vid,ord,deleted,applied) VALUES(?1,?2,?3,?4,?5,?6,0,?7)";
+    let of = row.resource_type.number();
+    connection.prepare_cached(sql)?.execute(params![
+        row.rid,
+        of,
+        row.id,
+        row.version,
+        row.vid,
+        row.ord,
+        row.applied
+    ])?;
+    Ok(())
+}
+
+pub(crate) fn move_head(connection: &Connection, row: &HeadRow<'_>) -> Result<(), Error> {
+    let sql = "UPDATE head SET ver=?2, vid=?3, ord=?4, deleted=0, applied=coalesce(?5,applied) WHERE rid=?1";
+    connection.prepare_cached(sql)?.execute(params![row.rid, row.version, row.vid, row.ord, row.applied])?;
+    Ok(())
+}
+
+pub(crate) fn delete_head(connection: &Connection, rid: i64, version: u64, vid: u64) -> Result<(), Error> {
+    let sql = "UPDATE head SET ver=?2, vid=?3, deleted=1 WHERE rid=?1";
+    connection.prepare_cached(sql)?.execute(params![rid, version, vid])?;
+    Ok(())
+}
+
+pub(crate) fn set_successor(connection: &Connection, prior: i64, survivor: i64) -> Result<(), Error> {
+    connection.prepare_cached("UPDATE head SET successor=?2 WHERE rid=?1")?.execute([prior, survivor])?;
+    Ok(())
+}
+
+pub(crate) fn write_index(
+    connection: &Connection,
+    rid: i64,
+    old: (&Rows, i64),
+    new: (&Rows, i64),
+) -> Result<(), Error> {
+    let moved = old.1 != new.1;
+    let mut remove =
+        connection.prepare_cached("DELETE FROM ix WHERE key=?1 AND sys=?2 AND ord=?3 AND rid=?4")?;
+    for key in old.0.keys_without(new.0, moved) {
+        remove.execute(params![key.value, key.system, old.1, rid])?;
+    }
+    let mut add = connection.prepare_cached("INSERT OR IGNORE INTO ix VALUES(?1,?2,?3,?4)")?;
+    for key in new.0.keys_without(old.0, moved) {
+        add.execute(params![key.value, key.system, new.1, rid])?;
+    }
+    let mut remove = connection.prepare_cached("DELETE FROM ix_str WHERE key=?1 AND val=?2 AND rid=?3")?;
+    for (key, text) in old.0.strings_without(new.0) {
+        remove.execute(params![key, text, rid])?;
+    }
+    let mut add = connection.prepare_cached("INSERT OR IGNORE INTO ix_str VALUES(?1,?2,?3)")?;
+    for (key, text) in new.0.strings_without(old.0) {
+        add.execute(params![key, text, rid])?;
+    }
+    let mut remove =
+        connection.prepare_cached("DELETE FROM ix_range WHERE key=?1 AND lo=?2 AND hi=?3 AND rid=?4")?;
+    for (key, low, high) in old.0.ranges_without(new.0) {
+        remove.execute(params![key, low, high, rid])?;
+    }
+    let mut add = connection.prepare_cached("INSERT OR IGNORE INTO ix_range VALUES(?1,?2,?3,?4)")?;
+    for (key, low, high) in new.0.ranges_without(old.0) {
+        add.execute(params![key, low, high, rid])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn with_key(connection: &Connection, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+    let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0 ORDER BY h.rid LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows =
+        statement.query_map(params![key.value, key.system, number(max)], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn ids_with_key(connection: &Connection, key: Key, max: usize) -> Result<Vec<String>, Error> {
+    let sql = "SELECT h.fid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0 ORDER BY h.rid LIMIT ?3";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![key.value, key.system, number(max)], |r| r.get(0))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// By hops from system to system.
+pub(crate) fn systems_of(connection: &Connection, value: i64, max: usize) -> Result<Vec<i64>, Error> {
+    let sql = "SELECT sys FROM ix WHERE key=?1 AND sys>?2 ORDER BY sys LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut systems = Vec::new();
+    let mut after = -1;
+    while systems.len() < max {
+        let Some(system) = statement.query_row(params![value, after], |r| r.get(0)).optional()? else {
+            break;
+        };
+        systems.push(system);
+        after = system;
+    }
+    Ok(systems)
+}
+
+pub(crate) fn count_key(connection: &Connection, key: Key, max: i64) -> Result<i64, Error> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix WHERE key=?1 AND sys=?2 LIMIT ?3)";
+    Ok(connection.prepare_cached(sql)?.query_row(params![key.value, key.system, max], |r| r.get(0))?)
+}
+
+pub(crate) fn count_strings(connection: &Connection, key: i64, prefix: &str, max: i64) -> Result<i64, Error> {
+    let sql = "SELECT count(*) FROM (SELECT 1 FROM ix_str WHERE key=?1 AND val>=?2 AND val<?3 LIMIT ?4)";
+    let row = params![key, prefix, after_prefix(prefix), max];
+    Ok(connection.prepare_cached(sql)?.query_row(row, |r| r.get(0))?)
+}
+
+pub(crate) fn count(connection: &Connection, of: ResourceType) -> Result<u64, Error> {
+    let sql = "SELECT count(*) FROM head WHERE rt=?1 AND deleted=0";
+    let all = connection.prepare_cached(sql)?.query_row([of.number()], |r| r.get::<_, i64>(0))?;
+    Ok(all.cast_unsigned())
+}
+
+pub(crate) fn step(connection: &Connection, walk: &Walk) -> Result<Vec<Candidate>, Error> {
+    let sql = match (walk.key.is_some(), walk.descending) {
+        (true, false) => {
+            "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE (i.ord,i.rid)>(?1,?2) AND i.key=?4 AND i.sys=?5 AND h.deleted=0 ORDER BY i.ord, i.rid LIMIT ?3"
+        }
+        (true, true) => {
+            "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE (i.ord,i.rid)<(?1,?2) AND i.key=?4 AND i.sys=?5 AND h.deleted=0 ORDER BY i.ord DESC, i.rid DESC LIMIT ?3"
+        }
+        (false, false) => {
+            "SELECT ord, rid, vid FROM head WHERE (ord,rid)>(?1,?2) AND rt=?4 AND deleted=0 ORDER BY ord, rid LIMIT ?3"
+        }
+        (false, true) => {
+            "SELECT ord, rid, vid FROM head WHERE (ord,rid)<(?1,?2) AND rt=?4 AND deleted=0 ORDER BY ord DESC, rid DESC LIMIT ?3"
+        }
+    };
+    let mut statement = connection.prepare_cached(sql)?;
+    let (after, limit) = (walk.after, number(walk.limit));
+    let mut rows = match walk.key {
+        Some(key) => statement.query(params![after.ord, after.rid, limit, key.value, key.system])?,
+        None => statement.query(params![after.ord, after.rid, limit, walk.of.number()])?,
+    };
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
+    }
+    Ok(found)
+}
+
+pub(crate) fn candidates(
+    connection: &Connection,
+    lookup: &Lookup,
+    each: &mut impl FnMut(Candidate) -> Result<(), Error>,
+) -> Result<(), Error> {
+    match lookup {
+        Lookup::Ids(_) => {}
+        Lookup::Keys { keys, .. } => {
+            let sql = "SELECT h.ord, h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND i.sys=?2 AND h.deleted=0";
+            for key in keys {
+                collect(connection, sql, params![key.value, key.system], each)?;
+            }
+        }
+        Lookup::Strings(key, forms) => {
+            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_str s JOIN head h ON h.rid=s.rid WHERE s.key=?1 AND s.val>=?2 AND s.val<?3 AND h.deleted=0";
+            for form in forms {
+                collect(connection, sql, params![key, form, after_prefix(form)], each)?;
+            }
+        }
+        Lookup::Ranges(key, ranges) => {
+            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_range r JOIN head h ON h.rid=r.rid WHERE r.key=?1 AND r.lo<=?3 AND r.hi>=?2 AND h.deleted=0";
+            for (low, high) in ranges {
+                collect(connection, sql, params![key, low, high], each)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn collect(
+    connection: &Connection,
+    sql: &str,
+    row: impl rusqlite::Params,
+    each: &mut impl FnMut(Candidate) -> Result<(), Error>,
+) -> Result<(), Error> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(row)?;
+    while let Some(row) = rows.next()? {
+        each(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? })?;
+    }
+    Ok(())
+}
+
+pub(crate) fn versions_of(
+    connection: &Connection,
+    candidates: &[Candidate],
+    keys: &[Key],
+) -> Result<Vec<(Candidate, Version)>, Error> {
+    let mut has_key =
+        connection.prepare_cached("SELECT 1 FROM ix WHERE key=?1 AND sys=?2 AND ord=?3 AND rid=?4")?;
+    let sql = "SELECT h.rt, h.fid, v.ver, v.lm, v.op, v.sub, v.enc, v.body, v.vid FROM version v JOIN head h ON h.rid=v.rid WHERE v.vid=?1 AND v.rid=?2";
+    let mut found = Vec::with_capacity(candidates.len());
+    'candidates: for candidate in candidates {
+        for key in keys {
+            if !has_key.exists(params![key.value, key.system, candidate.ord, candidate.rid])? {
+                continue 'candidates;
+            }
+        }
+        let version = one(connection, sql, params![candidate.vid, candidate.rid])?;
+        found.extend(version.map(|version| (*candidate, version)));
+    }
+    Ok(found)
+}
+
+fn number(max: usize) -> i64 {
+    i64::try_from(max).unwrap_or(i64::MAX)
+}
