@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hilum_intake::store::{Client, Hl7Identity, S3Config, SiteSettings};
+use hilum_intake::store::{Client, Hl7Identity, Retention, S3Config, SiteSettings};
 use hilum_listen::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -234,6 +234,9 @@ pub(crate) struct Site {
     /// Outbound targets admitted in spite of the address rules.
     #[serde(default)]
     pub(crate) outbound_allow: Vec<String>,
+    /// How long it keeps what is not current.
+    #[serde(default)]
+    pub(crate) retention: Retention,
 }
 
 /// `[[client]]`
@@ -426,6 +429,7 @@ fn settings(site: &Site) -> SiteSettings {
         patient_identifier_system: site.patient_identifier_system.clone(),
         clients: Vec::new(),
         outbound_allow: site.outbound_allow.clone(),
+        retention: site.retention,
         disabled: false,
     }
 }

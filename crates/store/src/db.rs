@@ -176,6 +176,26 @@ face! {
     fn settle_orphan(blob: &BlobId) -> ();
 }
 
+// retention
+face! {
+    /// How far a walk through old rows has come.
+    fn progress(of: &str) -> i64;
+    /// Notes how far it has come.
+    fn set_progress(of: &str, to: i64) -> ();
+    /// Submissions behind a number, in their order.
+    fn submissions_behind(after: i64, max: u32) -> Vec<OldSubmission>;
+    /// Removes a submission and its duplicate key.
+    fn remove_submission(sequence: i64) -> ();
+    /// Versions behind a feed position, in feed order.
+    fn versions_behind(after: i64, max: u32) -> Vec<OldVersion>;
+    /// Removes a version.
+    fn remove_version(rid: i64, version: i64) -> ();
+    /// The feed position up to which every destination is served; `None` without any.
+    fn delivered_to() -> Option<i64>;
+    /// Those of the blobs that no row names.
+    fn unused(blobs: &[BlobId]) -> Vec<BlobId>;
+}
+
 impl Db<'_> {
     /// Hands each candidate of a look-up to `each` until it errs: those with any of the keys, with a string that starts with any of
     /// the prefixes, or with a range that overlaps any of the ranges. A resource may come twice.
@@ -204,6 +224,27 @@ impl Db<'_> {
             Self::Sqlite(_) => 1,
         }
     }
+}
+
+/// A submission, as far as its age decides.
+pub(crate) struct OldSubmission {
+    pub(crate) sequence: i64,
+    /// Milliseconds since 1970.
+    pub(crate) received: i64,
+    pub(crate) kind: i64,
+    pub(crate) accepted: bool,
+    pub(crate) has_blob: bool,
+}
+
+/// A version and the one it superseded.
+pub(crate) struct OldVersion {
+    pub(crate) vid: i64,
+    /// Microseconds since 1970.
+    pub(crate) last_updated: i64,
+    pub(crate) rid: i64,
+    pub(crate) version: i64,
+    /// Feed position of the version before, while there is one.
+    pub(crate) predecessor: Option<i64>,
 }
 
 /// The numbers given out so far. Never reused.

@@ -19,6 +19,7 @@ mod lookup;
 mod outbox;
 mod plan;
 mod quarantine;
+mod retention;
 mod search;
 mod site;
 mod sqlite;
@@ -30,7 +31,8 @@ pub use blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob};
 pub use control::{ApiKey, Control, KeySecret};
 pub use error::{Error, ErrorKind};
 pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
-pub use site::{Client, Hl7Identity, Site, SiteSettings};
+pub use retention::Removed;
+pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
 pub use sqlite::{Checks, Findings, Manifest, SiteCopy, backup, fsck, restore};
 pub use types::*;
 

@@ -35,9 +35,24 @@ pub struct SiteSettings {
     /// Outbound targets admitted in spite of the address rules: host names or CIDR.
     #[serde(default)]
     pub outbound_allow: Vec<String>,
+    /// How long it keeps what is not current.
+    #[serde(default)]
+    pub retention: Retention,
     /// Whether listeners refuse it.
     #[serde(default)]
     pub disabled: bool,
+}
+
+/// How long a site keeps what is not current. 0 days = for ever.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days from receipt that the bytes of accepted submissions are kept. Images are not meant: they stay.
+    pub originals_days: u32,
+    /// Days from receipt that submissions are kept at all: sender, answer, issues, lineage, and the Provenance drawn from them.
+    pub submissions_days: u32,
+    /// Days that a version of a resource is kept after another has superseded it.
+    pub versions_days: u32,
 }
 
 /// A receiver identity of HL7 v2; absent parts match anything.

@@ -15,7 +15,7 @@ use rustix::fs::{Advice, fadvise};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
-use super::{BlobId, Pending, Settle, UNUSED_AGE_MIN, address, broken, digest_bytes, hex, told};
+use super::{AGED, BlobId, Pending, Settle, UNUSED_AGE_MIN, address, broken, digest_bytes, hex, told};
 use crate::{Error, ErrorKind};
 
 /// Bytes gathered before they are written to the file, off the async threads.
@@ -101,6 +101,19 @@ impl Disk {
             fs::remove_file(path)?;
         }
         Ok(is_old)
+    }
+
+    /// Blobs of one folder that were placed more than [`AGED`] ago. Blocks.
+    pub(super) fn aged(&self, fan: u8) -> io::Result<Vec<BlobId>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(self.dir.join(hex(&[fan])))? {
+            let entry = entry?;
+            let age = entry.metadata().and_then(|file| file.modified()).ok().and_then(|at| at.elapsed().ok());
+            if age.is_some_and(|age| age > AGED) {
+                found.extend(entry.file_name().to_str().and_then(BlobId::from_hex));
+            }
+        }
+        Ok(found)
     }
 
     fn temporary(&self) -> PathBuf {

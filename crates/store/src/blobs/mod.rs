@@ -31,6 +31,9 @@ pub(crate) use s3::S3;
 /// A blob placed within this time may be about to be named by a row.
 const UNUSED_AGE_MIN: Duration = Duration::from_secs(900);
 
+/// A blob that no row names and that was placed longer ago than this is garbage of a crash.
+const AGED: Duration = Duration::from_secs(24 * 3600);
+
 /// Content address of a blob.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct BlobId(pub [u8; 32]);
@@ -39,6 +42,18 @@ impl BlobId {
     /// In hexadecimal: the name it is stored under.
     pub fn hex(&self) -> String {
         hex(&self.0)
+    }
+
+    /// That of a name; `None` when it is none.
+    fn from_hex(name: &str) -> Option<Self> {
+        let mut id = [0; 32];
+        if name.len() != 2 * id.len() || !name.is_ascii() {
+            return None;
+        }
+        for (byte, at) in id.iter_mut().zip((0..).step_by(2)) {
+            *byte = u8::from_str_radix(&name[at..at + 2], 16).ok()?;
+        }
+        Some(Self(id))
     }
 }
 
@@ -126,6 +141,21 @@ impl Blobs {
                 Ok(removed.map_err(|e| Error::unavailable("removing a blob").because(e))??)
             }
             Self::S3(s3) => s3.remove_old(id).await,
+        }
+    }
+
+    /// Blobs placed more than a day ago whose address begins with the byte `fan`.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub(crate) async fn aged(&self, fan: u8) -> Result<Vec<BlobId>, Error> {
+        match self {
+            Self::Disk(disk) => {
+                let disk = disk.clone();
+                let found = spawn_blocking(move || disk.aged(fan)).await;
+                Ok(found.map_err(|e| Error::unavailable("looking through blobs").because(e))??)
+            }
+            Self::S3(s3) => s3.aged(fan).await,
         }
     }
 

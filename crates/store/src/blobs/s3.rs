@@ -18,7 +18,7 @@ use object_store::{
 use tokio::sync::RwLock;
 use tokio_util::io::StreamReader;
 
-use super::{BlobId, BlobReader, Pending, UNUSED_AGE_MIN, told};
+use super::{AGED, BlobId, BlobReader, Pending, UNUSED_AGE_MIN, hex, told};
 use crate::{Error, ErrorKind};
 
 /// Bytes of a part of an upload, the least that S3 takes, and what is kept in memory of an object before parts are sent.
@@ -162,6 +162,13 @@ impl S3 {
         }
         self.store.delete(&self.path(id)).await.map_err(refused)?;
         Ok(true)
+    }
+
+    pub(super) async fn aged(&self, fan: u8) -> Result<Vec<BlobId>, Error> {
+        let folder = self.prefix.clone().join(hex(&[fan]));
+        let found: Vec<ObjectMeta> = self.store.list(Some(&folder)).try_collect().await.map_err(refused)?;
+        let aged = found.iter().filter(|meta| is_older(meta, AGED));
+        Ok(aged.filter_map(|meta| BlobId::from_hex(meta.location.filename()?)).collect())
     }
 
     /// Removes uploads that a crash left without an address.

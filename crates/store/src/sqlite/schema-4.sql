@@ -1,0 +1,2 @@
+-- Duplicate keys go with their submission.
+CREATE INDEX dedupe_seq ON dedupe(seq);
