@@ -19,7 +19,7 @@ use tokio::sync::RwLock;
 use tokio_util::io::StreamReader;
 
 use super::{AGED, BlobId, BlobReader, Pending, UNUSED_AGE_MIN, hex, told};
-use crate::{Error, ErrorKind};
+use crate::Error;
 
 /// Bytes of a part of an upload, the least that S3 takes, and what is kept in memory of an object before parts are sent.
 const PART_BYTES: usize = 5 * 1024 * 1024;
@@ -117,7 +117,7 @@ impl S3 {
             }
             Err(error) => {
                 let text = format!("the bucket {bucket} at {at} cannot be written, read and deleted in");
-                Err(Error::unavailable(text).because(error))
+                Err(Error::unavailable(text).because(root(&error)))
             }
         }
     }
@@ -276,10 +276,16 @@ fn is_older(meta: &ObjectMeta, age: Duration) -> bool {
 }
 
 fn refused(error: object_store::Error) -> Error {
-    Error {
-        kind: ErrorKind::Unavailable,
-        ..Error::unavailable("the bucket did not take or give a blob").because(error)
+    Error::unavailable("the bucket did not take or give a blob").because(root(&error))
+}
+
+/// The innermost cause: each error around it says the same again, with all requests made.
+fn root(error: &object_store::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
     }
+    cause.to_string()
 }
 
 #[cfg(test)]
@@ -289,6 +295,7 @@ mod tests {
 
     use super::super::Blobs;
     use super::*;
+    use crate::ErrorKind;
 
     async fn written(blobs: &Blobs, head: &'static [u8], body: &[u8]) -> super::super::FinishedBlob {
         let mut writer = blobs.writer(Bytes::from_static(head));
