@@ -1,0 +1,4 @@
+//! The behaviour of the store, as callers see it. No test knows the engine.
+
+mod limits;
+mod resources;
