@@ -79,9 +79,18 @@ impl Cluster {
 
     /// The URL of the database that belongs to a folder; it is made when there is none.
     pub(crate) fn url(&self, of: &Path) -> String {
-        let mut hasher = DefaultHasher::new();
-        of.hash(&mut hasher);
-        self.named(&format!("t{:x}", hasher.finish()))
+        self.named(&name(of))
+    }
+
+    /// From now on the database of a folder takes no writes, as after a failover to a standby (`false`: it does again).
+    pub(crate) fn make_read_only(&self, of: &Path, read_only: bool) {
+        let name = name(of);
+        self.admin(
+            "postgres",
+            &format!("ALTER DATABASE {name} SET default_transaction_read_only={read_only}"),
+        );
+        let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname='{name}'");
+        self.admin("postgres", &sql);
     }
 
     /// The URL of a database; it is made when there is none.
@@ -152,6 +161,13 @@ impl Drop for Cluster {
         drop(self.keeper.stdin.take());
         let _ = self.keeper.wait();
     }
+}
+
+/// The name of the database that belongs to a folder.
+fn name(of: &Path) -> String {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    format!("t{:x}", hasher.finish())
 }
 
 /// Says loudly that tests are not run.

@@ -1,12 +1,16 @@
 //! Site settings and API keys in the database of all sites. Each change counts `control_version` up; edges watch it (`watcher.rs`).
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use super::connection::Connection;
 use super::submission::digest;
 use super::{Place, PostgresConfig, migrate};
 use crate::control::Kept;
 use crate::{ApiKey, Error};
+
+/// So long after a change every edge has heard of it, when all is well: a command that returns has taken effect.
+const HEARD_AFTER: Duration = Duration::from_millis(150);
 
 /// The tables `site` and `api_key`. Changes are rare: each takes a connection of its own.
 pub(crate) struct ControlTables {
@@ -41,7 +45,9 @@ impl ControlTables {
         let (scopes, secret) = (key.scopes.join(" "), secret_sha256.as_slice());
         connection
             .query(sql, &[&key.key_id, &key.site, &key.name, &scopes, &secret, &key.created, &key.expires])?;
-        changed(&connection)
+        changed(&connection)?;
+        std::thread::sleep(HEARD_AFTER);
+        Ok(())
     }
 
     pub(crate) fn revoke_key(&self, key_id: &str, seconds: i64) -> Result<bool, Error> {
@@ -49,6 +55,7 @@ impl ControlTables {
         let connection = self.place.connect()?;
         let found = connection.query(sql, &[&key_id, &seconds])?;
         changed(&connection)?;
+        std::thread::sleep(HEARD_AFTER);
         Ok(!found.is_empty())
     }
 }

@@ -38,12 +38,17 @@ impl PostgresConfig {
 
     /// The URL without its password and parameters.
     pub fn shown(&self) -> String {
-        let Ok(mut url) = url::Url::parse(&self.url) else { return "postgresql:…".to_owned() };
-        let _ = url.set_password(None);
-        let hosts = url.query_pairs().filter(|(name, _)| name == "host");
-        let host: Vec<String> = hosts.map(|(_, host)| format!("?host={host}")).collect();
-        url.set_query(None);
-        format!("{url}{}", host.concat())
+        let rest = self.url.split_once("://").map_or("", |(_, rest)| rest);
+        // a password may hold what should have been escaped: all up to the last @ is who connects
+        let (user, place) = match rest.rsplit_once('@') {
+            Some((user, place)) => (user.split([':', '/', '?']).next().unwrap_or_default(), place),
+            None => ("", rest),
+        };
+        let (place, parameters) = place.split_once('?').unwrap_or((place, ""));
+        let host = parameters.split('&').find(|parameter| parameter.starts_with("host="));
+        let at = if user.is_empty() { "" } else { "@" };
+        let host = host.map(|host| format!("?{host}")).unwrap_or_default();
+        format!("postgresql://{user}{at}{place}{host}")
     }
 
     /// Checks it without connecting.
@@ -141,6 +146,17 @@ mod tests {
             PostgresConfig::new("postgresql://edge:secret@db.example/hilum?sslmode=verify-full".into());
         assert_eq!(settings.shown(), "postgresql://edge@db.example/hilum");
         assert!(!format!("{settings:?}").contains("secret"));
+        for (url, shown) in [
+            (
+                "postgresql://edge@/hilum?host=/run/postgresql",
+                "postgresql://edge@/hilum?host=/run/postgresql",
+            ),
+            ("postgresql://edge:se/c?r@et@db/hilum", "postgresql://edge@db/hilum"),
+            ("postgres://db/hilum?user=edge&password=secret", "postgresql://db/hilum"),
+            ("host=db password=secret", "postgresql://"),
+        ] {
+            assert_eq!(PostgresConfig::new(url.into()).shown(), shown);
+        }
         let broken = PostgresConfig::new("postgresql://edge:secret@db.example:x/hilum".into());
         assert!(!broken.check().unwrap_err().message.contains("secret"));
     }
