@@ -110,6 +110,7 @@ impl Cluster {
     /// Runs statements as the role of the edges.
     pub(crate) fn psql(&self, role: &str, database: &str, sql: &str) -> String {
         let mut psql = Command::new(self.bin.join("psql"));
+        psql.env("PGPORT", self.port());
         psql.args([
             "-X",
             "-A",
@@ -129,6 +130,25 @@ impl Cluster {
         let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
         assert!(output.status.success(), "{sql}: {}", text(&output.stderr));
         text(&output.stdout)
+    }
+
+    /// Lets it speak TLS with this certificate and key.
+    pub(crate) fn use_certificate(&self, certificate: &Path, key: &Path) {
+        let data = self.dir.join("data");
+        for (from, to) in [(certificate, "server.crt"), (key, "server.key")] {
+            std::fs::copy(from, data.join(to)).unwrap();
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+            std::fs::set_permissions(data.join(to), mode).unwrap();
+            if is_root() {
+                assert!(Command::new("chown").arg(user()).arg(data.join(to)).status().unwrap().success());
+            }
+        }
+        self.admin("postgres", "ALTER SYSTEM SET ssl=on");
+        self.restart();
+    }
+
+    fn port(&self) -> &str {
+        self.options.split_once("port=").map_or("5432", |(_, port)| port.split(' ').next().unwrap_or(port))
     }
 
     /// `pg_ctl -m immediate restart`: what was not synced is lost.

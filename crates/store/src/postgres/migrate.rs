@@ -123,7 +123,10 @@ impl Step {
                 );
             }
         }
-        for table in self.secured {
+        let partitions =
+            self.partitioned.iter().flat_map(|table| (0..PARTITIONS).map(move |n| format!("{table}_{n}")));
+        // a partition is out of reach by its own name too
+        for table in self.secured.iter().map(|table| (*table).to_owned()).chain(partitions) {
             let _ = write!(
                 text,
                 "ALTER TABLE {table} ENABLE ROW LEVEL SECURITY; ALTER TABLE {table} FORCE ROW LEVEL SECURITY;
