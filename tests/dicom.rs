@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use harness::{Edge, Value};
-use hilum_store::{Config, Site, Store, SubmissionRow, sha256};
+use hilum_store::{Site, Store, SubmissionRow, sha256};
 use hilum_wire::part10::Head;
 use objects::{EXPLICIT, Object, STUDY, Writer, one_of_each};
 use tokio::io::AsyncReadExt;
@@ -56,8 +56,7 @@ fn files(dir: &Path, name: &str, objects: &[Object]) -> String {
 
 /// The store of an edge that was killed.
 async fn store(dir: &Path) -> (Store, Site) {
-    let config = Config { free_bytes_min: 0, ..Config::new(dir.join("data")) };
-    let store = Store::open(config).await.unwrap();
+    let store = Store::open(harness::store_config(dir)).await.unwrap();
     let site = store.control().site("default").unwrap().unwrap();
     (store, site)
 }

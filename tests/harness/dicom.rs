@@ -124,6 +124,17 @@ impl Association {
 
 /// A CT image of `pixel_bytes` (even) whose pixels differ from those of other UIDs.
 pub(crate) fn image(uid: &str, patient: &str, name: &str, pixel_bytes: usize) -> Vec<u8> {
+    image_of(uid, &study_of(uid), &format!("{uid}.2"), (patient, name), pixel_bytes)
+}
+
+/// As [`image`], of a study and series; the patient is its identifier and name.
+pub(crate) fn image_of(
+    uid: &str,
+    study: &str,
+    series: &str,
+    (patient, name): (&str, &str),
+    pixel_bytes: usize,
+) -> Vec<u8> {
     let pixels: Vec<u8> = uid.bytes().cycle().take(pixel_bytes).collect();
     let mut image = [
         element(0x0008, 0x0016, "UI", &padded(CT_IMAGE, 0)),
@@ -131,8 +142,8 @@ pub(crate) fn image(uid: &str, patient: &str, name: &str, pixel_bytes: usize) ->
         element(0x0008, 0x0060, "CS", b"CT"),
         element(0x0010, 0x0010, "PN", &padded(name, b' ')),
         element(0x0010, 0x0020, "LO", &padded(patient, b' ')),
-        element(0x0020, 0x000D, "UI", &padded(&study_of(uid), 0)),
-        element(0x0020, 0x000E, "UI", &padded(&format!("{uid}.2"), 0)),
+        element(0x0020, 0x000D, "UI", &padded(study, 0)),
+        element(0x0020, 0x000E, "UI", &padded(series, 0)),
     ]
     .concat();
     image.extend([0xE0, 0x7F, 0x10, 0x00, b'O', b'W', 0, 0]);

@@ -5,6 +5,7 @@
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod cluster;
 pub(crate) mod dicom;
 pub(crate) mod doors;
 pub(crate) mod http;
@@ -16,8 +17,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use hilum_intake::store::{Config, Site, Store};
+use hilum_intake::store::{Config, PostgresConfig, Site, Store};
 pub(crate) use serde_json::Value;
+
+use self::cluster::Cluster;
 
 /// Waiting longer than this for anything is a failure.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -29,6 +32,8 @@ pub(crate) const CALLING: &str = "MODALITY";
 const CONFIG: &str = r#"
 [node]
 data = "DATA"
+[store]
+url = "STORE"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
@@ -98,7 +103,8 @@ impl Edge {
         Self::run(dir, |command| {
             let any =
                 ["STORE", "BLOBS"].map(|section| (format!("HILUM__LIMITS__{section}__FREE_BYTES_MIN"), "0"));
-            command.envs(free).envs(any).arg("serve");
+            let server = server(dir).map(|url| ("HILUM__STORE__URL", url));
+            command.envs(free).envs(any).envs(server).arg("serve");
         })
     }
 
@@ -174,7 +180,9 @@ impl Edge {
 
     fn config(dir: &Path, more: &str) -> PathBuf {
         let config = dir.join("hilum.toml");
-        let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()) + more;
+        let store = server(dir).unwrap_or_else(|| "sqlite".to_owned());
+        let text = CONFIG.replace("DATA", &dir.join("data").display().to_string()).replace("STORE", &store);
+        let text = text + more;
         std::fs::write(&config, text).unwrap();
         config
     }
@@ -203,8 +211,11 @@ impl Edge {
         self.child.wait().unwrap()
     }
 
-    /// From now on every write of a file fails (`false`: no more), as on a broken disk; reads go on.
+    /// From now on every write of a file (or of the server) fails (`false`: no more), as on a broken disk; reads go on.
     pub(crate) fn break_disk(&self, broken: bool) {
+        if is_on_server() {
+            return Cluster::shared().make_read_only(&self.dir, broken);
+        }
         let limit = if broken { "--fsize=0:" } else { "--fsize=unlimited:" };
         let changed = Command::new("prlimit").args(["--pid", &self.child.id().to_string(), limit]).status();
         assert!(changed.expect("prlimit of util-linux is needed").success());
@@ -255,6 +266,20 @@ impl Drop for Edge {
     }
 }
 
+/// The database of the edges in a folder, when the test run is one on PostgreSQL (`HILUM_TEST_STORE=postgresql`).
+pub(crate) fn server(dir: &Path) -> Option<String> {
+    is_on_server().then(|| Cluster::shared().url(dir))
+}
+
+/// Whether the test run is one on PostgreSQL.
+pub(crate) fn is_on_server() -> bool {
+    match std::env::var("HILUM_TEST_STORE").as_deref() {
+        Ok("postgresql") => true,
+        Err(_) | Ok("" | "sqlite") => false,
+        Ok(other) => panic!("HILUM_TEST_STORE is sqlite or postgresql, not {other}"),
+    }
+}
+
 /// Runs a command with the configuration of the edge in a folder, and gives what it printed.
 pub(crate) fn hilum(dir: &Path, arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
@@ -267,13 +292,18 @@ pub(crate) fn hilum(dir: &Path, arguments: &[&str]) -> String {
 /// What an edge that has ended left in its data folder.
 pub(crate) fn store(dir: &Path) -> (tokio::runtime::Runtime, Store, Site) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-    let config = Config {
+    let store = runtime.block_on(Store::open(store_config(dir))).unwrap();
+    let site = store.control().site("default").unwrap().unwrap();
+    (runtime, store, site)
+}
+
+/// How the store of an edge is opened.
+pub(crate) fn store_config(dir: &Path) -> Config {
+    Config {
+        postgres: server(dir).map(PostgresConfig::new),
         free_bytes_min: 0,
         blobs_free_bytes_min: 0,
         cache_bytes: 1 << 20,
         ..Config::new(dir.join("data"))
-    };
-    let store = runtime.block_on(Store::open(config)).unwrap();
-    let site = store.control().site("default").unwrap().unwrap();
-    (runtime, store, site)
+    }
 }

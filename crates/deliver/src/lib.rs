@@ -92,17 +92,27 @@ impl Worker {
 
     /// One look at everything: states, matches, sends.
     async fn round(&self) -> Result<(), Error> {
-        let subscriptions = subscription::all(&self.store, &self.site).await?;
-        let mut destinations: HashMap<String, Destination> =
-            self.store.destinations(&self.site)?.into_iter().map(|d| (d.reference.clone(), d)).collect();
+        let subscriptions = self.own().await?;
+        let mut destinations: HashMap<String, Destination> = self
+            .store
+            .destinations(&self.site)
+            .await?
+            .into_iter()
+            .map(|d| (d.reference.clone(), d))
+            .collect();
         for subscription in &subscriptions {
             self.state(subscription, destinations.get(&subscription.reference)).await?;
         }
         if subscriptions.is_empty() {
             return Ok(());
         }
-        destinations =
-            self.store.destinations(&self.site)?.into_iter().map(|d| (d.reference.clone(), d)).collect();
+        destinations = self
+            .store
+            .destinations(&self.site)
+            .await?
+            .into_iter()
+            .map(|d| (d.reference.clone(), d))
+            .collect();
         self.matches(&subscriptions, &destinations).await?;
         for subscription in &subscriptions {
             self.bound(subscription).await?;
@@ -114,6 +124,17 @@ impl Worker {
         // destinations do not wait for each other
         let sends = due.map(|subscription| self.drain(subscription));
         futures(sends).await
+    }
+
+    /// The Subscriptions that this edge delivers to; of several edges on one database each has its own.
+    async fn own(&self) -> Result<Vec<Subscription>, Error> {
+        let mut own = Vec::new();
+        for subscription in subscription::all(&self.store, &self.site).await? {
+            if self.store.delivers(&self.site, &subscription.reference).await? {
+                own.push(subscription);
+            }
+        }
+        Ok(own)
     }
 
     /// requested -> active after the address was checked, -> error when it is refused, -> off at its end.
@@ -236,7 +257,7 @@ impl Worker {
 
     /// Sends what is queued for a destination, one after the other, until one has to wait.
     async fn drain(&self, subscription: &Subscription) -> Result<(), Error> {
-        while let Some(mut delivery) = self.store.next_delivery(&self.site, &subscription.reference)? {
+        while let Some(mut delivery) = self.store.next_delivery(&self.site, &subscription.reference).await? {
             let now = now_ms();
             if delivery.next_at.is_some_and(|at| at > now) {
                 return Ok(());

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hilum_intake::store::{Client, Hl7Identity, Retention, S3Config, SiteSettings};
+use hilum_intake::store::{Client, Hl7Identity, PostgresConfig, Retention, S3Config, SiteSettings};
 use hilum_listen::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -59,11 +59,47 @@ pub(crate) struct Node {
 }
 
 /// `[store]`
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct StoreUrl {
-    /// `sqlite`: below `node.data`.
+    /// `sqlite` (below `node.data`) or `postgresql://USER@HOST/DATABASE`.
     pub(crate) url: String,
+    /// Of a server: its password, when it is not in the URL.
+    pub(crate) password: Option<String>,
+    /// Of a server: the authorities of its certificate (PEM); without them those the platform trusts.
+    pub(crate) ca: Option<PathBuf>,
+}
+
+impl std::fmt::Debug for StoreUrl {
+    /// Without password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StoreUrl").finish_non_exhaustive()
+    }
+}
+
+impl StoreUrl {
+    /// The server; `None` = files.
+    ///
+    /// # Errors
+    /// The URL is neither, or is not understood.
+    pub(crate) fn server(&self) -> Result<Option<PostgresConfig>> {
+        if self.url == "sqlite" {
+            ensure!(
+                self.password.is_none() && self.ca.is_none(),
+                "[store] password and ca are of postgresql urls"
+            );
+            return Ok(None);
+        }
+        let is_server = ["postgresql://", "postgres://"].iter().any(|scheme| self.url.starts_with(scheme));
+        ensure!(is_server, "[store] url: use \"sqlite\" or \"postgresql://USER@HOST/DATABASE\"");
+        let server = PostgresConfig {
+            password: self.password.clone(),
+            ca: self.ca.clone(),
+            ..PostgresConfig::new(self.url.clone())
+        };
+        server.check()?;
+        Ok(Some(server))
+    }
 }
 
 /// `[blobs]`
@@ -269,7 +305,7 @@ impl Default for Node {
 
 impl Default for StoreUrl {
     fn default() -> Self {
-        Self { url: "sqlite".into() }
+        Self { url: "sqlite".into(), password: None, ca: None }
     }
 }
 
@@ -376,7 +412,7 @@ impl Config {
 
     /// Rules between keys that types cannot express.
     fn check(&self) -> Result<()> {
-        ensure!(self.store.url == "sqlite", "[store] url: only \"sqlite\" is served by this version");
+        self.store.server()?;
         self.blobs.bucket()?;
         ensure!(!self.listen.is_empty(), "no [[listen]] table: nothing would be open");
         ensure!(!self.site.is_empty(), "no [[site]] table: nobody's data could be taken");
@@ -536,6 +572,23 @@ mod tests {
         assert_eq!(bucket(minio).unwrap(), parts("a/b", Some("http://127.0.0.1:9000")));
         assert!(bucket("url = \"http://images\"").is_err() && bucket("url = \"s3://\"").is_err());
         assert!(bucket("region = \"eu-central-1\"").is_err(), "of no bucket");
+    }
+
+    #[test]
+    fn rows_lie_in_files_or_on_a_server() {
+        let server = |text: &str| toml::from_str::<StoreUrl>(text).unwrap().server();
+        assert_eq!(server("").unwrap(), None);
+        let set = "url = \"postgresql://edge@db.example/hilum\"\npassword = \"secret\"";
+        assert_eq!(server(set).unwrap().unwrap().password.as_deref(), Some("secret"));
+        for wrong in [
+            "url = \"mysql://db\"",
+            "url = \"postgresql://edge:secret@db.example\"",
+            "url = \"postgresql://edge:secret@db.example:x/hilum\"",
+            "ca = \"ca.pem\"",
+        ] {
+            let error = format!("{:#}", server(wrong).unwrap_err());
+            assert!(error.contains("store") && !error.contains("secret"), "{error}");
+        }
     }
 
     #[test]

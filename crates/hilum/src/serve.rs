@@ -19,6 +19,9 @@ use crate::doors::{Card, Door, House};
 use crate::{commands, files, notify};
 
 const DEFAULT_LOG: &str = "warn,hilum=info";
+/// Libraries that log values, whatever is asked for.
+const NEVER_LOGGED: [&str; 4] =
+    ["tokio_postgres", "tokio_postgres::query", "tokio_postgres::prepare", "tokio_postgres::connection"];
 const FIRST_KEY_FILE: &str = "first-api-key";
 const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps";
 
@@ -84,6 +87,7 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
     StoreConfig {
         data_dir: config.node.data.clone(),
         // the configuration was checked when it was read
+        postgres: config.store.server().unwrap_or_default(),
         bucket: config.blobs.bucket().unwrap_or_default(),
         batch_jobs_max: store.batch_jobs_max,
         batch_bytes_max: store.batch_bytes_max,
@@ -193,7 +197,10 @@ fn greet(config: &Config, cards: &[Card], first_key: &str) {
 }
 
 fn log(config: &Config) -> Result<()> {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    let mut filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(DEFAULT_LOG));
+    for target in NEVER_LOGGED {
+        filter = filter.add_directive(format!("{target}=off").parse()?);
+    }
     let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
     // a line that cannot be written is lost: to complain about it on the same stream would panic when the disk of the log is full
     let subscriber = tracing_subscriber::fmt()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hilum_store::{Removed, Site};
 use tokio_util::sync::CancellationToken;
 
-use crate::Intake;
+use crate::{Intake, now};
 
 const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const FORGET_EVERY: Duration = Duration::from_secs(60);
@@ -40,7 +40,7 @@ pub(crate) async fn forget_loop(intake: Intake, stop: CancellationToken) {
 }
 
 async fn forget(intake: &Intake, site: &Site) {
-    match intake.store().retain(site).await {
+    match intake.store().retain(site, now()).await {
         Ok(removed) if removed == Removed::default() => {}
         Ok(Removed { originals, submissions, versions, blobs }) => {
             let site = site.id();

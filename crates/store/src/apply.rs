@@ -123,12 +123,18 @@ impl<'t> Apply<'t> {
     }
 
     /// Writes a deletion.
-    pub(super) fn delete(&mut self, base: &Base) -> Result<Written, Error> {
+    pub(super) fn delete(
+        &mut self,
+        resource_type: ResourceType,
+        id: &str,
+        base: &Base,
+    ) -> Result<Written, Error> {
         let (rid, version) = (base.head.rid, base.head.version + 1);
         let last_updated = self.now.max(base.last_updated + 1);
         let vid = self.version(rid, version, last_updated, Operation::Delete, None)?;
-        self.db.delete_head(rid, version, vid)?;
-        self.db.write_index(rid, (&base.rows, base.head.ord), (&Rows::default(), base.head.ord))?;
+        let ord = base.head.ord;
+        self.db.delete_head(&HeadRow { rid, resource_type, id, version, vid, ord, applied: None })?;
+        self.db.write_index(rid, (&base.rows, ord), (&Rows::default(), ord))?;
         Ok(Written { rid, version, last_updated: Timestamp::from_micros(last_updated) })
     }
 

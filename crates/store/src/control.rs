@@ -1,7 +1,8 @@
-//! What is shared by all sites: site settings and API keys. One small database beside the sites'.
+//! What is shared by all sites: site settings and API keys.
 //!
-//! Works while an edge runs: `hilum key revoke` in another process takes effect on the edge's next request, because each look-up
-//! first asks whether the file changed (`PRAGMA data_version`, about a microsecond).
+//! Looked up in memory. Works while an edge runs: `hilum key revoke` in another process takes effect on the edge's next request, because
+//! each look-up first asks whether the file changed (`PRAGMA data_version`, about a microsecond). On PostgreSQL a watcher asks, many times
+//! a second, so that no look-up waits for the server.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -9,15 +10,15 @@ use std::sync::Arc;
 
 use hilum_fhir::Timestamp;
 use parking_lot::Mutex;
-use rusqlite::{Connection, params};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::{Error, ErrorKind, Site, SiteSettings, sha256};
+use crate::postgres::ControlTables;
+use crate::sqlite::ControlFile;
+use crate::{Config, Error, ErrorKind, Site, SiteSettings, sha256};
 
 /// The file beside the sites.
 pub(crate) const CONTROL_FILE: &str = "control.db";
-const SCHEMA_VERSION: i64 = 1;
 const SECRET_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 6;
 const USE_STAMP_SECONDS: i64 = 60;
@@ -30,10 +31,22 @@ pub struct Control {
 }
 
 struct State {
-    connection: Connection,
-    data_version: i64,
+    tables: Tables,
     sites: HashMap<String, Site>,
     keys: HashMap<String, (ApiKey, [u8; 32])>,
+}
+
+/// Where it is kept.
+enum Tables {
+    Sqlite(ControlFile),
+    Postgres(Box<ControlTables>),
+}
+
+/// What is kept: the settings of sites as JSON, and keys with the SHA-256 of their secrets.
+#[derive(Default)]
+pub(crate) struct Kept {
+    pub(crate) sites: Vec<String>,
+    pub(crate) keys: Vec<(ApiKey, [u8; 32])>,
 }
 
 /// An API key as listed: never its secret.
@@ -66,30 +79,37 @@ impl Control {
     /// # Errors
     /// `Unavailable` when the file cannot be used or is of a newer version.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        let connection = Connection::open(data_dir.join(CONTROL_FILE)).map_err(unusable)?;
-        connection
-            .execute_batch(
-                "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=5000;
-                 CREATE TABLE IF NOT EXISTS meta(k TEXT PRIMARY KEY, v) WITHOUT ROWID;
-                 CREATE TABLE IF NOT EXISTS site(id TEXT PRIMARY KEY, settings TEXT NOT NULL) WITHOUT ROWID;
-                 CREATE TABLE IF NOT EXISTS api_key(key_id TEXT PRIMARY KEY, site TEXT NOT NULL, name TEXT NOT NULL, scopes TEXT NOT NULL,
-                   secret_sha256 BLOB NOT NULL, created INT NOT NULL, expires INT, last_used INT, revoked INT) WITHOUT ROWID;",
-            )
-            .map_err(unusable)?;
-        connection
-            .execute("INSERT OR IGNORE INTO meta VALUES('schema_version', ?1)", [SCHEMA_VERSION])
-            .map_err(unusable)?;
-        let version: i64 = connection
-            .query_row("SELECT v FROM meta WHERE k='schema_version'", [], |r| r.get(0))
-            .map_err(unusable)?;
-        if version > SCHEMA_VERSION {
-            return Err(Error::unavailable(format!(
-                "control.db has schema {version}, this version knows {SCHEMA_VERSION}"
-            )));
+        Self::with(Tables::Sqlite(ControlFile::open(data_dir)?))
+    }
+
+    /// Opens what the store of this configuration uses: `control.db`, or the server's tables (which are created and migrated). Blocks.
+    ///
+    /// # Errors
+    /// `Unavailable` when it cannot be used or is of a newer version.
+    pub fn open_for(config: &Config) -> Result<Self, Error> {
+        match &config.postgres {
+            None => Self::open(&config.data_dir),
+            Some(of) => Self::with(Tables::Postgres(Box::new(ControlTables::open(of)?))),
         }
-        let mut state = State { connection, data_version: -1, sites: HashMap::new(), keys: HashMap::new() };
-        state.refresh()?;
+    }
+
+    fn with(tables: Tables) -> Result<Self, Error> {
+        let mut state = State { tables, sites: HashMap::new(), keys: HashMap::new() };
+        state.reload()?;
         Ok(Self { state: Arc::new(Mutex::new(state)) })
+    }
+
+    /// Takes over what another edge or command changed.
+    pub(crate) fn learn(&self, kept: Kept) -> Result<(), Error> {
+        self.state.lock().learn(kept)
+    }
+
+    /// The uses of keys not written yet: key and second.
+    pub(crate) fn uses(&self) -> Vec<(String, i64)> {
+        match &mut self.state.lock().tables {
+            Tables::Sqlite(_) => Vec::new(),
+            Tables::Postgres(tables) => tables.uses.drain().collect(),
+        }
     }
 
     /// Creates or replaces a site.
@@ -116,8 +136,10 @@ impl Control {
         }
         let text =
             serde_json::to_string(&settings).map_err(|e| Error::unavailable("site settings").because(e))?;
-        let sql = "INSERT INTO site VALUES(?1,?2) ON CONFLICT(id) DO UPDATE SET settings=?2";
-        state.connection.execute(sql, params![settings.id, text]).map_err(unusable)?;
+        match &state.tables {
+            Tables::Sqlite(file) => file.put_site(&settings.id, &text)?,
+            Tables::Postgres(tables) => tables.put_site(&settings.id, &text)?,
+        }
         state.reload()
     }
 
@@ -183,17 +205,11 @@ impl Control {
             last_used: None,
             revoked: None,
         };
-        let sql = "INSERT INTO api_key VALUES(?1,?2,?3,?4,?5,?6,?7,NULL,NULL)";
-        let row = params![
-            key.key_id,
-            key.site,
-            key.name,
-            key.scopes.join(" "),
-            sha256(secret.as_bytes()),
-            key.created,
-            key.expires
-        ];
-        state.connection.execute(sql, row).map_err(unusable)?;
+        let digest = sha256(secret.as_bytes());
+        match &state.tables {
+            Tables::Sqlite(file) => file.add_key(&key, &digest)?,
+            Tables::Postgres(tables) => tables.add_key(&key, &digest)?,
+        }
         state.reload()?;
         Ok((key, KeySecret(format!("hil_{key_id}_{secret}"))))
     }
@@ -216,10 +232,12 @@ impl Control {
     /// `Unavailable`.
     pub fn revoke_key(&self, key_id: &str, now: Timestamp) -> Result<bool, Error> {
         let mut state = self.state.lock();
-        let sql = "UPDATE api_key SET revoked=coalesce(revoked,?2) WHERE key_id=?1";
-        let changed = state.connection.execute(sql, params![key_id, now.seconds()]).map_err(unusable)?;
+        let changed = match &state.tables {
+            Tables::Sqlite(file) => file.revoke_key(key_id, now.seconds())?,
+            Tables::Postgres(tables) => tables.revoke_key(key_id, now.seconds())?,
+        };
         state.reload()?;
-        Ok(changed > 0)
+        Ok(changed)
     }
 
     /// The key and site of a presented `hil_…` text: unknown, wrong, expired and revoked ones cost the same time. Stamps last use (at most once a minute).
@@ -254,59 +272,44 @@ impl Control {
 impl State {
     /// Reads everything again when another connection changed the file.
     fn refresh(&mut self) -> Result<(), Error> {
-        let version: i64 =
-            self.connection.query_row("PRAGMA data_version", [], |r| r.get(0)).map_err(unusable)?;
-        if version != self.data_version {
-            self.data_version = version;
-            self.reload()?;
-        }
-        Ok(())
+        let has_changed = match &mut self.tables {
+            Tables::Sqlite(file) => file.has_changed()?,
+            // the watcher tells
+            Tables::Postgres(_) => false,
+        };
+        if has_changed { self.reload() } else { Ok(()) }
     }
 
     fn reload(&mut self) -> Result<(), Error> {
+        let kept = match &self.tables {
+            Tables::Sqlite(file) => file.kept()?,
+            Tables::Postgres(tables) => tables.kept()?,
+        };
+        self.learn(kept)
+    }
+
+    fn learn(&mut self, kept: Kept) -> Result<(), Error> {
         let mut sites = HashMap::new();
-        let mut statement = self.connection.prepare_cached("SELECT settings FROM site").map_err(unusable)?;
-        for text in statement.query_map([], |r| r.get::<_, String>(0)).map_err(unusable)? {
-            let settings: SiteSettings = serde_json::from_str(&text.map_err(unusable)?).map_err(|e| {
-                Error::unavailable("control.db holds a site that is not understood").because(e)
-            })?;
+        for text in kept.sites {
+            let settings: SiteSettings = serde_json::from_str(&text)
+                .map_err(|e| Error::unavailable("a site is stored that is not understood").because(e))?;
             sites.insert(settings.id.clone(), Site(Arc::new(settings)));
         }
-        let mut keys = HashMap::new();
-        let sql = "SELECT key_id, site, name, scopes, created, expires, last_used, revoked, secret_sha256 FROM api_key";
-        let mut statement = self.connection.prepare_cached(sql).map_err(unusable)?;
-        let rows = statement.query_map([], |r| Ok((key(r)?, r.get::<_, [u8; 32]>(8)?))).map_err(unusable)?;
-        for row in rows {
-            let (key, digest) = row.map_err(unusable)?;
-            keys.insert(key.key_id.clone(), (key, digest));
-        }
-        drop(statement);
-        (self.sites, self.keys) = (sites, keys);
+        self.sites = sites;
+        self.keys = kept.keys.into_iter().map(|(key, digest)| (key.key_id.clone(), (key, digest))).collect();
         Ok(())
     }
 
     /// Best effort: a missed stamp harms nobody.
     fn stamp(&mut self, key_id: &str, seconds: i64) {
-        let _ = self
-            .connection
-            .execute("UPDATE api_key SET last_used=?2 WHERE key_id=?1", params![key_id, seconds]);
+        match &mut self.tables {
+            Tables::Sqlite(file) => file.stamp(key_id, seconds),
+            Tables::Postgres(tables) => drop(tables.uses.insert(key_id.to_owned(), seconds)),
+        }
         if let Some((key, _)) = self.keys.get_mut(key_id) {
             key.last_used = Some(seconds);
         }
     }
-}
-
-fn key(row: &rusqlite::Row<'_>) -> rusqlite::Result<ApiKey> {
-    Ok(ApiKey {
-        key_id: row.get(0)?,
-        site: row.get(1)?,
-        name: row.get(2)?,
-        scopes: row.get::<_, String>(3)?.split_whitespace().map(str::to_owned).collect(),
-        created: row.get(4)?,
-        expires: row.get(5)?,
-        last_used: row.get(6)?,
-        revoked: row.get(7)?,
-    })
 }
 
 fn check_site(settings: &SiteSettings) -> Result<(), Error> {
@@ -351,10 +354,6 @@ fn random_text(bytes: usize) -> Result<String, Error> {
 
 fn conflict(message: String) -> Error {
     Error { kind: ErrorKind::Conflict, message, issues: Vec::new(), source: None }
-}
-
-fn unusable(error: rusqlite::Error) -> Error {
-    Error::unavailable("control.db cannot be used").because(error)
 }
 
 #[cfg(test)]

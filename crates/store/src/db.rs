@@ -1,7 +1,7 @@
 //! The narrow face of a database: everything the store asks of one and everything it writes, as rows.
 //!
 //! [`Db`] is the connection of one site inside a transaction (or a snapshot) of one of the engines. Each function of the face has its
-//! hand-written SQL in `sqlite/`, under the same name. All that is not SQL (plans, searches, imaging, packing) is above it and
+//! hand-written SQL in `sqlite/` and in `postgres/`, under the same name. All that is not SQL (plans, searches, imaging, packing) is above it and
 //! written once.
 
 use bytes::Bytes;
@@ -9,13 +9,15 @@ use hilum_fhir::{ResourceType, Timestamp};
 
 use crate::cursor::Position;
 use crate::keys::{self, Key, Rows};
-use crate::{BlobId, Delivery, Destination, Error, InstanceFile, Operation, Version, body, sqlite};
+use crate::{BlobId, Delivery, Destination, Error, InstanceFile, Operation, Version, body, postgres, sqlite};
 
 /// A connection of one of the engines.
 #[derive(Clone, Copy)]
 pub(crate) enum Db<'c> {
     /// A connection to the file of the site.
     Sqlite(&'c rusqlite::Connection),
+    /// A transaction of the site.
+    Postgres(&'c postgres::Session),
 }
 
 /// Writes each function of the face as a call of the engine's function of the same name.
@@ -26,6 +28,7 @@ macro_rules! face {
             pub(crate) fn $name(self $(, $argument: $of)*) -> Result<$out, Error> {
                 match self {
                     Self::Sqlite(connection) => sqlite::$name(connection $(, $argument)*),
+                    Self::Postgres(session) => postgres::$name(session $(, $argument)*),
                 }
             })*
         }
@@ -59,7 +62,7 @@ face! {
     /// Moves a head to its next version.
     fn move_head(row: &HeadRow<'_>) -> ();
     /// Moves a head to a deletion.
-    fn delete_head(rid: i64, version: u64, vid: u64) -> ();
+    fn delete_head(row: &HeadRow<'_>) -> ();
     /// Marks a resource as replaced by another.
     fn set_successor(prior: i64, survivor: i64) -> ();
     /// Removes the index rows only the old version has and adds those only the new one has; the numbers are their `ord`.
@@ -198,11 +201,12 @@ face! {
 
 impl Db<'_> {
     /// Hands each candidate of a look-up to `each` until it errs: those with any of the keys, with a string that starts with any of
-    /// the prefixes, or with a range that overlaps any of the ranges. A resource may come twice.
+    /// the prefixes, or with a range that overlaps any of the ranges. A resource may come twice. More than `max` are not needed.
     pub(crate) fn candidates(
         self,
         of: ResourceType,
         lookup: &keys::Lookup,
+        max: usize,
         each: &mut impl FnMut(Candidate) -> Result<(), Error>,
     ) -> Result<(), Error> {
         if let keys::Lookup::Ids(ids) = lookup {
@@ -215,6 +219,7 @@ impl Db<'_> {
         }
         match self {
             Self::Sqlite(connection) => sqlite::candidates(connection, lookup, each),
+            Self::Postgres(session) => postgres::candidates(session, lookup, max, each),
         }
     }
 
@@ -222,6 +227,7 @@ impl Db<'_> {
     pub(crate) fn candidates_at_once(self) -> usize {
         match self {
             Self::Sqlite(_) => 1,
+            Self::Postgres(_) => 64,
         }
     }
 }

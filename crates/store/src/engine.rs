@@ -11,6 +11,7 @@ use crate::blobs::Blobs;
 use crate::db::Db;
 use crate::gate::Gate;
 use crate::jobs::{Job, broken_off};
+use crate::postgres::{Server, SiteTables};
 use crate::{Config, Error, ErrorKind, Site, sqlite};
 
 /// The database of one site, and its blobs.
@@ -30,6 +31,7 @@ pub(crate) struct SiteDb {
 
 enum Engine {
     Sqlite(sqlite::SiteFile),
+    Postgres(SiteTables),
 }
 
 impl SiteDb {
@@ -39,13 +41,22 @@ impl SiteDb {
         site: &Site,
         blobs: Blobs,
         gate: Arc<Gate>,
+        server: Option<&Arc<Server>>,
     ) -> Result<Arc<Self>, Error> {
         let dir = config.data_dir.join("sites").join(site.id());
         std::fs::create_dir_all(&dir)?;
         let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
         let context = SiteContext { zone: zone.clone() };
-        let (file, secret, newest) = sqlite::SiteFile::open(config, site.id(), &dir, context, gate)?;
-        let engine = Engine::Sqlite(file);
+        let (engine, secret, newest) = match server {
+            None => {
+                let (file, secret, newest) = sqlite::SiteFile::open(config, site.id(), &dir, context, gate)?;
+                (Engine::Sqlite(file), secret, newest)
+            }
+            Some(server) => {
+                let (tables, secret, newest) = server.site(site.id(), context)?;
+                (Engine::Postgres(tables), secret, newest)
+            }
+        };
         Ok(Arc::new(Self { config: config.clone(), zone, blobs, newest, secret, dir, engine }))
     }
 
@@ -66,6 +77,7 @@ impl SiteDb {
     pub(crate) fn read<T>(&self, work: impl FnOnce(Db<'_>) -> Result<T, Error>) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(file) => file.read(|connection| work(Db::Sqlite(connection))),
+            Engine::Postgres(tables) => tables.read(|session| work(Db::Postgres(session))),
         }
     }
 
@@ -73,6 +85,7 @@ impl SiteDb {
     pub(crate) fn snapshot<T>(&self, work: impl FnOnce(Db<'_>) -> Result<T, Error>) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(file) => file.snapshot(|connection| work(Db::Sqlite(connection))),
+            Engine::Postgres(tables) => tables.read(|session| work(Db::Postgres(session))),
         }
     }
 
@@ -83,6 +96,11 @@ impl SiteDb {
     ) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(_) => work(self),
+            Engine::Postgres(_) => {
+                let db = self.clone();
+                let done = tokio::task::spawn_blocking(move || work(&db)).await;
+                done.map_err(|e| Error::unavailable("the read broke off").because(e))?
+            }
         }
     }
 
@@ -115,6 +133,7 @@ impl SiteDb {
     fn send(&self, job: Job) -> Result<(), Error> {
         match &self.engine {
             Engine::Sqlite(file) => file.writer.send(job),
+            Engine::Postgres(tables) => tables.send(job),
         }
     }
 
@@ -122,6 +141,16 @@ impl SiteDb {
     pub(crate) fn close(&self) {
         match &self.engine {
             Engine::Sqlite(file) => file.writer.close(),
+            // its writers are those of all sites
+            Engine::Postgres(_) => {}
+        }
+    }
+
+    /// Whether this edge is the one that delivers to a destination. May block.
+    pub(crate) fn delivers(&self, destination: &str) -> Result<bool, Error> {
+        match &self.engine {
+            Engine::Sqlite(_) => Ok(true),
+            Engine::Postgres(tables) => tables.delivers(destination),
         }
     }
 }

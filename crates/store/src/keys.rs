@@ -20,7 +20,7 @@ const STRING_BYTES_MAX: usize = 64;
 const SYSTEMS_MAX: usize = 256;
 
 /// The key of a token, reference or uri.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Key {
     /// Type, parameter, kind and code, reference or uri.
     pub(super) value: i64,

@@ -18,6 +18,7 @@ mod keys;
 mod lookup;
 mod outbox;
 mod plan;
+mod postgres;
 mod quarantine;
 mod retention;
 mod search;
@@ -31,6 +32,7 @@ pub use blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob};
 pub use control::{ApiKey, Control, KeySecret};
 pub use error::{Error, ErrorKind};
 pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
+pub use postgres::PostgresConfig;
 pub use retention::Removed;
 pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
 pub use sqlite::{Checks, Findings, Manifest, SiteCopy, backup, fsck, restore};
@@ -54,6 +56,7 @@ use crate::blobs::{Blobs, Disk, S3};
 use crate::db::Db;
 use crate::engine::SiteDb;
 use crate::gate::Gate;
+use crate::postgres::Server;
 use crate::submission::{INLINE_BYTES_MAX, Packed};
 
 /// Holds a second edge out of the data folder.
@@ -75,6 +78,8 @@ struct Inner {
     gate: Arc<Gate>,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
     bucket: Option<Arc<dyn ObjectStore>>,
+    /// The database of all sites; `None` = a file for each.
+    server: Option<Arc<Server>>,
     long_searches: Arc<Semaphore>,
     _lock: Option<File>,
 }
@@ -87,11 +92,11 @@ pub fn sha256(bytes: &[u8]) -> [u8; 32] {
 }
 
 impl Store {
-    /// Opens (creates, migrates) the store under `config.data_dir`, takes its lock and recovers.
+    /// Opens (creates, migrates) the store under `config.data_dir` and on `config.postgres`, takes its lock and recovers.
     ///
     /// # Errors
     /// `Unavailable` when the directory cannot be used (another edge holds it, the write-sync-read probe fails, a newer schema), or the
-    /// bucket of the blobs cannot.
+    /// server or the bucket of the blobs cannot.
     pub async fn open(config: Config) -> Result<Self, Error> {
         let bucket = config.bucket.as_ref().map(S3::connect).transpose()?;
         if let (Some(bucket), Some(of)) = (&bucket, &config.bucket) {
@@ -106,14 +111,20 @@ impl Store {
         std::fs::create_dir_all(&config.data_dir)?;
         sqlite::probe(&config.data_dir)?;
         let lock = if config.exclusive { Some(lock(&config)?) } else { None };
-        let control = Control::open(&config.data_dir)?;
+        let control = Control::open_for(&config)?;
+        let gate = Arc::<Gate>::default();
+        let server = match &config.postgres {
+            Some(of) => Some(Server::open(&config, of, gate.clone(), control.clone())?),
+            None => None,
+        };
         let processors = std::thread::available_parallelism().map_or(4, NonZero::get);
         let inner = Inner {
             config,
             control,
-            gate: Arc::default(),
+            gate,
             sites: RwLock::default(),
             bucket,
+            server,
             long_searches: Arc::new(Semaphore::new(processors)),
             _lock: lock,
         };
@@ -232,6 +243,11 @@ impl Store {
     /// `Precondition` with an issue for a bad cursor or a search that is too costly.
     pub async fn search(&self, site: &Site, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
         let db = self.site_db(site)?;
+        if self.inner.server.is_some() {
+            let (query, cursor) = (query.clone(), cursor.map(str::to_owned));
+            let page = db.apart(move |db| search::search(db, &query, cursor.as_deref(), None)).await?;
+            return page.ok_or_else(|| Error::unavailable("the search broke off"));
+        }
         if let Some(page) = search::search(&db, query, cursor, Some(SEARCH_INLINE_MAX))? {
             return Ok(page);
         }
@@ -371,14 +387,18 @@ impl Store {
     /// Waits for queued writes, checkpoints, closes.
     pub async fn close(&self) {
         let sites: Vec<Arc<SiteDb>> = self.inner.sites.read().values().cloned().collect();
-        let closing = tokio::task::spawn_blocking(move || sites.iter().for_each(|db| db.close()));
+        let server = self.inner.server.clone();
+        let closing = tokio::task::spawn_blocking(move || {
+            sites.iter().for_each(|db| db.close());
+            server.iter().for_each(|server| server.close());
+        });
         if closing.await.is_err() {
             tracing::error!("the store did not close cleanly");
         }
     }
 
     /// One read, of one statement.
-    async fn ask<T: Send + 'static>(
+    pub(crate) async fn ask<T: Send + 'static>(
         &self,
         site: &Site,
         work: impl FnOnce(Db<'_>) -> Result<T, Error> + Send + 'static,
@@ -395,7 +415,13 @@ impl Store {
             return Ok(db.clone());
         }
         let blobs = self.blobs(site)?;
-        let db = SiteDb::open(&self.inner.config, site, blobs, self.inner.gate.clone())?;
+        let db = SiteDb::open(
+            &self.inner.config,
+            site,
+            blobs,
+            self.inner.gate.clone(),
+            self.inner.server.as_ref(),
+        )?;
         sites.insert(site.id().to_owned(), db.clone());
         Ok(db)
     }

@@ -1,5 +1,6 @@
 //! Destinations, their cursors in the change feed, and what is queued for them.
 
+use crate::engine::SiteDb;
 use crate::{Error, Site, Store};
 
 /// A destination: a Subscription (or Endpoint) of a site that things are sent to.
@@ -66,8 +67,8 @@ impl Store {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub fn destinations(&self, site: &Site) -> Result<Vec<Destination>, Error> {
-        self.site_db(site)?.read(|rows| rows.destinations())
+    pub async fn destinations(&self, site: &Site) -> Result<Vec<Destination>, Error> {
+        self.ask(site, |rows| rows.destinations()).await
     }
 
     /// Creates or changes a destination. Cursor and numbers of an existing one stay.
@@ -96,8 +97,18 @@ impl Store {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub fn next_delivery(&self, site: &Site, destination: &str) -> Result<Option<Delivery>, Error> {
-        self.site_db(site)?.read(|rows| rows.next_delivery(destination))
+    pub async fn next_delivery(&self, site: &Site, destination: &str) -> Result<Option<Delivery>, Error> {
+        let destination = destination.to_owned();
+        self.ask(site, move |rows| rows.next_delivery(&destination)).await
+    }
+
+    /// Whether this edge is the one that delivers to a destination: of several edges on one database one is, until it is gone.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn delivers(&self, site: &Site, destination: &str) -> Result<bool, Error> {
+        let destination = destination.to_owned();
+        self.site_db(site)?.apart(move |db| db.delivers(&destination)).await
     }
 
     /// Gives up the oldest deliveries of a destination that are beyond `rows_max` or whose version was written before `before` (ms since
@@ -116,7 +127,9 @@ impl Store {
         let db = self.site_db(site)?;
         let mut given_up = 0;
         loop {
-            let beyond = db.read(|rows| rows.beyond(destination, rows_max, before))?;
+            let asked = destination.to_owned();
+            let reading = move |db: &SiteDb| db.read(|rows| rows.beyond(&asked, rows_max, before));
+            let beyond = db.apart(reading).await?;
             let Some(last) = beyond.last().copied() else { return Ok(given_up) };
             let destination = destination.to_owned();
             db.upkeep(256, move |apply| apply.db.give_up(&destination, last, reason)).await?;

@@ -108,7 +108,9 @@ impl Plan {
         for draft in &self.drafts {
             let written = match (&draft.prepared, &draft.content, &draft.base) {
                 (Some(prepared), ..) => Some(apply.write(prepared, draft.base.as_ref(), draft.happened)?),
-                (None, None, Some(base)) if draft.touched && !base.head.deleted => Some(apply.delete(base)?),
+                (None, None, Some(base)) if draft.touched && !base.head.deleted => {
+                    Some(apply.delete(draft.resource_type, &draft.id, base)?)
+                }
                 _ => None,
             };
             if let Some(written) = written {

@@ -424,7 +424,7 @@ impl Stream<'_> {
     /// All candidates of a look-up that is not one key, each once, bounded.
     fn gather(&self, lookup: &Lookup) -> Result<Vec<Candidate>, Error> {
         let mut found: Vec<Candidate> = Vec::new();
-        self.rows.candidates(self.query.resource_type, lookup, &mut |candidate| {
+        self.rows.candidates(self.query.resource_type, lookup, self.candidates_max, &mut |candidate| {
             if found.len() >= self.candidates_max {
                 return Err(too_costly());
             }

@@ -6,13 +6,15 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
 
-use crate::{BlobId, S3Config};
+use crate::{BlobId, PostgresConfig, S3Config};
 
 /// How the store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Config {
     /// Folder of the embedded store: `control.db`, `sites/{id}/site.db`, `sites/{id}/blobs/`.
     pub data_dir: PathBuf,
+    /// The server that holds everything but the blobs; `None` = files below the data folder.
+    pub postgres: Option<PostgresConfig>,
     /// The bucket that holds the blobs; `None` = files below the data folder.
     pub bucket: Option<S3Config>,
     /// Largest number of jobs in one write transaction.
@@ -53,6 +55,7 @@ impl Config {
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
+            postgres: None,
             bucket: None,
             batch_jobs_max: 512,
             batch_bytes_max: 4 << 20,

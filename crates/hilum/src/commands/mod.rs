@@ -18,11 +18,11 @@ use hilum_intake::store::Control;
 
 use crate::config::Config;
 
-/// The control database of the configured data folder, with the configured sites in it. Works beside a running edge.
+/// The control database of the configured store, with the configured sites in it. Works beside a running edge.
 pub(crate) fn control(config: &Config) -> Result<Control> {
     std::fs::create_dir_all(&config.node.data)
         .with_context(|| format!("cannot make {}", config.node.data.display()))?;
-    let control = Control::open(&config.node.data)?;
+    let control = Control::open_for(&crate::serve::store_config(config))?;
     for site in config.sites()? {
         let known = control.sites()?.into_iter().find(|s| s.id() == site.id);
         let disabled = known.is_some_and(|s| s.settings().disabled);

@@ -55,6 +55,7 @@ pub struct SiteCopy {
 /// # Errors
 /// `Unavailable` when something cannot be read or written, or a blob that is referred to is missing.
 pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
+    of_files(config, "backup")?;
     let data_dir = config.data_dir.as_path();
     let begun = jiff::Timestamp::now().to_string();
     fs::create_dir_all(out)?;
@@ -88,6 +89,7 @@ pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
 /// # Errors
 /// `Unavailable` when the backup is not whole or was made by a newer program, or `data_dir` holds something.
 pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
+    of_files(config, "restore")?;
     let data_dir = config.data_dir.as_path();
     let text = fs::read(from.join(MANIFEST)).map_err(|e| {
         Error::unavailable(format!("{} holds no whole backup (no {MANIFEST})", from.display())).because(e)
@@ -115,6 +117,17 @@ pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Re
         }
     }
     Ok(manifest)
+}
+
+/// Refuses what works on files only.
+pub(super) fn of_files(config: &Config, what: &str) -> Result<(), Error> {
+    match &config.postgres {
+        None => Ok(()),
+        Some(server) => Err(Error::unavailable(format!(
+            "hilum {what} is for stores in files; {} has tools of its own (pg_dump, pg_basebackup, pg_amcheck)",
+            server.shown()
+        ))),
+    }
 }
 
 /// A consistent copy of a database that may be in use. Returns its SHA-256.

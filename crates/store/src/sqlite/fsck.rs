@@ -8,7 +8,7 @@ use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::backup::{referred, site_ids};
+use super::backup::{of_files, referred, site_ids};
 use super::{migrate, writer};
 use crate::blobs::S3;
 use crate::blobs::disk::{is_intact, path_in};
@@ -56,6 +56,7 @@ impl Findings {
 /// # Errors
 /// `Unavailable` when a database cannot be read at all, or `rebuild` is asked for while an edge runs.
 pub fn fsck(config: &Config, checks: Checks) -> Result<Vec<Findings>, Error> {
+    of_files(config, "fsck")?;
     let _lock = if checks.rebuild { Some(crate::lock(config)?) } else { None };
     if !config.data_dir.join(CONTROL_FILE).exists() {
         return Err(Error::unavailable(format!("there is no store in {}", config.data_dir.display())));

@@ -1,6 +1,7 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
 mod backup;
+mod control;
 mod fsck;
 mod imaging;
 mod migrate;
@@ -20,6 +21,7 @@ use rusqlite::{Connection, OpenFlags};
 use tokio::sync::watch;
 
 pub use backup::{Manifest, SiteCopy, backup, restore};
+pub(crate) use control::ControlFile;
 pub use fsck::{Checks, Findings, fsck};
 pub(crate) use imaging::*;
 pub(crate) use outbox::*;

@@ -175,9 +175,9 @@ pub(crate) fn move_head(connection: &Connection, row: &HeadRow<'_>) -> Result<()
     Ok(())
 }
 
-pub(crate) fn delete_head(connection: &Connection, rid: i64, version: u64, vid: u64) -> Result<(), Error> {
+pub(crate) fn delete_head(connection: &Connection, row: &HeadRow<'_>) -> Result<(), Error> {
     let sql = "UPDATE head SET ver=?2, vid=?3, deleted=1 WHERE rid=?1";
-    connection.prepare_cached(sql)?.execute(params![rid, version, vid])?;
+    connection.prepare_cached(sql)?.execute(params![row.rid, row.version, row.vid])?;
     Ok(())
 }
 

@@ -1,9 +1,5 @@
 //! What the store does at the limits of disk and time.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
-
-use std::path::Path;
-
 use bytes::Bytes;
 use hilum_fhir::search::Query;
 use hilum_fhir::{Action, Change, Issue, IssueCode, Resource, ResourceType, Timestamp};
@@ -12,10 +8,7 @@ use hilum_store::{
 };
 use serde_json::json;
 
-fn config(dir: &Path) -> Config {
-    let sizes = Config { cache_bytes: 16 << 20, ..Config::new(dir.to_owned()) };
-    Config { free_bytes_min: 0, blobs_free_bytes_min: 0, ..sizes }
-}
+use crate::engine::config;
 
 /// A store and its one site.
 async fn open(config: Config) -> (Store, Site) {
@@ -156,7 +149,7 @@ async fn a_nearly_full_disk_is_told_to_every_sender_and_deliveries_go_on() {
     let all = Query::all(ResourceType::from_name("Patient").unwrap());
     assert!(store.search(&site, &all, None).await.unwrap().matches.is_empty(), "reads go on");
     store.put_destination(&site, destination("1")).await.unwrap();
-    assert_eq!(store.destinations(&site).unwrap().len(), 1);
+    assert_eq!(store.destinations(&site).await.unwrap().len(), 1);
 }
 
 #[tokio::test]
@@ -178,12 +171,15 @@ async fn of_a_backlog_beyond_its_bounds_the_oldest_are_given_up() {
     let give_up = async |rows_max, before| {
         store.give_up_oldest(&site, "Subscription/1", rows_max, before, "too many").await.unwrap()
     };
-    let first = || store.next_delivery(&site, "Subscription/1").unwrap().map(|delivery| delivery.number);
-    assert_eq!((give_up(1200, 0).await, first()), (0, Some(1)), "within both");
-    assert_eq!((give_up(1195, 0).await, first()), (5, Some(6)), "five too many");
-    assert_eq!((give_up(1200, i64::MAX).await, first()), (5, Some(11)), "those whose version is old");
-    assert_eq!((give_up(3, 0).await, first()), (1187, Some(1198)), "more than one transaction takes");
-    assert_eq!((give_up(0, 0).await, first()), (3, None));
-    let other = store.next_delivery(&site, "Subscription/2").unwrap();
+    let first = async || {
+        let next = store.next_delivery(&site, "Subscription/1").await.unwrap();
+        next.map(|delivery| delivery.number)
+    };
+    assert_eq!((give_up(1200, 0).await, first().await), (0, Some(1)), "within both");
+    assert_eq!((give_up(1195, 0).await, first().await), (5, Some(6)), "five too many");
+    assert_eq!((give_up(1200, i64::MAX).await, first().await), (5, Some(11)), "those whose version is old");
+    assert_eq!((give_up(3, 0).await, first().await), (1187, Some(1198)), "more than one transaction takes");
+    assert_eq!((give_up(0, 0).await, first().await), (3, None));
+    let other = store.next_delivery(&site, "Subscription/2").await.unwrap();
     assert_eq!(other.map(|delivery| delivery.number), Some(1), "another destination is left alone");
 }

@@ -1,0 +1,331 @@
+//! A transaction of one site, and the rows it has still to send.
+//!
+//! What is written is gathered in arrays and sent with a statement for each table: before a read that could see it, and at the commit. Reads
+//! that the rows gathered cannot change (the look-ups of most jobs of a batch) do not wait for them.
+
+use std::cell::RefCell;
+use std::collections::HashSet;
+
+use tokio_postgres::Row;
+use tokio_postgres::types::ToSql;
+
+use super::connection::{Connection, Value};
+use crate::Error;
+use crate::db::Counters;
+use crate::keys::Key;
+
+/// A connection inside a transaction of one site.
+pub(crate) struct Session {
+    connection: Connection,
+    /// Number of the site.
+    pub(super) site: i32,
+    pub(super) gathered: RefCell<Gathered>,
+}
+
+/// Rows to send, column by column.
+#[derive(Default)]
+pub(super) struct Gathered {
+    /// Rows gathered since the transaction began, sent or not.
+    pub(super) count: u64,
+    pub(super) versions: Versions,
+    pub(super) heads: Heads,
+    pub(super) moves: Heads,
+    pub(super) deletions: (Vec<i64>, Vec<i64>, Vec<i64>),
+    pub(super) keys_out: Keys,
+    pub(super) keys_in: Keys,
+    pub(super) strings_out: Strings,
+    pub(super) strings_in: Strings,
+    pub(super) ranges_out: Ranges,
+    pub(super) ranges_in: Ranges,
+    pub(super) duplicates: Duplicates,
+    /// Statements for tables that get few rows.
+    pub(super) others: Vec<(&'static str, Vec<Value>)>,
+    /// What the rows are about: a read of it has to wait for them.
+    pub(super) names: HashSet<(i64, String)>,
+    pub(super) rids: HashSet<i64>,
+    pub(super) keys: HashSet<Key>,
+    unsent: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Versions {
+    pub(super) vid: Vec<i64>,
+    pub(super) rid: Vec<i64>,
+    pub(super) version: Vec<i64>,
+    pub(super) last_updated: Vec<i64>,
+    pub(super) operation: Vec<i64>,
+    pub(super) submission: Vec<Option<i64>>,
+    pub(super) encoding: Vec<i64>,
+    pub(super) body: Vec<Option<Vec<u8>>>,
+}
+
+#[derive(Default)]
+pub(super) struct Heads {
+    pub(super) rid: Vec<i64>,
+    pub(super) of: Vec<i64>,
+    pub(super) id: Vec<String>,
+    pub(super) version: Vec<i64>,
+    pub(super) vid: Vec<i64>,
+    pub(super) ord: Vec<i64>,
+    pub(super) applied: Vec<Option<i64>>,
+}
+
+#[derive(Default)]
+pub(super) struct Keys {
+    pub(super) key: Vec<i64>,
+    pub(super) system: Vec<i64>,
+    pub(super) ord: Vec<i64>,
+    pub(super) rid: Vec<i64>,
+}
+
+#[derive(Default)]
+pub(super) struct Strings {
+    pub(super) key: Vec<i64>,
+    pub(super) text: Vec<String>,
+    pub(super) rid: Vec<i64>,
+}
+
+#[derive(Default)]
+pub(super) struct Ranges {
+    pub(super) key: Vec<i64>,
+    pub(super) low: Vec<i64>,
+    pub(super) high: Vec<i64>,
+    pub(super) rid: Vec<i64>,
+}
+
+#[derive(Default)]
+pub(super) struct Duplicates {
+    pub(super) key: Vec<i64>,
+    pub(super) sha256: Vec<Vec<u8>>,
+    pub(super) sequence: Vec<i64>,
+    pub(super) received: Vec<i64>,
+}
+
+impl Session {
+    /// Begins a snapshot of a site in which nothing can be written. Does not wait.
+    pub(super) fn reading(connection: Connection, site: i32) -> Self {
+        connection.send_batch(format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL hilum.site='{site}'"
+        ));
+        Self { connection, site, gathered: RefCell::default() }
+    }
+
+    /// Begins the only writing transaction of a site: waits until no other committer of any edge writes to it. Every statement after this
+    /// one sees all that they committed (read committed).
+    pub(super) fn writing(
+        connection: Connection,
+        site: i32,
+    ) -> Result<(Self, Counters), Box<(Connection, Error)>> {
+        connection.send_batch(format!("BEGIN; SET LOCAL hilum.site='{site}'"));
+        let session = Self { connection, site, gathered: RefCell::default() };
+        let counters =
+            session.rows("SELECT rid, vid, seq FROM site WHERE no=$1 FOR UPDATE", &[]).and_then(|rows| {
+                let row = rows.first().ok_or_else(|| Error::unavailable("the site is gone"))?;
+                Ok(Counters {
+                    rid: row.get(0),
+                    vid: row.get::<_, i64>(1).cast_unsigned(),
+                    seq: row.get::<_, i64>(2).cast_unsigned(),
+                })
+            });
+        match counters {
+            Ok(counters) => Ok((session, counters)),
+            Err(error) => Err(Box::new((session.roll_back(), error))),
+        }
+    }
+
+    /// The rows of a statement whose first value is the site, after all that was written before.
+    pub(super) fn rows(&self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
+        self.flush()?;
+        self.rows_unaffected(sql, values)
+    }
+
+    /// As [`Session::rows`], for a read that what was gathered cannot change.
+    pub(super) fn rows_unaffected(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        let mut all: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(values.len() + 1);
+        all.push(&self.site);
+        all.extend_from_slice(values);
+        self.connection.query(sql, &all)
+    }
+
+    /// The only row of a statement.
+    pub(super) fn row(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Option<Row>, Error> {
+        Ok(self.rows(sql, values)?.into_iter().next())
+    }
+
+    /// Gathers a row of a table that gets few; the site is put first.
+    pub(super) fn gather(&self, sql: &'static str, values: Vec<Value>) {
+        self.gathering(|gathered| gathered.others.push((sql, values)));
+    }
+
+    /// Adds to what is gathered.
+    pub(super) fn gathering(&self, add: impl FnOnce(&mut Gathered)) {
+        let mut gathered = self.gathered.borrow_mut();
+        gathered.count += 1;
+        gathered.unsent = true;
+        add(&mut gathered);
+    }
+
+    /// Rows gathered since the transaction began.
+    pub(super) fn written(&self) -> u64 {
+        self.gathered.borrow().count
+    }
+
+    /// Sends what is gathered. Does not wait.
+    fn flush(&self) -> Result<(), Error> {
+        let mut gathered = self.gathered.borrow_mut();
+        if !gathered.unsent {
+            return Ok(());
+        }
+        let rows = std::mem::take(&mut *gathered);
+        gathered.count = rows.count;
+        drop(gathered);
+        for (sql, mut values) in rows.statements() {
+            values.insert(0, Box::new(self.site));
+            self.connection.send(sql, values)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the numbers given out, commits, and waits until that is durable. The connection is to be given up when this fails in a
+    /// way that is not of the statements: whether the commit took place is not known then.
+    pub(super) fn commit(self, counters: &Counters) -> (Connection, Result<(), Error>) {
+        let done = self.flush().and_then(|()| {
+            let (vid, seq) = (counters.vid.cast_signed(), counters.seq.cast_signed());
+            let values: Vec<Value> =
+                vec![Box::new(self.site), Box::new(counters.rid), Box::new(vid), Box::new(seq)];
+            self.connection.send("UPDATE site SET rid=$2, vid=$3, seq=$4 WHERE no=$1", values)?;
+            self.connection.send_batch("COMMIT".to_owned());
+            self.connection.settle()
+        });
+        match done {
+            Ok(()) => (self.connection, Ok(())),
+            Err(error) => (self.roll_back(), Err(error)),
+        }
+    }
+
+    /// Ends the transaction without its writes. Does not wait.
+    pub(super) fn roll_back(self) -> Connection {
+        if self.connection.is_usable() {
+            self.connection.send_batch("ROLLBACK".to_owned());
+        }
+        self.connection
+    }
+}
+
+impl Gathered {
+    /// The statements that send it, removals before additions.
+    fn statements(self) -> Vec<(&'static str, Vec<Value>)> {
+        let mut statements: Vec<(&'static str, Vec<Value>)> = Vec::with_capacity(12 + self.others.len());
+        let mut add = |some: bool, sql: &'static str, values: Vec<Value>| {
+            if some {
+                statements.push((sql, values));
+            }
+        };
+        let v = self.versions;
+        add(
+            !v.vid.is_empty(),
+            "INSERT INTO version(site,vid,rid,ver,lm,op,sub,enc,body) SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[],$7::bigint[],$8::bigint[],$9::bytea[])",
+            vec![
+                Box::new(v.vid),
+                Box::new(v.rid),
+                Box::new(v.version),
+                Box::new(v.last_updated),
+                Box::new(v.operation),
+                Box::new(v.submission),
+                Box::new(v.encoding),
+                Box::new(v.body),
+            ],
+        );
+        let h = self.heads;
+        add(
+            !h.rid.is_empty(),
+            "INSERT INTO head(site,rid,rt,fid,ver,vid,ord,applied) SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::text[],$5::bigint[],$6::bigint[],$7::bigint[],$8::bigint[])",
+            vec![
+                Box::new(h.rid),
+                Box::new(h.of),
+                Box::new(h.id),
+                Box::new(h.version),
+                Box::new(h.vid),
+                Box::new(h.ord),
+                Box::new(h.applied),
+            ],
+        );
+        let m = self.moves;
+        add(
+            !m.rid.is_empty(),
+            "UPDATE head h SET ver=u.ver, vid=u.vid, ord=u.ord, deleted=false, applied=coalesce(u.applied,h.applied)
+             FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[]) u(rid,ver,vid,ord,applied) WHERE h.site=$1 AND h.rid=u.rid",
+            vec![
+                Box::new(m.rid),
+                Box::new(m.version),
+                Box::new(m.vid),
+                Box::new(m.ord),
+                Box::new(m.applied),
+            ],
+        );
+        let (rid, version, vid) = self.deletions;
+        add(
+            !rid.is_empty(),
+            "UPDATE head h SET ver=u.ver, vid=u.vid, deleted=true FROM unnest($2::bigint[],$3::bigint[],$4::bigint[]) u(rid,ver,vid) WHERE h.site=$1 AND h.rid=u.rid",
+            vec![Box::new(rid), Box::new(version), Box::new(vid)],
+        );
+        let keys = |k: Keys| -> Vec<Value> {
+            vec![Box::new(k.key), Box::new(k.system), Box::new(k.ord), Box::new(k.rid)]
+        };
+        let strings = |s: Strings| -> Vec<Value> { vec![Box::new(s.key), Box::new(s.text), Box::new(s.rid)] };
+        let ranges = |r: Ranges| -> Vec<Value> {
+            vec![Box::new(r.key), Box::new(r.low), Box::new(r.high), Box::new(r.rid)]
+        };
+        add(
+            !self.keys_out.rid.is_empty(),
+            "DELETE FROM ix i USING unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) u(key,sys,ord,rid) WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND i.ord=u.ord AND i.rid=u.rid",
+            keys(self.keys_out),
+        );
+        add(
+            !self.keys_in.rid.is_empty(),
+            "INSERT INTO ix(site,key,sys,ord,rid) SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[])",
+            keys(self.keys_in),
+        );
+        add(
+            !self.strings_out.rid.is_empty(),
+            "DELETE FROM ix_str i USING unnest($2::bigint[],$3::text[],$4::bigint[]) u(key,val,rid) WHERE i.site=$1 AND i.key=u.key AND i.val=u.val COLLATE \"C\" AND i.rid=u.rid",
+            strings(self.strings_out),
+        );
+        add(
+            !self.strings_in.rid.is_empty(),
+            "INSERT INTO ix_str(site,key,val,rid) SELECT $1::int, * FROM unnest($2::bigint[],$3::text[],$4::bigint[])",
+            strings(self.strings_in),
+        );
+        add(
+            !self.ranges_out.rid.is_empty(),
+            "DELETE FROM ix_range i USING unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) u(key,lo,hi,rid) WHERE i.site=$1 AND i.key=u.key AND i.lo=u.lo AND i.hi=u.hi AND i.rid=u.rid",
+            ranges(self.ranges_out),
+        );
+        add(
+            !self.ranges_in.rid.is_empty(),
+            "INSERT INTO ix_range(site,key,lo,hi,rid) SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[])",
+            ranges(self.ranges_in),
+        );
+        let d = self.duplicates;
+        add(
+            !d.key.is_empty(),
+            "INSERT INTO dedupe(site,ctl,sha,seq,received) SELECT $1::int, * FROM unnest($2::bigint[],$3::bytea[],$4::bigint[],$5::bigint[]) ON CONFLICT DO NOTHING",
+            vec![Box::new(d.key), Box::new(d.sha256), Box::new(d.sequence), Box::new(d.received)],
+        );
+        statements.extend(self.others);
+        statements
+    }
+}
+
+/// A text as the server takes it: it knows no NUL.
+pub(super) fn clean(text: &str) -> String {
+    if text.contains('\0') { text.replace('\0', "\u{FFFD}") } else { text.to_owned() }
+}

@@ -1,0 +1,116 @@
+//! What changes behind an edge's back: the feed positions that other edges reached, sites and keys that others changed, and whether the
+//! server is there at all.
+//!
+//! Polled on a connection of its own. `LISTEN` would need `NOTIFY` inside the commits, which makes them wait for each other.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::committer::Committers;
+use super::connection::Connection;
+use super::{Place, control};
+use crate::gate::Gate;
+use crate::{Control, Error};
+
+/// How often the server is asked.
+const EVERY: Duration = Duration::from_millis(50);
+/// How often a server that is not there is tried.
+const EVERY_WHILE_LOST: Duration = Duration::from_millis(500);
+/// A server that does not answer for so long takes no submissions.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// The thread that asks.
+pub(super) struct Watcher {
+    stop: Arc<AtomicBool>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+struct Watch {
+    place: Arc<Place>,
+    committers: Arc<Committers>,
+    control: Control,
+    gate: Arc<Gate>,
+    stop: Arc<AtomicBool>,
+    connection: Option<Connection>,
+    control_version: Option<String>,
+}
+
+impl Watcher {
+    pub(super) fn start(
+        place: Arc<Place>,
+        committers: Arc<Committers>,
+        control: Control,
+        gate: Arc<Gate>,
+    ) -> Result<Self, Error> {
+        let stop = Arc::<AtomicBool>::default();
+        let watch = Watch {
+            place,
+            committers,
+            control,
+            gate,
+            stop: stop.clone(),
+            connection: None,
+            control_version: None,
+        };
+        let thread = std::thread::Builder::new().name("watcher".into()).spawn(move || watch.run())?;
+        Ok(Self { stop, thread: Mutex::new(Some(thread)) })
+    }
+
+    /// Ends the thread. Blocks.
+    pub(super) fn close(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.lock().take() {
+            thread.thread().unpark();
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Watcher {
+    /// The thread ends by itself; nobody waits for it here.
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Watch {
+    fn run(mut self) {
+        while !self.stop.load(Ordering::Relaxed) {
+            let wait = match self.look() {
+                Ok(()) => EVERY,
+                Err(error) => {
+                    self.connection = None;
+                    self.gate.close(error.kind, error.message);
+                    EVERY_WHILE_LOST
+                }
+            };
+            std::thread::park_timeout(wait);
+        }
+    }
+
+    fn look(&mut self) -> Result<(), Error> {
+        if !self.connection.as_ref().is_some_and(Connection::is_usable) {
+            let connection = self.place.connect()?;
+            connection.be_patient(PATIENCE);
+            self.connection = Some(connection);
+        }
+        let Some(connection) = &self.connection else { return Ok(()) };
+        let sql = "SELECT s.no, s.vid, m.v FROM (VALUES('control_version')) k(k) LEFT JOIN meta m ON m.k=k.k LEFT JOIN site s ON true";
+        let rows = connection.query(sql, &[])?;
+        for row in &rows {
+            if let (Some(site), Some(newest)) = (row.get::<_, Option<i32>>(0), row.get::<_, Option<i64>>(1)) {
+                self.committers.heard_of(site, newest.cast_unsigned());
+            }
+        }
+        let control_version = rows.first().and_then(|row| row.get::<_, Option<String>>(2));
+        if control_version != self.control_version {
+            self.control.learn(control::kept(connection)?)?;
+            self.control_version = control_version;
+        }
+        let uses = self.control.uses();
+        if uses.is_empty() { Ok(()) } else { control::stamp(connection, &uses) }
+    }
+}

@@ -1,0 +1,5 @@
+//! The behaviour of the store, as callers see it. No test knows the engine.
+
+mod limits;
+mod resources;
+mod retention;
