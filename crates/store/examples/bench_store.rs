@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! cargo run --release -p hilum-store --example bench_store -- [--stored 100000] [--seconds 5] [--callers 1,8,64,256]
-//!     [--original fhir|v2] [--reads no] [--dir DIR]
+//!     [--original fhir|v2] [--reads no] [--dir DIR] [--url postgresql://...]
 //! ```
+//! With `--url` on a PostgreSQL server (an empty database), else on SQLite.
 //! A quarter of the resources are Patients of about 1.4 KB, the rest Observations of about 1.1 KB that refer to them. `--original v2` keeps an
 //! HL7 v2 message of about 0.6 KB, its acknowledgement and its duplicate key with each write, as a message door does; `fhir` keeps none, as a
 //! FHIR REST write does. Every caller waits for the durable answer before it sends again. CPU time and written bytes are those of
@@ -27,7 +28,7 @@ use std::time::{Duration, Instant};
 
 use hilum_fhir::search::{Context, Options, Query, decode_pairs};
 use hilum_fhir::{Action, Change, ResourceType, Timestamp};
-use hilum_store::{Config, Site, Store};
+use hilum_store::{Config, PostgresConfig, Site, Store};
 
 use crate::data::Dice;
 use crate::measure::{Commits, Report, Usage};
@@ -44,6 +45,7 @@ struct Settings {
     v2: bool,
     reads: bool,
     dir: Option<PathBuf>,
+    url: Option<String>,
 }
 
 impl Settings {
@@ -55,6 +57,7 @@ impl Settings {
             v2: false,
             reads: true,
             dir: None,
+            url: None,
         };
         let mut words = std::env::args().skip(1);
         while let Some(name) = words.next() {
@@ -65,6 +68,7 @@ impl Settings {
                 "--callers" => settings.callers = value.split(',').map(|n| n.parse().unwrap()).collect(),
                 "--original" => settings.v2 = value == "v2",
                 "--reads" => settings.reads = value != "no",
+                "--url" => settings.url = Some(value),
                 "--dir" => settings.dir = Some(value.into()),
                 other => panic!("unknown option {other}"),
             }
@@ -90,7 +94,8 @@ async fn main() {
     let temporary = tempfile::tempdir().unwrap();
     let dir = settings.dir.clone().unwrap_or_else(|| temporary.path().to_owned());
     let commits = Commits::install();
-    let store = Store::open(config(&dir)).await.unwrap();
+    let postgres = settings.url.clone().map(PostgresConfig::new);
+    let store = Store::open(Config { postgres, ..config(&dir) }).await.unwrap();
     store.control().put_site(serde_json::from_value(serde_json::json!({ "id": "bench" })).unwrap()).unwrap();
     let site = store.control().site("bench").unwrap().unwrap();
     let load = Load { store, site, commits, made: Arc::default(), v2: settings.v2 };
@@ -105,8 +110,12 @@ async fn main() {
 
     let made = load.made.load(Ordering::Relaxed);
     load.store.close().await;
-    let size = std::fs::metadata(dir.join("sites/bench/site.db")).unwrap().len();
-    println!("\n{made} resources, {size} bytes on disk, {} bytes each", size / made.max(1));
+    if settings.url.is_none() {
+        let size = std::fs::metadata(dir.join("sites/bench/site.db")).unwrap().len();
+        println!("\n{made} resources, {size} bytes on disk, {} bytes each", size / made.max(1));
+    } else {
+        println!("\n{made} resources; SELECT pg_database_size(current_database()) tells their bytes");
+    }
     println!("resident at most {} MiB", measure::resident_max_mib());
 }
 

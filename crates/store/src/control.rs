@@ -32,6 +32,8 @@ pub struct Control {
 
 struct State {
     tables: Tables,
+    /// Changes made here.
+    generation: u64,
     sites: HashMap<String, Site>,
     keys: HashMap<String, (ApiKey, [u8; 32])>,
 }
@@ -94,14 +96,23 @@ impl Control {
     }
 
     fn with(tables: Tables) -> Result<Self, Error> {
-        let mut state = State { tables, sites: HashMap::new(), keys: HashMap::new() };
+        let mut state = State { tables, generation: 0, sites: HashMap::new(), keys: HashMap::new() };
         state.reload()?;
         Ok(Self { state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Takes over what another edge or command changed.
-    pub(crate) fn learn(&self, kept: Kept) -> Result<(), Error> {
-        self.state.lock().learn(kept)
+    /// Counts the changes made here: what was read before one of them is old.
+    pub(crate) fn generation(&self) -> u64 {
+        self.state.lock().generation
+    }
+
+    /// Takes over what another edge or command changed, read at a `generation`; false when it is old.
+    pub(crate) fn learn(&self, kept: Kept, generation: u64) -> Result<bool, Error> {
+        let mut state = self.state.lock();
+        if state.generation != generation {
+            return Ok(false);
+        }
+        state.learn(kept).map(|()| true)
     }
 
     /// The uses of keys not written yet: key and second.
@@ -281,6 +292,7 @@ impl State {
     }
 
     fn reload(&mut self) -> Result<(), Error> {
+        self.generation += 1;
         let kept = match &self.tables {
             Tables::Sqlite(file) => file.kept()?,
             Tables::Postgres(tables) => tables.kept()?,

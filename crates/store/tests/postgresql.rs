@@ -1,6 +1,172 @@
-//! The same behaviour on PostgreSQL.
+//! The same behaviour on PostgreSQL, and what is true of a server alone.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod behaviour;
 mod engine;
+
+use std::path::Path;
+use std::time::Duration;
+
+use engine::cluster::Cluster;
+use engine::config;
+use hilum_fhir::{Action, Change, Resource, Timestamp};
+use hilum_store::{Commit, Config, Error, Original, OriginalKind, PostgresConfig, Site, Store};
+use serde_json::json;
+
+/// A store with a folder of its own on the database of a folder, as another edge has it.
+fn of_edge(database: &Path, edge: &str) -> Config {
+    Config { data_dir: database.join(edge), ..config(database) }
+}
+
+async fn open(config: Config) -> (Store, Site) {
+    let store = Store::open(config).await.unwrap();
+    store.control().put_site(serde_json::from_value(json!({ "id": "a" })).unwrap()).unwrap();
+    let site = store.control().site("a").unwrap().unwrap();
+    (store, site)
+}
+
+async fn create(store: &Store, site: &Site) -> Result<Commit, Error> {
+    let patient =
+        json!({ "resourceType": "Patient", "name": [{ "family": "Doe" }], "birthDate": "1960-01-01" });
+    let original = Original {
+        kind: OriginalKind::V2,
+        listener: "test".into(),
+        peer: None,
+        identity: None,
+        control: None,
+        sha256: [0; 32],
+        blob: None,
+        bytes: None,
+        content_type: "x",
+        received: Timestamp::from_micros(1),
+        report: None,
+    };
+    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
+    store.commit(site, original, vec![change], None).await
+}
+
+fn database(dir: &Path) -> String {
+    let url = Cluster::shared().url(dir);
+    url.split_once("@/").unwrap().1.split_once('?').unwrap().0.to_owned()
+}
+
+#[tokio::test]
+async fn rows_of_another_site_are_out_of_reach_whatever_a_statement_asks_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(config(dir.path())).await;
+    create(&store, &site).await.unwrap();
+    let ask = |sql: &str| Cluster::shared().psql("edge", &database(dir.path()), sql);
+    let number = ask("SELECT no FROM site WHERE id='a'");
+    let tables =
+        "SELECT c.relname FROM pg_class c JOIN pg_attribute a ON a.attrelid=c.oid AND a.attname='site'
+        WHERE c.relkind IN ('r','p') AND c.relname<>'api_key' AND c.relnamespace='public'::regnamespace";
+    assert_eq!(
+        ask(&format!("{tables} AND NOT (c.relrowsecurity AND c.relforcerowsecurity)")),
+        "",
+        "without security"
+    );
+    let filled = ["head", "version", "ix", "ix_str", "ix_range", "submission"];
+    for table in ask(tables).lines() {
+        let count = format!("SELECT count(*) FROM {table}");
+        assert_eq!(ask(&count), "0", "{table}: no site, no rows");
+        assert_eq!(
+            ask(&format!("SET hilum.site='{}'; {count}", number.parse::<i32>().unwrap() + 1)),
+            "0",
+            "{table}"
+        );
+        let own = ask(&format!("SET hilum.site='{number}'; {count}"));
+        assert!(own != "0" || !filled.contains(&table), "{table}");
+    }
+    let foreign = "BEGIN; SET hilum.site='77'; INSERT INTO dedupe VALUES(78,1,'',1,1); COMMIT";
+    let refused = std::panic::catch_unwind(|| ask(foreign)).unwrap_err();
+    assert!(refused.downcast_ref::<String>().unwrap().contains("row-level security"));
+}
+
+#[tokio::test]
+async fn edges_that_start_at_one_moment_make_one_schema() {
+    let dir = tempfile::tempdir().unwrap();
+    let starts: Vec<_> =
+        (0..6).map(|n| tokio::spawn(open(of_edge(dir.path(), &format!("edge{n}"))))).collect();
+    let mut stores = Vec::new();
+    for start in starts {
+        stores.push(start.await.unwrap());
+    }
+    for (store, site) in &stores {
+        create(store, site).await.unwrap();
+    }
+    let (store, site) = &stores[0];
+    let positions: Vec<u64> =
+        store.feed(site, 0, 100).await.unwrap().iter().map(|entry| entry.position).collect();
+    assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn a_newer_schema_is_refused_in_words() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(config(dir.path())).await);
+    Cluster::shared().psql("edge", &database(dir.path()), "UPDATE meta SET v='99' WHERE k='schema_version'");
+    let error = Store::open(of_edge(dir.path(), "other")).await.err().unwrap();
+    assert!(
+        error.message.contains("schema 99") && error.message.contains("newer program"),
+        "{}",
+        error.message
+    );
+    assert!(error.message.contains(&database(dir.path())), "{}", error.message);
+}
+
+#[tokio::test]
+async fn an_edge_hears_what_another_committed_and_who_may_come_in() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, site) = open(of_edge(dir.path(), "one")).await;
+    let (two, _) = open(of_edge(dir.path(), "two")).await;
+    let mut heard = two.watch(&site).unwrap();
+    create(&one, &site).await.unwrap();
+    let wait = Duration::from_secs(20);
+    tokio::time::timeout(wait, heard.wait_for(|newest| *newest == 1)).await.unwrap().unwrap();
+    let now = Timestamp::from_micros(0);
+    let (key, secret) = one.control().add_key("a", "ris", &[], None, now).unwrap();
+    let knows = async |known: bool| {
+        for _ in 0..400 {
+            if two.control().authenticate(&secret.0, now).unwrap().is_some() == known {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        panic!("not heard of");
+    };
+    knows(true).await;
+    one.control().revoke_key(&key.key_id, now).unwrap();
+    knows(false).await;
+    let used = two.control().keys().unwrap();
+    assert_eq!((used.len(), used[0].revoked), (1, Some(0)));
+}
+
+#[tokio::test]
+async fn of_two_edges_one_delivers_until_it_is_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, site) = open(of_edge(dir.path(), "one")).await;
+    let (two, _) = open(of_edge(dir.path(), "two")).await;
+    for _ in 0..2 {
+        assert!(one.delivers(&site, "Subscription/1").await.unwrap());
+        assert!(!two.delivers(&site, "Subscription/1").await.unwrap());
+    }
+    assert!(two.delivers(&site, "Subscription/2").await.unwrap(), "each destination by itself");
+    one.close().await;
+    for _ in 0..400 {
+        if two.delivers(&site, "Subscription/1").await.unwrap() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it was never taken over");
+}
+
+#[tokio::test]
+async fn a_server_that_would_lose_what_was_acknowledged_is_refused() {
+    let Some(cluster) = Cluster::start("-c fsync=off") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let server = PostgresConfig::new(cluster.named("unsafe"));
+    let error = Store::open(Config { postgres: Some(server), ..Config::new(dir.path().to_owned()) }).await;
+    assert!(error.err().unwrap().message.contains("fsync=off"));
+}

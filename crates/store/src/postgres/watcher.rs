@@ -107,8 +107,11 @@ impl Watch {
         }
         let control_version = rows.first().and_then(|row| row.get::<_, Option<String>>(2));
         if control_version != self.control_version {
-            self.control.learn(control::kept(connection)?)?;
-            self.control_version = control_version;
+            // what this edge changes meanwhile it knows better
+            let generation = self.control.generation();
+            if self.control.learn(control::kept(connection)?, generation)? {
+                self.control_version = control_version;
+            }
         }
         let uses = self.control.uses();
         if uses.is_empty() { Ok(()) } else { control::stamp(connection, &uses) }

@@ -3,3 +3,4 @@
 mod limits;
 mod resources;
 mod retention;
+mod sites;
