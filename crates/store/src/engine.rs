@@ -96,9 +96,13 @@ impl SiteDb {
     ) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(_) => work(self),
-            Engine::Postgres(_) => {
-                let db = self.clone();
-                let done = tokio::task::spawn_blocking(move || work(&db)).await;
+            Engine::Postgres(tables) => {
+                let (db, turn) = (self.clone(), tables.turn().await);
+                let reading = move || {
+                    let _turn = turn;
+                    work(&db)
+                };
+                let done = tokio::task::spawn_blocking(reading).await;
                 done.map_err(|e| Error::unavailable("the read broke off").because(e))?
             }
         }

@@ -38,6 +38,7 @@ pub(super) struct Gathered {
     pub(super) ranges_out: Ranges,
     pub(super) ranges_in: Ranges,
     pub(super) duplicates: Duplicates,
+    pub(super) submissions: Submissions,
     /// Statements for tables that get few rows.
     pub(super) others: Vec<(&'static str, Vec<Value>)>,
     /// What the rows are about: a read of it has to wait for them.
@@ -99,6 +100,27 @@ pub(super) struct Duplicates {
     pub(super) sha256: Vec<Vec<u8>>,
     pub(super) sequence: Vec<i64>,
     pub(super) received: Vec<i64>,
+}
+
+#[derive(Default)]
+pub(super) struct Submissions {
+    pub(super) sequence: Vec<i64>,
+    pub(super) kind: Vec<i64>,
+    pub(super) received: Vec<i64>,
+    pub(super) listener: Vec<String>,
+    pub(super) peer: Vec<Option<String>>,
+    pub(super) identity: Vec<Option<String>>,
+    pub(super) control: Vec<Option<String>>,
+    pub(super) sha256: Vec<Vec<u8>>,
+    pub(super) accepted: Vec<bool>,
+    pub(super) answer: Vec<Option<Vec<u8>>>,
+    pub(super) issues: Vec<Option<String>>,
+    pub(super) targets: Vec<Option<String>>,
+    pub(super) content_type: Vec<String>,
+    pub(super) encodings: Vec<i64>,
+    pub(super) body: Vec<Option<Vec<u8>>>,
+    pub(super) blob: Vec<Option<Vec<u8>>>,
+    pub(super) report: Vec<Option<Vec<u8>>>,
 }
 
 impl Session {
@@ -319,6 +341,32 @@ impl Gathered {
             !d.key.is_empty(),
             "INSERT INTO dedupe(site,ctl,sha,seq,received) SELECT $1::int, * FROM unnest($2::bigint[],$3::bytea[],$4::bigint[],$5::bigint[]) ON CONFLICT DO NOTHING",
             vec![Box::new(d.key), Box::new(d.sha256), Box::new(d.sequence), Box::new(d.received)],
+        );
+        let s = self.submissions;
+        add(
+            !s.sequence.is_empty(),
+            "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report)
+             SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::text[],$6::text[],$7::text[],$8::text[],$9::bytea[],$10::bool[],
+                $11::bytea[],$12::text[],$13::text[],$14::text[],$15::bigint[],$16::bytea[],$17::bytea[],$18::bytea[])",
+            vec![
+                Box::new(s.sequence),
+                Box::new(s.kind),
+                Box::new(s.received),
+                Box::new(s.listener),
+                Box::new(s.peer),
+                Box::new(s.identity),
+                Box::new(s.control),
+                Box::new(s.sha256),
+                Box::new(s.accepted),
+                Box::new(s.answer),
+                Box::new(s.issues),
+                Box::new(s.targets),
+                Box::new(s.content_type),
+                Box::new(s.encodings),
+                Box::new(s.body),
+                Box::new(s.blob),
+                Box::new(s.report),
+            ],
         );
         statements.extend(self.others);
         statements

@@ -2,7 +2,6 @@
 
 use tokio_postgres::Row;
 
-use super::connection::Value;
 use super::session::{Session, clean};
 use crate::Error;
 use crate::db::{Duplicate, StoredSubmission, SubmissionEntry};
@@ -20,28 +19,26 @@ pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Resul
 }
 
 pub(crate) fn add_submission(session: &Session, row: &SubmissionEntry<'_>) -> Result<(), Error> {
-    let sql = "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report)
-        VALUES($1,$2,$3::bigint,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15::bigint,$16,$17,$18)";
-    let values: Vec<Value> = vec![
-        Box::new(row.sequence.cast_signed()),
-        Box::new(row.kind),
-        Box::new(row.received),
-        Box::new(clean(row.listener)),
-        Box::new(row.peer.clone()),
-        Box::new(row.identity.map(clean)),
-        Box::new(row.control.map(clean)),
-        Box::new(row.sha256.to_vec()),
-        Box::new(row.accepted),
-        Box::new(row.answer.map(<[u8]>::to_vec)),
-        Box::new(row.issues.as_deref().map(clean)),
-        Box::new(row.targets.map(clean)),
-        Box::new(row.content_type.to_owned()),
-        Box::new(row.encodings),
-        Box::new(row.body.map(<[u8]>::to_vec)),
-        Box::new(row.blob.map(|blob| blob.to_vec())),
-        Box::new(row.report.map(<[u8]>::to_vec)),
-    ];
-    session.gather(sql, values);
+    session.gathering(|gathered| {
+        let rows = &mut gathered.submissions;
+        rows.sequence.push(row.sequence.cast_signed());
+        rows.kind.push(row.kind);
+        rows.received.push(row.received);
+        rows.listener.push(clean(row.listener));
+        rows.peer.push(row.peer.clone());
+        rows.identity.push(row.identity.map(clean));
+        rows.control.push(row.control.map(clean));
+        rows.sha256.push(row.sha256.to_vec());
+        rows.accepted.push(row.accepted);
+        rows.answer.push(row.answer.map(<[u8]>::to_vec));
+        rows.issues.push(row.issues.as_deref().map(clean));
+        rows.targets.push(row.targets.map(clean));
+        rows.content_type.push(row.content_type.to_owned());
+        rows.encodings.push(row.encodings);
+        rows.body.push(row.body.map(<[u8]>::to_vec));
+        rows.blob.push(row.blob.map(|blob| blob.to_vec()));
+        rows.report.push(row.report.map(<[u8]>::to_vec));
+    });
     Ok(())
 }
 
