@@ -34,6 +34,7 @@ struct State {
     tables: Tables,
     sites: HashMap<String, Site>,
     keys: HashMap<String, (ApiKey, [u8; 32])>,
+    reloads: u64,
 }
 
 /// Where it is kept.
@@ -94,14 +95,25 @@ impl Control {
     }
 
     fn with(tables: Tables) -> Result<Self, Error> {
-        let mut state = State { tables, sites: HashMap::new(), keys: HashMap::new() };
+        let mut state = State { tables, sites: HashMap::new(), keys: HashMap::new(), reloads: 0 };
         state.reload()?;
         Ok(Self { state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Takes over what another edge or command changed.
-    pub(crate) fn learn(&self, kept: Kept) -> Result<(), Error> {
-        self.state.lock().learn(kept)
+    /// Counts how often everything was read again.
+    pub(crate) fn reloads(&self) -> u64 {
+        self.state.lock().reloads
+    }
+
+    /// Takes over what another edge or command changed, unless it was read before something newer: `reloads` is their number before it was
+    /// read. Whether it was taken.
+    pub(crate) fn learn(&self, kept: Kept, reloads: u64) -> Result<bool, Error> {
+        let mut state = self.state.lock();
+        let is_newest = state.reloads == reloads;
+        if is_newest {
+            state.learn(kept)?;
+        }
+        Ok(is_newest)
     }
 
     /// The uses of keys not written yet: key and second.
@@ -285,6 +297,7 @@ impl State {
             Tables::Sqlite(file) => file.kept()?,
             Tables::Postgres(tables) => tables.kept()?,
         };
+        self.reloads += 1;
         self.learn(kept)
     }
 

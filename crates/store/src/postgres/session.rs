@@ -4,14 +4,14 @@
 //! that the rows gathered cannot change (the look-ups of most jobs of a batch) do not wait for them.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, Value};
 use crate::Error;
-use crate::db::Counters;
+use crate::db::{Ask, Counters, Duplicate, Head};
 use crate::keys::Key;
 
 /// A connection inside a transaction of one site.
@@ -20,6 +20,15 @@ pub(crate) struct Session {
     /// Number of the site.
     pub(super) site: i32,
     pub(super) gathered: RefCell<Gathered>,
+    /// Read for all jobs of the batch at its begin. Holds for what was not written since.
+    foreseen: RefCell<Foreseen>,
+}
+
+#[derive(Default)]
+struct Foreseen {
+    duplicates: HashMap<(i64, [u8; 32]), Option<Duplicate>>,
+    heads: HashMap<(i64, String), Option<Head>>,
+    keys: HashMap<Key, Vec<(i64, i64)>>,
 }
 
 /// Rows to send, column by column.
@@ -41,10 +50,11 @@ pub(super) struct Gathered {
     pub(super) submissions: Submissions,
     /// Statements for tables that get few rows.
     pub(super) others: Vec<(&'static str, Vec<Value>)>,
-    /// What the rows are about: a read of it has to wait for them.
+    /// What the rows are about, sent or not: a read of it has to wait for them.
     pub(super) names: HashSet<(i64, String)>,
     pub(super) rids: HashSet<i64>,
     pub(super) keys: HashSet<Key>,
+    pub(super) duplicate_keys: HashSet<i64>,
     unsent: bool,
 }
 
@@ -129,7 +139,7 @@ impl Session {
         connection.send_batch(format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL hilum.site='{site}'"
         ));
-        Self { connection, site, gathered: RefCell::default() }
+        Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() }
     }
 
     /// Begins the only writing transaction of a site: waits until no other committer of any edge writes to it. Every statement after this
@@ -139,7 +149,7 @@ impl Session {
         site: i32,
     ) -> Result<(Self, Counters), Box<(Connection, Error)>> {
         connection.send_batch(format!("BEGIN; SET LOCAL hilum.site='{site}'"));
-        let session = Self { connection, site, gathered: RefCell::default() };
+        let session = Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() };
         let counters =
             session.rows("SELECT rid, vid, seq FROM site WHERE no=$1 FOR UPDATE", &[]).and_then(|rows| {
                 let row = rows.first().ok_or_else(|| Error::unavailable("the site is gone"))?;
@@ -153,6 +163,60 @@ impl Session {
             Ok(counters) => Ok((session, counters)),
             Err(error) => Err(Box::new((session.roll_back(), error))),
         }
+    }
+
+    /// Does the reads of many jobs together.
+    pub(super) fn foresee<'a>(&self, asks: impl Iterator<Item = &'a Ask>) -> Result<(), Error> {
+        let mut foreseen = Foreseen::default();
+        for ask in asks {
+            match ask {
+                Ask::Duplicate(key, sha256) => drop(foreseen.duplicates.insert((*key, *sha256), None)),
+                Ask::Head(of, id) => drop(foreseen.heads.insert((of.number(), clean(id)), None)),
+                Ask::Key(key) => drop(foreseen.keys.insert(*key, Vec::new())),
+            }
+        }
+        if !foreseen.duplicates.is_empty() {
+            let wanted: Vec<(i64, [u8; 32])> = foreseen.duplicates.keys().copied().collect();
+            for (key, sha256, duplicate) in super::duplicates(self, &wanted)? {
+                foreseen.duplicates.insert((key, sha256), Some(duplicate));
+            }
+        }
+        if !foreseen.heads.is_empty() {
+            let wanted = foreseen.heads.keys().cloned().unzip();
+            for (of, id, head) in super::heads(self, wanted)? {
+                foreseen.heads.insert((of, id), Some(head));
+            }
+        }
+        if !foreseen.keys.is_empty() {
+            let wanted: Vec<Key> = foreseen.keys.keys().copied().collect();
+            for (key, rid, vid) in super::with_keys(self, &wanted)? {
+                foreseen.keys.entry(key).or_default().push((rid, vid));
+            }
+        }
+        self.foreseen.replace(foreseen);
+        Ok(())
+    }
+
+    /// A duplicate, when it was foreseen and nothing was written about its key since.
+    pub(super) fn foreseen_duplicate(&self, key: i64, sha256: &[u8; 32]) -> Option<Option<Duplicate>> {
+        let is_written = self.gathered.borrow().duplicate_keys.contains(&key);
+        self.foreseen.borrow().duplicates.get(&(key, *sha256)).filter(|_| !is_written).cloned()
+    }
+
+    /// A head, when it was foreseen and nothing was written about it since.
+    pub(super) fn foreseen_head(&self, name: &(i64, String)) -> Option<Option<Head>> {
+        let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
+        let head = foreseen.heads.get(name).filter(|_| !gathered.names.contains(name))?;
+        let is_written = head.is_some_and(|head| gathered.rids.contains(&head.rid));
+        (!is_written).then_some(*head)
+    }
+
+    /// What has a key, when it was foreseen and nothing was written about it since.
+    pub(super) fn foreseen_key(&self, key: &Key) -> Option<Vec<(i64, i64)>> {
+        let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
+        let found = foreseen.keys.get(key).filter(|_| !gathered.keys.contains(key))?;
+        let is_written = found.iter().any(|(rid, _)| gathered.rids.contains(rid));
+        (!is_written).then(|| found.clone())
     }
 
     /// The rows of a statement whose first value is the site, after all that was written before.
@@ -206,8 +270,12 @@ impl Session {
         if !gathered.unsent {
             return Ok(());
         }
-        let rows = std::mem::take(&mut *gathered);
+        let mut rows = std::mem::take(&mut *gathered);
         gathered.count = rows.count;
+        gathered.names = std::mem::take(&mut rows.names);
+        gathered.rids = std::mem::take(&mut rows.rids);
+        gathered.keys = std::mem::take(&mut rows.keys);
+        gathered.duplicate_keys = std::mem::take(&mut rows.duplicate_keys);
         drop(gathered);
         for (sql, mut values) in rows.statements() {
             values.insert(0, Box::new(self.site));

@@ -8,7 +8,10 @@ use crate::db::{Duplicate, StoredSubmission, SubmissionEntry};
 
 pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
     let sql = "SELECT d.seq, s.answer FROM dedupe d LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq WHERE d.site=$1 AND d.ctl=$2 AND d.sha=$3";
-    let gathered = session.gathered.borrow().duplicates.key.contains(&key);
+    if let Some(duplicate) = session.foreseen_duplicate(key, sha256) {
+        return Ok(duplicate);
+    }
+    let gathered = session.gathered.borrow().duplicate_keys.contains(&key);
     let sha256 = sha256.as_slice();
     let rows = if gathered {
         session.rows(sql, &[&key, &sha256])?
@@ -16,6 +19,21 @@ pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Resul
         session.rows_unaffected(sql, &[&key, &sha256])?
     };
     Ok(rows.first().map(|row| (row.get::<_, i64>(0).cast_unsigned(), row.get(1))))
+}
+
+/// The submissions with any of many duplicate keys.
+pub(super) fn duplicates(
+    session: &Session,
+    wanted: &[(i64, [u8; 32])],
+) -> Result<Vec<(i64, [u8; 32], Duplicate)>, Error> {
+    let sql = "SELECT d.ctl, d.sha, d.seq, s.answer FROM unnest($2::bigint[],$3::bytea[]) u(ctl,sha)
+        JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq";
+    let (keys, digests): (Vec<i64>, Vec<&[u8]>) =
+        wanted.iter().map(|(key, sha256)| (*key, sha256.as_slice())).unzip();
+    let rows = session.rows(sql, &[&keys, &digests])?;
+    rows.iter()
+        .map(|row| Ok((row.get(0), digest(row.get(1))?, (row.get::<_, i64>(2).cast_unsigned(), row.get(3)))))
+        .collect()
 }
 
 pub(crate) fn add_submission(session: &Session, row: &SubmissionEntry<'_>) -> Result<(), Error> {
@@ -50,6 +68,7 @@ pub(crate) fn add_duplicate_key(
     received: i64,
 ) -> Result<(), Error> {
     session.gathering(|gathered| {
+        gathered.duplicate_keys.insert(key);
         gathered.duplicates.key.push(key);
         gathered.duplicates.sha256.push(sha256.to_vec());
         gathered.duplicates.sequence.push(sequence.cast_signed());

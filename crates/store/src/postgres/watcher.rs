@@ -107,8 +107,10 @@ impl Watch {
         }
         let control_version = rows.first().and_then(|row| row.get::<_, Option<String>>(2));
         if control_version != self.control_version {
-            self.control.learn(control::kept(connection)?)?;
-            self.control_version = control_version;
+            let reloads = self.control.reloads();
+            if self.control.learn(control::kept(connection)?, reloads)? {
+                self.control_version = control_version;
+            }
         }
         let uses = self.control.uses();
         if uses.is_empty() { Ok(()) } else { control::stamp(connection, &uses) }
