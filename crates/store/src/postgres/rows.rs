@@ -38,7 +38,9 @@ pub(super) fn heads(
     (of, ids): (Vec<i64>, Vec<String>),
 ) -> Result<Vec<(i64, String, Head)>, Error> {
     let sql = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid
-        FROM unnest($2::bigint[],$3::text[]) u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt::smallint AND h.fid=u.fid";
+        FROM unnest($2::smallint[],$3::text[]) u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid";
+    // a cast in the statement could fail, and row level security keeps what could tell by failing away from the index
+    let of: Vec<i16> = of.into_iter().map(|of| i16::try_from(of).unwrap_or(-1)).collect();
     let rows = session.rows(sql, &[&of, &ids])?;
     Ok(rows.iter().map(|row| (row.get(7), row.get(8), head_at(row, 0))).collect())
 }

@@ -89,6 +89,17 @@ pub(super) struct Keys {
     pub(super) rid: Vec<i64>,
 }
 
+impl Keys {
+    /// In the order of the index, so that neighbours are put in one after the other.
+    fn sorted(self) -> Self {
+        let mut rows: Vec<[i64; 4]> =
+            (0..self.rid.len()).map(|n| [self.key[n], self.system[n], self.ord[n], self.rid[n]]).collect();
+        rows.sort_unstable();
+        let column = |at: usize| rows.iter().map(|row| row[at]).collect();
+        Self { key: column(0), system: column(1), ord: column(2), rid: column(3) }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Strings {
     pub(super) key: Vec<i64>,
@@ -368,6 +379,7 @@ impl Gathered {
             vec![Box::new(rid), Box::new(version), Box::new(vid)],
         );
         let keys = |k: Keys| -> Vec<Value> {
+            let k = k.sorted();
             vec![Box::new(k.key), Box::new(k.system), Box::new(k.ord), Box::new(k.rid)]
         };
         let strings = |s: Strings| -> Vec<Value> { vec![Box::new(s.key), Box::new(s.text), Box::new(s.rid)] };
