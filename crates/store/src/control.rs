@@ -32,10 +32,9 @@ pub struct Control {
 
 struct State {
     tables: Tables,
-    /// Changes made here.
-    generation: u64,
     sites: HashMap<String, Site>,
     keys: HashMap<String, (ApiKey, [u8; 32])>,
+    reloads: u64,
 }
 
 /// Where it is kept.
@@ -96,23 +95,25 @@ impl Control {
     }
 
     fn with(tables: Tables) -> Result<Self, Error> {
-        let mut state = State { tables, generation: 0, sites: HashMap::new(), keys: HashMap::new() };
+        let mut state = State { tables, sites: HashMap::new(), keys: HashMap::new(), reloads: 0 };
         state.reload()?;
         Ok(Self { state: Arc::new(Mutex::new(state)) })
     }
 
-    /// Counts the changes made here: what was read before one of them is old.
-    pub(crate) fn generation(&self) -> u64 {
-        self.state.lock().generation
+    /// Counts how often everything was read again.
+    pub(crate) fn reloads(&self) -> u64 {
+        self.state.lock().reloads
     }
 
-    /// Takes over what another edge or command changed, read at a `generation`; false when it is old.
-    pub(crate) fn learn(&self, kept: Kept, generation: u64) -> Result<bool, Error> {
+    /// Takes over what another edge or command changed, unless it was read before something newer: `reloads` is their number before it was
+    /// read. Whether it was taken.
+    pub(crate) fn learn(&self, kept: Kept, reloads: u64) -> Result<bool, Error> {
         let mut state = self.state.lock();
-        if state.generation != generation {
-            return Ok(false);
+        let is_newest = state.reloads == reloads;
+        if is_newest {
+            state.learn(kept)?;
         }
-        state.learn(kept).map(|()| true)
+        Ok(is_newest)
     }
 
     /// The uses of keys not written yet: key and second.
@@ -292,11 +293,11 @@ impl State {
     }
 
     fn reload(&mut self) -> Result<(), Error> {
-        self.generation += 1;
         let kept = match &self.tables {
             Tables::Sqlite(file) => file.kept()?,
             Tables::Postgres(tables) => tables.kept()?,
         };
+        self.reloads += 1;
         self.learn(kept)
     }
 

@@ -253,6 +253,15 @@ pub(crate) struct OldVersion {
     pub(crate) predecessor: Option<i64>,
 }
 
+/// A read that a job will do for sure: those of a batch are done together where each costs a round trip.
+#[derive(Clone, Debug)]
+pub(crate) enum Ask {
+    Duplicate(i64, [u8; 32]),
+    Head(ResourceType, String),
+    /// With [`SAME_IDENTIFIER_MAX`](crate::lookup::SAME_IDENTIFIER_MAX).
+    Key(Key),
+}
+
 /// The numbers given out so far. Never reused.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counters {

@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::apply::{Apply, SiteContext};
 use crate::blobs::Blobs;
-use crate::db::Db;
+use crate::db::{Ask, Db};
 use crate::gate::Gate;
 use crate::jobs::{Job, broken_off};
 use crate::postgres::{Server, SiteTables};
@@ -96,9 +96,13 @@ impl SiteDb {
     ) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(_) => work(self),
-            Engine::Postgres(_) => {
-                let db = self.clone();
-                let done = tokio::task::spawn_blocking(move || work(&db)).await;
+            Engine::Postgres(tables) => {
+                let (db, turn) = (self.clone(), tables.turn().await);
+                let reading = move || {
+                    let _turn = turn;
+                    work(&db)
+                };
+                let done = tokio::task::spawn_blocking(reading).await;
                 done.map_err(|e| Error::unavailable("the read broke off").because(e))?
             }
         }
@@ -114,6 +118,19 @@ impl SiteDb {
         work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
     ) -> Result<T, Error> {
         let (job, answered) = Job::new(bytes, work);
+        self.send(job)?;
+        answered.await.map_err(|_| broken_off())?
+    }
+
+    /// As [`SiteDb::write`]; `asks` are the reads that `work` will do.
+    pub(crate) async fn write_asking<T: Send + 'static>(
+        &self,
+        bytes: usize,
+        asks: Vec<Ask>,
+        work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let (mut job, answered) = Job::new(bytes, work);
+        job.asks = asks;
         self.send(job)?;
         answered.await.map_err(|_| broken_off())?
     }

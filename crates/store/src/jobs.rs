@@ -7,12 +7,15 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::apply::Apply;
+use crate::db::Ask;
 
 /// A piece of work for the writer of a site.
 pub(crate) struct Job {
     task: Box<dyn Task>,
     /// Bytes it adds to a batch.
     pub(crate) bytes: usize,
+    /// What it will read.
+    pub(crate) asks: Vec<Ask>,
     /// Goes on while the disk is nearly full: deliveries, and what makes room.
     pub(crate) is_upkeep: bool,
 }
@@ -36,7 +39,8 @@ impl Job {
         work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<T, Error>>) {
         let (answer, answered) = oneshot::channel();
-        (Self { task: Box::new(Asked { work, done: None, answer }), bytes, is_upkeep: false }, answered)
+        let task = Box::new(Asked { work, done: None, answer });
+        (Self { task, bytes, asks: Vec::new(), is_upkeep: false }, answered)
     }
 
     /// Runs it inside a transaction; the error is why it has to be rolled back.

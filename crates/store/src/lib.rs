@@ -53,7 +53,7 @@ use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
 use crate::blobs::{Blobs, Disk, S3};
-use crate::db::Db;
+use crate::db::{Ask, Db};
 use crate::engine::SiteDb;
 use crate::gate::Gate;
 use crate::postgres::Server;
@@ -165,8 +165,15 @@ impl Store {
         let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
         packed.durable(&db.blobs).await?;
         let kept = answer.clone();
-        let applied =
-            db.write(bytes, move |apply| apply.commit(&packed, &plan, &changes, answer.as_deref())).await?;
+        let asks: Vec<Ask> = if self.inner.server.is_some() {
+            let duplicate = packed.control_key().map(|key| Ask::Duplicate(key, packed.original.sha256));
+            duplicate.into_iter().chain(plan.asks()).collect()
+        } else {
+            Vec::new()
+        };
+        let applied = db
+            .write_asking(bytes, asks, move |apply| apply.commit(&packed, &plan, &changes, answer.as_deref()))
+            .await?;
         Ok(applied.told(kept))
     }
 

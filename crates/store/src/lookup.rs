@@ -9,7 +9,7 @@ use crate::db::Db;
 use crate::{Error, body, keys, search};
 
 /// Resources looked at that have one identifier.
-const SAME_IDENTIFIER_MAX: usize = 8;
+pub(crate) const SAME_IDENTIFIER_MAX: usize = 8;
 
 /// What is looked for.
 #[derive(Clone)]

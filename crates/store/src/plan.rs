@@ -11,7 +11,8 @@ use hilum_fhir::{Resource, ResourceType, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::apply::{Apply, Base, Prepared, Written};
-use crate::db::Db;
+use crate::db::{Ask, Db};
+use crate::keys::identifier_key;
 use crate::lookup::{Lookup, look};
 use crate::{Effect, Error, Outcome, body};
 
@@ -81,6 +82,23 @@ impl Plan {
             .sum()
     }
 
+    /// What [`Plan::holds`] reads.
+    pub(super) fn asks(&self) -> impl Iterator<Item = Ask> {
+        let seen = self.seen.iter().filter_map(|seen| match &seen.what {
+            Lookup::Id(of, id) => Some(Ask::Head(*of, id.clone())),
+            Lookup::Match(of) => {
+                Some(Ask::Key(identifier_key(of.resource_type, of.system.as_deref(), &of.value)))
+            }
+            Lookup::Query(_) => None,
+        });
+        seen.chain(self.read_drafts().map(|draft| Ask::Head(draft.resource_type, draft.id.clone())))
+    }
+
+    /// Drafts that rest on what was read.
+    fn read_drafts(&self) -> impl Iterator<Item = &Draft> {
+        self.drafts.iter().filter(|d| !d.unread && (d.prepared.is_some() || d.content.is_none()))
+    }
+
     /// Whether everything the plan rests on still is so; `newest` is the feed position reached by now.
     pub(super) fn holds(&self, db: Db<'_>, zone: &TimeZone, now: i64, newest: u64) -> Result<bool, Error> {
         if newest == self.newest {
@@ -91,8 +109,7 @@ impl Plan {
                 return Ok(false);
             }
         }
-        for draft in self.drafts.iter().filter(|d| !d.unread && (d.prepared.is_some() || d.content.is_none()))
-        {
+        for draft in self.read_drafts() {
             let current = db.head(draft.resource_type, &draft.id)?;
             if current != draft.base.as_ref().map(|base| base.head) {
                 return Ok(false);

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use control::ControlTables;
 pub(crate) use imaging::*;
@@ -85,6 +85,8 @@ pub(crate) struct Server {
     readers: Mutex<Readers>,
     returned: Condvar,
     readers_max: usize,
+    /// As many as there may be readers: threads that read are not begun before there is a connection for them.
+    turns: Arc<Semaphore>,
     committers: Arc<Committers>,
     watcher: Watcher,
     /// Key of the cursors.
@@ -133,6 +135,7 @@ impl Server {
             readers: Mutex::default(),
             returned: Condvar::new(),
             readers_max: settings.readers_max.max(1),
+            turns: Arc::new(Semaphore::new(settings.readers_max.max(1))),
             committers,
             watcher,
             secret,
@@ -232,6 +235,11 @@ impl SiteTables {
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&session)));
         self.server.put_back(session.roll_back());
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    /// Waits for a turn to read.
+    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        self.server.turns.clone().acquire_owned().await.ok()
     }
 
     /// Puts a job into the queue of the site.

@@ -7,6 +7,7 @@ use tokio_postgres::types::ToSql;
 use super::session::{Session, clean};
 use crate::db::{Candidate, Content, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
 use crate::keys::{Key, Lookup, Rows};
+use crate::lookup::SAME_IDENTIFIER_MAX;
 use crate::{Error, FeedEntry, Version};
 
 pub(crate) fn newest(session: &Session) -> Result<u64, Error> {
@@ -16,11 +17,32 @@ pub(crate) fn newest(session: &Session) -> Result<u64, Error> {
 
 pub(crate) fn head(session: &Session, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
     let sql = "SELECT rid, ver::bigint, vid, ord, deleted, applied, successor FROM head WHERE site=$1 AND rt=$2::bigint::smallint AND fid=$3";
-    let id = clean(id);
-    let gathered = session.gathered.borrow().names.contains(&(of.number(), id.clone()));
-    let values: [&(dyn ToSql + Sync); 2] = [&of.number(), &id];
-    let rows = if gathered { session.rows(sql, &values)? } else { session.rows_unaffected(sql, &values)? };
-    Ok(rows.first().map(|row| head_at(row, 0)))
+    let name = (of.number(), clean(id));
+    if let Some(head) = session.foreseen_head(&name) {
+        return Ok(head);
+    }
+    let found = |rows: Vec<Row>| rows.first().map(|row| head_at(row, 0));
+    let values: [&(dyn ToSql + Sync); 2] = [&name.0, &name.1];
+    if !session.gathered.borrow().names.contains(&name) {
+        let head = found(session.rows_unaffected(sql, &values)?);
+        if !head.is_some_and(|head| session.gathered.borrow().rids.contains(&head.rid)) {
+            return Ok(head);
+        }
+    }
+    session.rows(sql, &values).map(found)
+}
+
+/// The heads of many names: type, id, head.
+pub(super) fn heads(
+    session: &Session,
+    (of, ids): (Vec<i64>, Vec<String>),
+) -> Result<Vec<(i64, String, Head)>, Error> {
+    let sql = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid
+        FROM unnest($2::smallint[],$3::text[]) u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid";
+    // a cast in the statement could fail, and row level security keeps what could tell by failing away from the index
+    let of: Vec<i16> = of.into_iter().map(|of| i16::try_from(of).unwrap_or(-1)).collect();
+    let rows = session.rows(sql, &[&of, &ids])?;
+    Ok(rows.iter().map(|row| (row.get(7), row.get(8), head_at(row, 0))).collect())
 }
 
 pub(crate) fn head_of(
@@ -231,6 +253,11 @@ pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i
     let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 AND NOT h.deleted ORDER BY h.rid LIMIT $4";
     let values: [&(dyn ToSql + Sync); 3] = [&key.value, &key.system, &number(max)];
     let found = |rows: Vec<Row>| -> Vec<(i64, i64)> { rows.iter().map(|r| (r.get(0), r.get(1))).collect() };
+    if max == SAME_IDENTIFIER_MAX
+        && let Some(found) = session.foreseen_key(&key)
+    {
+        return Ok(found);
+    }
     if !session.gathered.borrow().keys.contains(&key) {
         let found = found(session.rows_unaffected(sql, &values)?);
         let gathered = session.gathered.borrow();
@@ -239,6 +266,18 @@ pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i
         }
     }
     session.rows(sql, &values).map(found)
+}
+
+/// The first resources with each of many keys, in order of rid.
+pub(super) fn with_keys(session: &Session, keys: &[Key]) -> Result<Vec<(Key, i64, i64)>, Error> {
+    let sql = "SELECT u.key, u.sys, h.rid, h.vid FROM unnest($2::bigint[],$3::bigint[]) u(key,sys) CROSS JOIN LATERAL (
+            SELECT h.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid
+            WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND NOT h.deleted ORDER BY h.rid LIMIT $4) h
+        ORDER BY h.rid";
+    let (values, systems): (Vec<i64>, Vec<i64>) = keys.iter().map(|key| (key.value, key.system)).unzip();
+    let rows = session.rows(sql, &[&values, &systems, &number(SAME_IDENTIFIER_MAX)])?;
+    let found = |row: &Row| (Key { value: row.get(0), system: row.get(1) }, row.get(2), row.get(3));
+    Ok(rows.iter().map(found).collect())
 }
 
 pub(crate) fn ids_with_key(session: &Session, key: Key, max: usize) -> Result<Vec<String>, Error> {

@@ -4,14 +4,14 @@
 //! that the rows gathered cannot change (the look-ups of most jobs of a batch) do not wait for them.
 
 use std::cell::RefCell;
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, Value};
 use crate::Error;
-use crate::db::Counters;
+use crate::db::{Ask, Counters, Duplicate, Head};
 use crate::keys::Key;
 
 /// A connection inside a transaction of one site.
@@ -20,6 +20,15 @@ pub(crate) struct Session {
     /// Number of the site.
     pub(super) site: i32,
     pub(super) gathered: RefCell<Gathered>,
+    /// Read for all jobs of the batch at its begin. Holds for what was not written since.
+    foreseen: RefCell<Foreseen>,
+}
+
+#[derive(Default)]
+struct Foreseen {
+    duplicates: HashMap<(i64, [u8; 32]), Option<Duplicate>>,
+    heads: HashMap<(i64, String), Option<Head>>,
+    keys: HashMap<Key, Vec<(i64, i64)>>,
 }
 
 /// Rows to send, column by column.
@@ -38,12 +47,14 @@ pub(super) struct Gathered {
     pub(super) ranges_out: Ranges,
     pub(super) ranges_in: Ranges,
     pub(super) duplicates: Duplicates,
+    pub(super) submissions: Submissions,
     /// Statements for tables that get few rows.
     pub(super) others: Vec<(&'static str, Vec<Value>)>,
-    /// What the rows are about: a read of it has to wait for them.
+    /// What the rows are about, sent or not: a read of it has to wait for them.
     pub(super) names: HashSet<(i64, String)>,
     pub(super) rids: HashSet<i64>,
     pub(super) keys: HashSet<Key>,
+    pub(super) duplicate_keys: HashSet<i64>,
     unsent: bool,
 }
 
@@ -78,6 +89,17 @@ pub(super) struct Keys {
     pub(super) rid: Vec<i64>,
 }
 
+impl Keys {
+    /// In the order of the index, so that neighbours are put in one after the other.
+    fn sorted(self) -> Self {
+        let mut rows: Vec<[i64; 4]> =
+            (0..self.rid.len()).map(|n| [self.key[n], self.system[n], self.ord[n], self.rid[n]]).collect();
+        rows.sort_unstable();
+        let column = |at: usize| rows.iter().map(|row| row[at]).collect();
+        Self { key: column(0), system: column(1), ord: column(2), rid: column(3) }
+    }
+}
+
 #[derive(Default)]
 pub(super) struct Strings {
     pub(super) key: Vec<i64>,
@@ -101,13 +123,34 @@ pub(super) struct Duplicates {
     pub(super) received: Vec<i64>,
 }
 
+#[derive(Default)]
+pub(super) struct Submissions {
+    pub(super) sequence: Vec<i64>,
+    pub(super) kind: Vec<i64>,
+    pub(super) received: Vec<i64>,
+    pub(super) listener: Vec<String>,
+    pub(super) peer: Vec<Option<String>>,
+    pub(super) identity: Vec<Option<String>>,
+    pub(super) control: Vec<Option<String>>,
+    pub(super) sha256: Vec<Vec<u8>>,
+    pub(super) accepted: Vec<bool>,
+    pub(super) answer: Vec<Option<Vec<u8>>>,
+    pub(super) issues: Vec<Option<String>>,
+    pub(super) targets: Vec<Option<String>>,
+    pub(super) content_type: Vec<String>,
+    pub(super) encodings: Vec<i64>,
+    pub(super) body: Vec<Option<Vec<u8>>>,
+    pub(super) blob: Vec<Option<Vec<u8>>>,
+    pub(super) report: Vec<Option<Vec<u8>>>,
+}
+
 impl Session {
     /// Begins a snapshot of a site in which nothing can be written. Does not wait.
     pub(super) fn reading(connection: Connection, site: i32) -> Self {
         connection.send_batch(format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL hilum.site='{site}'"
         ));
-        Self { connection, site, gathered: RefCell::default() }
+        Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() }
     }
 
     /// Begins the only writing transaction of a site: waits until no other committer of any edge writes to it. Every statement after this
@@ -117,7 +160,7 @@ impl Session {
         site: i32,
     ) -> Result<(Self, Counters), Box<(Connection, Error)>> {
         connection.send_batch(format!("BEGIN; SET LOCAL hilum.site='{site}'"));
-        let session = Self { connection, site, gathered: RefCell::default() };
+        let session = Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() };
         let counters =
             session.rows("SELECT rid, vid, seq FROM site WHERE no=$1 FOR UPDATE", &[]).and_then(|rows| {
                 let row = rows.first().ok_or_else(|| Error::unavailable("the site is gone"))?;
@@ -131,6 +174,60 @@ impl Session {
             Ok(counters) => Ok((session, counters)),
             Err(error) => Err(Box::new((session.roll_back(), error))),
         }
+    }
+
+    /// Does the reads of many jobs together.
+    pub(super) fn foresee<'a>(&self, asks: impl Iterator<Item = &'a Ask>) -> Result<(), Error> {
+        let mut foreseen = Foreseen::default();
+        for ask in asks {
+            match ask {
+                Ask::Duplicate(key, sha256) => drop(foreseen.duplicates.insert((*key, *sha256), None)),
+                Ask::Head(of, id) => drop(foreseen.heads.insert((of.number(), clean(id)), None)),
+                Ask::Key(key) => drop(foreseen.keys.insert(*key, Vec::new())),
+            }
+        }
+        if !foreseen.duplicates.is_empty() {
+            let wanted: Vec<(i64, [u8; 32])> = foreseen.duplicates.keys().copied().collect();
+            for (key, sha256, duplicate) in super::duplicates(self, &wanted)? {
+                foreseen.duplicates.insert((key, sha256), Some(duplicate));
+            }
+        }
+        if !foreseen.heads.is_empty() {
+            let wanted = foreseen.heads.keys().cloned().unzip();
+            for (of, id, head) in super::heads(self, wanted)? {
+                foreseen.heads.insert((of, id), Some(head));
+            }
+        }
+        if !foreseen.keys.is_empty() {
+            let wanted: Vec<Key> = foreseen.keys.keys().copied().collect();
+            for (key, rid, vid) in super::with_keys(self, &wanted)? {
+                foreseen.keys.entry(key).or_default().push((rid, vid));
+            }
+        }
+        self.foreseen.replace(foreseen);
+        Ok(())
+    }
+
+    /// A duplicate, when it was foreseen and nothing was written about its key since.
+    pub(super) fn foreseen_duplicate(&self, key: i64, sha256: &[u8; 32]) -> Option<Option<Duplicate>> {
+        let is_written = self.gathered.borrow().duplicate_keys.contains(&key);
+        self.foreseen.borrow().duplicates.get(&(key, *sha256)).filter(|_| !is_written).cloned()
+    }
+
+    /// A head, when it was foreseen and nothing was written about it since.
+    pub(super) fn foreseen_head(&self, name: &(i64, String)) -> Option<Option<Head>> {
+        let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
+        let head = foreseen.heads.get(name).filter(|_| !gathered.names.contains(name))?;
+        let is_written = head.is_some_and(|head| gathered.rids.contains(&head.rid));
+        (!is_written).then_some(*head)
+    }
+
+    /// What has a key, when it was foreseen and nothing was written about it since.
+    pub(super) fn foreseen_key(&self, key: &Key) -> Option<Vec<(i64, i64)>> {
+        let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
+        let found = foreseen.keys.get(key).filter(|_| !gathered.keys.contains(key))?;
+        let is_written = found.iter().any(|(rid, _)| gathered.rids.contains(rid));
+        (!is_written).then(|| found.clone())
     }
 
     /// The rows of a statement whose first value is the site, after all that was written before.
@@ -184,8 +281,12 @@ impl Session {
         if !gathered.unsent {
             return Ok(());
         }
-        let rows = std::mem::take(&mut *gathered);
+        let mut rows = std::mem::take(&mut *gathered);
         gathered.count = rows.count;
+        gathered.names = std::mem::take(&mut rows.names);
+        gathered.rids = std::mem::take(&mut rows.rids);
+        gathered.keys = std::mem::take(&mut rows.keys);
+        gathered.duplicate_keys = std::mem::take(&mut rows.duplicate_keys);
         drop(gathered);
         for (sql, mut values) in rows.statements() {
             values.insert(0, Box::new(self.site));
@@ -278,6 +379,7 @@ impl Gathered {
             vec![Box::new(rid), Box::new(version), Box::new(vid)],
         );
         let keys = |k: Keys| -> Vec<Value> {
+            let k = k.sorted();
             vec![Box::new(k.key), Box::new(k.system), Box::new(k.ord), Box::new(k.rid)]
         };
         let strings = |s: Strings| -> Vec<Value> { vec![Box::new(s.key), Box::new(s.text), Box::new(s.rid)] };
@@ -319,6 +421,32 @@ impl Gathered {
             !d.key.is_empty(),
             "INSERT INTO dedupe(site,ctl,sha,seq,received) SELECT $1::int, * FROM unnest($2::bigint[],$3::bytea[],$4::bigint[],$5::bigint[]) ON CONFLICT DO NOTHING",
             vec![Box::new(d.key), Box::new(d.sha256), Box::new(d.sequence), Box::new(d.received)],
+        );
+        let s = self.submissions;
+        add(
+            !s.sequence.is_empty(),
+            "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report)
+             SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::text[],$6::text[],$7::text[],$8::text[],$9::bytea[],$10::bool[],
+                $11::bytea[],$12::text[],$13::text[],$14::text[],$15::bigint[],$16::bytea[],$17::bytea[],$18::bytea[])",
+            vec![
+                Box::new(s.sequence),
+                Box::new(s.kind),
+                Box::new(s.received),
+                Box::new(s.listener),
+                Box::new(s.peer),
+                Box::new(s.identity),
+                Box::new(s.control),
+                Box::new(s.sha256),
+                Box::new(s.accepted),
+                Box::new(s.answer),
+                Box::new(s.issues),
+                Box::new(s.targets),
+                Box::new(s.content_type),
+                Box::new(s.encodings),
+                Box::new(s.body),
+                Box::new(s.blob),
+                Box::new(s.report),
+            ],
         );
         statements.extend(self.others);
         statements

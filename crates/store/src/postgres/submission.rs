@@ -2,14 +2,16 @@
 
 use tokio_postgres::Row;
 
-use super::connection::Value;
 use super::session::{Session, clean};
 use crate::Error;
 use crate::db::{Duplicate, StoredSubmission, SubmissionEntry};
 
 pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
     let sql = "SELECT d.seq, s.answer FROM dedupe d LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq WHERE d.site=$1 AND d.ctl=$2 AND d.sha=$3";
-    let gathered = session.gathered.borrow().duplicates.key.contains(&key);
+    if let Some(duplicate) = session.foreseen_duplicate(key, sha256) {
+        return Ok(duplicate);
+    }
+    let gathered = session.gathered.borrow().duplicate_keys.contains(&key);
     let sha256 = sha256.as_slice();
     let rows = if gathered {
         session.rows(sql, &[&key, &sha256])?
@@ -19,29 +21,42 @@ pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Resul
     Ok(rows.first().map(|row| (row.get::<_, i64>(0).cast_unsigned(), row.get(1))))
 }
 
+/// The submissions with any of many duplicate keys.
+pub(super) fn duplicates(
+    session: &Session,
+    wanted: &[(i64, [u8; 32])],
+) -> Result<Vec<(i64, [u8; 32], Duplicate)>, Error> {
+    let sql = "SELECT d.ctl, d.sha, d.seq, s.answer FROM unnest($2::bigint[],$3::bytea[]) u(ctl,sha)
+        JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq";
+    let (keys, digests): (Vec<i64>, Vec<&[u8]>) =
+        wanted.iter().map(|(key, sha256)| (*key, sha256.as_slice())).unzip();
+    let rows = session.rows(sql, &[&keys, &digests])?;
+    rows.iter()
+        .map(|row| Ok((row.get(0), digest(row.get(1))?, (row.get::<_, i64>(2).cast_unsigned(), row.get(3)))))
+        .collect()
+}
+
 pub(crate) fn add_submission(session: &Session, row: &SubmissionEntry<'_>) -> Result<(), Error> {
-    let sql = "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report)
-        VALUES($1,$2,$3::bigint,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,$14,$15::bigint,$16,$17,$18)";
-    let values: Vec<Value> = vec![
-        Box::new(row.sequence.cast_signed()),
-        Box::new(row.kind),
-        Box::new(row.received),
-        Box::new(clean(row.listener)),
-        Box::new(row.peer.clone()),
-        Box::new(row.identity.map(clean)),
-        Box::new(row.control.map(clean)),
-        Box::new(row.sha256.to_vec()),
-        Box::new(row.accepted),
-        Box::new(row.answer.map(<[u8]>::to_vec)),
-        Box::new(row.issues.as_deref().map(clean)),
-        Box::new(row.targets.map(clean)),
-        Box::new(row.content_type.to_owned()),
-        Box::new(row.encodings),
-        Box::new(row.body.map(<[u8]>::to_vec)),
-        Box::new(row.blob.map(|blob| blob.to_vec())),
-        Box::new(row.report.map(<[u8]>::to_vec)),
-    ];
-    session.gather(sql, values);
+    session.gathering(|gathered| {
+        let rows = &mut gathered.submissions;
+        rows.sequence.push(row.sequence.cast_signed());
+        rows.kind.push(row.kind);
+        rows.received.push(row.received);
+        rows.listener.push(clean(row.listener));
+        rows.peer.push(row.peer.clone());
+        rows.identity.push(row.identity.map(clean));
+        rows.control.push(row.control.map(clean));
+        rows.sha256.push(row.sha256.to_vec());
+        rows.accepted.push(row.accepted);
+        rows.answer.push(row.answer.map(<[u8]>::to_vec));
+        rows.issues.push(row.issues.as_deref().map(clean));
+        rows.targets.push(row.targets.map(clean));
+        rows.content_type.push(row.content_type.to_owned());
+        rows.encodings.push(row.encodings);
+        rows.body.push(row.body.map(<[u8]>::to_vec));
+        rows.blob.push(row.blob.map(|blob| blob.to_vec()));
+        rows.report.push(row.report.map(<[u8]>::to_vec));
+    });
     Ok(())
 }
 
@@ -53,6 +68,7 @@ pub(crate) fn add_duplicate_key(
     received: i64,
 ) -> Result<(), Error> {
     session.gathering(|gathered| {
+        gathered.duplicate_keys.insert(key);
         gathered.duplicates.key.push(key);
         gathered.duplicates.sha256.push(sha256.to_vec());
         gathered.duplicates.sequence.push(sequence.cast_signed());

@@ -107,9 +107,8 @@ impl Watch {
         }
         let control_version = rows.first().and_then(|row| row.get::<_, Option<String>>(2));
         if control_version != self.control_version {
-            // what this edge changes meanwhile it knows better
-            let generation = self.control.generation();
-            if self.control.learn(control::kept(connection)?, generation)? {
+            let reloads = self.control.reloads();
+            if self.control.learn(control::kept(connection)?, reloads)? {
                 self.control_version = control_version;
             }
         }
