@@ -221,7 +221,7 @@ impl Apply<'_> {
         let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
             plan.clone()
         } else {
-            Arc::new(plan::plan(self.db, &zone, self.now, changes)?)
+            Arc::new(plan::plan(self.db, &zone, self.now, self.counters.vid, changes)?)
         };
         let submission = self.begin_submission();
         let executed = plan.execute(self)?;

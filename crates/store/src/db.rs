@@ -5,7 +5,7 @@
 //! written once.
 
 use bytes::Bytes;
-use hilum_fhir::{ResourceType, Timestamp};
+use hilum_fhir::{Match, ResourceType, Timestamp};
 
 use crate::cursor::Position;
 use crate::keys::{self, Key, Rows};
@@ -37,8 +37,6 @@ macro_rules! face {
 
 // resources and their versions
 face! {
-    /// The newest feed position.
-    fn newest() -> u64;
     /// The head of a resource by id, deleted or not.
     fn head(of: ResourceType, id: &str) -> Option<Head>;
     /// Type, id, head and time of the current version of a row.
@@ -200,6 +198,14 @@ face! {
 }
 
 impl Db<'_> {
+    /// Does look-ups of a snapshot together where each costs a round trip; those that follow find what was read.
+    pub(crate) fn foresee(self, asks: &[Ask]) -> Result<(), Error> {
+        match self {
+            Self::Sqlite(_) => Ok(()),
+            Self::Postgres(session) => session.foresee(asks),
+        }
+    }
+
     /// Hands each candidate of a look-up to `each` until it errs: those with any of the keys, with a string that starts with any of
     /// the prefixes, or with a range that overlaps any of the ranges. A resource may come twice. More than `max` are not needed.
     pub(crate) fn candidates(
@@ -253,13 +259,20 @@ pub(crate) struct OldVersion {
     pub(crate) predecessor: Option<i64>,
 }
 
-/// A read that a job will do for sure: those of a batch are done together where each costs a round trip.
+/// A look-up that a plan or a job will do for sure: many are done together where each costs a round trip.
 #[derive(Clone, Debug)]
 pub(crate) enum Ask {
     Duplicate(i64, [u8; 32]),
     Head(ResourceType, String),
     /// With [`SAME_IDENTIFIER_MAX`](crate::lookup::SAME_IDENTIFIER_MAX).
     Key(Key),
+}
+
+impl Ask {
+    /// What is found by an identifier.
+    pub(crate) fn of(wanted: &Match) -> Self {
+        Self::Key(keys::identifier_key(wanted.resource_type, wanted.system.as_deref(), &wanted.value))
+    }
 }
 
 /// The numbers given out so far. Never reused.

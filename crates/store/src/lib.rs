@@ -158,7 +158,12 @@ impl Store {
         let packed = self.pack(&db, original).await?;
         let now = jiff::Timestamp::now().as_microsecond();
         let planning = move |db: &SiteDb| {
-            let plan = db.snapshot(|rows| plan::plan(rows, &db.zone, now, &changes))?;
+            // known before the snapshot is taken
+            let newest = *db.newest.borrow();
+            let plan = db.snapshot(|rows| {
+                rows.foresee(&plan::asks(&changes))?;
+                plan::plan(rows, &db.zone, now, newest, &changes)
+            })?;
             Ok((Arc::new(plan), changes))
         };
         let (plan, changes) = db.apart(planning).await?;

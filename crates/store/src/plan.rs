@@ -12,18 +12,17 @@ use jiff::tz::TimeZone;
 
 use crate::apply::{Apply, Base, Prepared, Written};
 use crate::db::{Ask, Db};
-use crate::keys::identifier_key;
 use crate::lookup::{Lookup, look};
 use crate::{Effect, Error, Outcome, body};
 
-pub(crate) use planner::plan;
+pub(crate) use planner::{asks, plan};
 
 /// What the changes of a submission come to.
 pub(crate) struct Plan {
     drafts: Vec<Draft>,
     results: Vec<Planned>,
     seen: Vec<Seen>,
-    /// Feed position of what it was made on: while nothing was written since, it holds.
+    /// A feed position reached before what it was made on was read: while nothing was written since, it holds.
     newest: u64,
     imaging: Vec<Imaging>,
     superseded: Vec<(usize, usize)>,
@@ -86,9 +85,7 @@ impl Plan {
     pub(super) fn asks(&self) -> impl Iterator<Item = Ask> {
         let seen = self.seen.iter().filter_map(|seen| match &seen.what {
             Lookup::Id(of, id) => Some(Ask::Head(*of, id.clone())),
-            Lookup::Match(of) => {
-                Some(Ask::Key(identifier_key(of.resource_type, of.system.as_deref(), &of.value)))
-            }
+            Lookup::Match(wanted) => Some(Ask::of(wanted)),
             Lookup::Query(_) => None,
         });
         seen.chain(self.read_drafts().map(|draft| Ask::Head(draft.resource_type, draft.id.clone())))

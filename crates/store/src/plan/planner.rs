@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Draft, Imaging, Plan, Planned, Seen};
 use crate::apply::{Base, prepare};
-use crate::db::Db;
+use crate::db::{Ask, Db};
 use crate::keys::Rows;
 use crate::lookup::{Lookup, base, look};
 use crate::{Effect, Error, ErrorKind};
@@ -20,9 +20,48 @@ use crate::{Effect, Error, ErrorKind};
 /// Replacements followed from a superseded Patient to its survivor.
 const SUCCESSORS_MAX: usize = 64;
 
-/// Makes the plan of a submission's changes. In a transaction, so that all its look-ups see the same.
-pub(crate) fn plan(db: Db<'_>, zone: &TimeZone, now: i64, changes: &[Change]) -> Result<Plan, Error> {
-    let newest = db.newest()?;
+/// The look-ups that a plan of these changes begins with.
+pub(crate) fn asks(changes: &[Change]) -> Vec<Ask> {
+    let mut asks = Vec::with_capacity(changes.len());
+    let mut add = |target: &Target| match target {
+        Target::Id(of, id) => asks.push(Ask::Head(*of, id.clone())),
+        Target::Match(wanted) => asks.push(Ask::of(wanted)),
+        Target::Query(_) => {}
+    };
+    for change in changes {
+        match &change.action {
+            Action::Create(_) => {}
+            Action::Ensure(target, _)
+            | Action::Merge(target, ..)
+            | Action::Replace(target, _)
+            | Action::Delete(target) => add(target),
+            Action::Supersede { survivor, prior } => {
+                add(&survivor.0);
+                add(&prior.0);
+            }
+            Action::Study(study) => add_patient(study, &mut add),
+            Action::Instance(instance) => add_patient(&instance.study, &mut add),
+            Action::Step(step) => add_patient(&step.study, &mut add),
+        }
+    }
+    asks
+}
+
+fn add_patient(study: &Study, add: &mut impl FnMut(&Target)) {
+    if let Some((patient, _)) = &study.patient {
+        add(&patient.clone().into());
+    }
+}
+
+/// Makes the plan of a submission's changes. In a transaction, so that all its look-ups see the same; `newest` is a feed position that was
+/// reached before the transaction began.
+pub(crate) fn plan(
+    db: Db<'_>,
+    zone: &TimeZone,
+    now: i64,
+    newest: u64,
+    changes: &[Change],
+) -> Result<Plan, Error> {
     let mut planner = Planner {
         db,
         zone,

@@ -29,9 +29,6 @@ use crate::{Config, Error, ErrorKind, Health};
 /// How often a committer with nothing to do looks whether the server takes writes again.
 const TICK: Duration = Duration::from_secs(1);
 
-/// From so many jobs on their reads are done together: three round trips instead of two or more for each.
-const FORESEEN_JOBS_MIN: usize = 3;
-
 /// What the committers need to know of a site.
 pub(super) struct Lane {
     number: i32,
@@ -294,17 +291,12 @@ impl Committer {
 
     /// One transaction for all jobs. Returns the feed position reached.
     fn transact(&mut self, connection: Connection, lane: &Lane, jobs: &mut [Job]) -> Result<u64, Failed> {
-        let (session, mut counters) = Session::writing(connection, lane.number).map_err(|failed| {
+        let asks = jobs.iter().flat_map(|job| &job.asks);
+        let (session, mut counters) = Session::writing(connection, lane.number, asks).map_err(|failed| {
             let (connection, error) = *failed;
             self.connection = Some(connection);
             self.fault(error)
         })?;
-        if jobs.len() >= FORESEEN_JOBS_MIN
-            && let Err(error) = session.foresee(jobs.iter().flat_map(|job| &job.asks))
-        {
-            self.connection = Some(session.roll_back());
-            return Err(self.fault(error));
-        }
         for job in &mut *jobs {
             let (before, written) = (counters, session.written());
             let ran = job.run(&mut Apply::new(Db::Postgres(&session), &mut counters, &lane.context));

@@ -27,6 +27,8 @@ const SESSION: &str = "SET plan_cache_mode=force_generic_plan; SET enable_seqsca
 /// A value bound to a statement.
 pub(super) type Value = Box<dyn ToSql + Sync + Send>;
 type Sent = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+/// Rows under way.
+pub(super) type Answers = Pin<Box<dyn Future<Output = Result<Vec<Row>, tokio_postgres::Error>> + Send>>;
 
 /// A connection.
 pub(super) struct Connection {
@@ -139,6 +141,27 @@ impl Connection {
             client.execute_raw(&statement, values).await.map(drop)
         }));
         Ok(())
+    }
+
+    /// Sends a statement whose rows are [received](Connection::received) later.
+    pub(super) fn ask(&self, sql: &'static str, values: Vec<Value>) -> Result<Answers, Error> {
+        let (client, statement) = (self.client.clone(), self.statement(sql)?);
+        let mut asking: Answers = Box::pin(async move {
+            let values: Vec<&(dyn ToSql + Sync)> =
+                values.iter().map(|value| -> &(dyn ToSql + Sync) { value.as_ref() }).collect();
+            client.query(&statement, &values).await
+        });
+        Ok(match first(asking.as_mut()) {
+            Poll::Ready(done) => Box::pin(std::future::ready(done)),
+            Poll::Pending => asking,
+        })
+    }
+
+    /// Waits for rows asked for, and all that was sent before.
+    pub(super) fn received(&self, asked: Answers) -> Result<Vec<Row>, Error> {
+        self.settle()?;
+        let rows = wait(asked, Instant::now() + self.patience.get()).ok_or_else(|| self.silent())?;
+        rows.map_err(|error| self.failed(&error))
     }
 
     /// The rows of a statement, after all that was sent before.

@@ -6,6 +6,7 @@
 mod committer;
 mod connection;
 mod control;
+mod foreseen;
 mod imaging;
 mod migrate;
 mod outbox;

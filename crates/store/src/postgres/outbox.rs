@@ -43,7 +43,7 @@ pub(crate) fn beyond(
     before: i64,
 ) -> Result<Vec<u64>, Error> {
     let sql = "SELECT d.n, coalesce(d.n + $3 < t.next_n OR v.lm < $4, false) FROM destination t JOIN delivery d ON d.site=$1 AND d.dest=t.ref AND d.state<3
-        LEFT JOIN version v ON v.site=$1 AND v.vid=d.vid WHERE t.site=$1 AND t.ref=$2 ORDER BY d.n LIMIT $5";
+        LEFT JOIN LATERAL (SELECT lm FROM version v WHERE v.site=$1 AND v.vid=d.vid OFFSET 0) v ON true WHERE t.site=$1 AND t.ref=$2 ORDER BY d.n LIMIT $5";
     let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX / 2).min(i64::MAX / 2);
     let before = before.saturating_mul(1000);
     let rows = session.rows(sql, &[&clean(destination), &rows_max, &before, &BEYOND_BATCH])?;

@@ -43,7 +43,7 @@ pub(crate) fn remove_original(session: &Session, sequence: i64) -> Result<(), Er
 
 pub(crate) fn orphans(session: &Session, after: Option<BlobId>, max: u32) -> Result<Vec<Orphan>, Error> {
     let sql =
-        "SELECT o.blob, EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=o.blob) FROM orphan o
+        "SELECT o.blob, EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=o.blob OFFSET 0) FROM orphan o
         WHERE o.site=$1 AND o.blob>$2 ORDER BY o.blob LIMIT $3";
     let after = after.map_or(Vec::new(), |blob| blob.0.to_vec());
     let rows = session.rows(sql, &[&after, &i64::from(max)])?;

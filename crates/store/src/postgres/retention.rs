@@ -43,7 +43,7 @@ pub(crate) fn remove_submission(session: &Session, sequence: i64) -> Result<(), 
 }
 
 pub(crate) fn versions_behind(session: &Session, after: i64, max: u32) -> Result<Vec<OldVersion>, Error> {
-    let sql = "SELECT v.vid, v.lm, v.rid, v.ver::bigint, p.vid FROM version v LEFT JOIN version p ON p.site=$1 AND p.rid=v.rid AND p.ver=v.ver-1
+    let sql = "SELECT v.vid, v.lm, v.rid, v.ver::bigint, p.vid FROM version v LEFT JOIN LATERAL (SELECT vid FROM version p WHERE p.site=$1 AND p.rid=v.rid AND p.ver=v.ver-1 OFFSET 0) p ON true
         WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $3";
     let rows = session.rows(sql, &[&after, &i64::from(max)])?;
     let old = rows.iter().map(|row| OldVersion {
@@ -68,7 +68,7 @@ pub(crate) fn delivered_to(session: &Session) -> Result<Option<i64>, Error> {
 }
 
 pub(crate) fn unused(session: &Session, blobs: &[BlobId]) -> Result<Vec<BlobId>, Error> {
-    let sql = "SELECT b FROM unnest($2::bytea[]) b WHERE NOT EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=b)";
+    let sql = "SELECT b FROM unnest($2::bytea[]) b WHERE NOT EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=b OFFSET 0)";
     let blobs: Vec<&[u8]> = blobs.iter().map(|blob| blob.0.as_slice()).collect();
     session.rows(sql, &[&blobs])?.iter().map(|row| Ok(BlobId(digest(row.get(0))?))).collect()
 }

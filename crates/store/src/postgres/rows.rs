@@ -10,11 +10,6 @@ use crate::keys::{Key, Lookup, Rows};
 use crate::lookup::SAME_IDENTIFIER_MAX;
 use crate::{Error, FeedEntry, Version};
 
-pub(crate) fn newest(session: &Session) -> Result<u64, Error> {
-    let row = session.row("SELECT coalesce(max(vid),0) FROM version WHERE site=$1", &[])?;
-    Ok(row.map_or(0, |row| row.get::<_, i64>(0).cast_unsigned()))
-}
-
 pub(crate) fn head(session: &Session, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
     let sql = "SELECT rid, ver::bigint, vid, ord, deleted, applied, successor FROM head WHERE site=$1 AND rt=$2::bigint::smallint AND fid=$3";
     let name = (of.number(), clean(id));
@@ -32,31 +27,21 @@ pub(crate) fn head(session: &Session, of: ResourceType, id: &str) -> Result<Opti
     session.rows(sql, &values).map(found)
 }
 
-/// The heads of many names: type, id, head.
-pub(super) fn heads(
-    session: &Session,
-    (of, ids): (Vec<i64>, Vec<String>),
-) -> Result<Vec<(i64, String, Head)>, Error> {
-    let sql = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid
-        FROM unnest($2::smallint[],$3::text[]) u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid";
-    // a cast in the statement could fail, and row level security keeps what could tell by failing away from the index
-    let of: Vec<i16> = of.into_iter().map(|of| i16::try_from(of).unwrap_or(-1)).collect();
-    let rows = session.rows(sql, &[&of, &ids])?;
-    Ok(rows.iter().map(|row| (row.get(7), row.get(8), head_at(row, 0))).collect())
-}
-
 pub(crate) fn head_of(
     session: &Session,
     rid: i64,
 ) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
-    let sql = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm FROM head h JOIN version v ON v.site=$1 AND v.vid=h.vid WHERE h.site=$1 AND h.rid=$2";
+    let sql = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm FROM head h CROSS JOIN LATERAL (SELECT lm FROM version v WHERE v.site=$1 AND v.vid=h.vid OFFSET 0) v WHERE h.site=$1 AND h.rid=$2";
+    if let Some(((of, id), head, last_updated)) = session.foreseen_row(rid) {
+        return Ok(ResourceType::from_number(of).map(|of| (of, id, head, last_updated)));
+    }
     let row = session.row(sql, &[&rid])?;
     Ok(row.and_then(|row| {
         Some((ResourceType::from_number(row.get(7))?, row.get(8), head_at(&row, 0), row.get(9)))
     }))
 }
 
-fn head_at(row: &Row, at: usize) -> Head {
+pub(super) fn head_at(row: &Row, at: usize) -> Head {
     Head {
         rid: row.get(at),
         version: row.get::<_, i64>(at + 1).cast_unsigned(),
@@ -69,19 +54,25 @@ fn head_at(row: &Row, at: usize) -> Head {
 }
 
 pub(crate) fn name(session: &Session, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
+    if let Some(((of, id), ..)) = session.foreseen_row(rid) {
+        return Ok(ResourceType::from_number(of).map(|of| (of, id)));
+    }
     let row = session.row("SELECT rt::bigint, fid FROM head WHERE site=$1 AND rid=$2", &[&rid])?;
     Ok(row.and_then(|row| Some((ResourceType::from_number(row.get(0))?, row.get(1)))))
 }
 
 pub(crate) fn content(session: &Session, vid: i64) -> Result<Content, Error> {
     let sql = "SELECT lm, enc::bigint, body FROM version WHERE site=$1 AND vid=$2";
+    if let Some(content) = session.foreseen_content(vid) {
+        return Ok(content);
+    }
     let row = session.row(sql, &[&vid])?.ok_or_else(|| Error::unavailable("a version vanished"))?;
     Ok(Content { last_updated: row.get(0), encoding: row.get(1), body: row.get(2) })
 }
 
 pub(crate) fn current(session: &Session, of: ResourceType, id: &str) -> Result<Option<Version>, Error> {
     let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
-        FROM head h JOIN version v ON v.site=$1 AND v.vid=h.vid WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3";
+        FROM head h CROSS JOIN LATERAL (SELECT * FROM version v WHERE v.site=$1 AND v.vid=h.vid OFFSET 0) v WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3";
     session.row(sql, &[&of.number(), &clean(id)])?.map(|row| read(&row)).transpose()
 }
 
@@ -92,7 +83,7 @@ pub(crate) fn version(
     version: u64,
 ) -> Result<Option<Version>, Error> {
     let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
-        FROM head h JOIN version v ON v.site=$1 AND v.rid=h.rid AND v.ver=$4::bigint WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3";
+        FROM head h CROSS JOIN LATERAL (SELECT * FROM version v WHERE v.site=$1 AND v.rid=h.rid AND v.ver=$4::bigint OFFSET 0) v WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3";
     let version = version.cast_signed();
     session.row(sql, &[&of.number(), &clean(id), &version])?.map(|row| read(&row)).transpose()
 }
@@ -105,8 +96,8 @@ pub(crate) fn history(
     count: u32,
 ) -> Result<Vec<Version>, Error> {
     let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
-        FROM head h JOIN version v ON v.site=$1 AND v.rid=h.rid AND v.ver<$4::bigint WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3
-        ORDER BY v.ver DESC LIMIT $5";
+        FROM head h CROSS JOIN LATERAL (SELECT * FROM version v WHERE v.site=$1 AND v.rid=h.rid AND v.ver<$4::bigint ORDER BY v.ver DESC LIMIT $5) v
+        WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3 ORDER BY v.ver DESC";
     let before = before.map_or(i64::MAX, u64::cast_signed);
     let rows = session.rows(sql, &[&of.number(), &clean(id), &before, &i64::from(count)])?;
     rows.iter().map(read).collect()
@@ -114,7 +105,7 @@ pub(crate) fn history(
 
 pub(crate) fn feed(session: &Session, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
     let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
-        FROM version v JOIN head h ON h.site=$1 AND h.rid=v.rid WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $3";
+        FROM version v CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=v.rid OFFSET 0) h WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $3";
     let rows = session.rows(sql, &[&after.cast_signed(), &i64::from(limit)])?;
     rows.iter()
         .map(|row| Ok(FeedEntry { position: row.get::<_, i64>(8).cast_unsigned(), version: read(row)? }))
@@ -250,7 +241,8 @@ impl super::session::Ranges {
 }
 
 pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error> {
-    let sql = "SELECT h.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 AND NOT h.deleted ORDER BY h.rid LIMIT $4";
+    let sql = "SELECT i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
+        WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 ORDER BY i.rid LIMIT $4";
     let values: [&(dyn ToSql + Sync); 3] = [&key.value, &key.system, &number(max)];
     let found = |rows: Vec<Row>| -> Vec<(i64, i64)> { rows.iter().map(|r| (r.get(0), r.get(1))).collect() };
     if max == SAME_IDENTIFIER_MAX
@@ -268,20 +260,9 @@ pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i
     session.rows(sql, &values).map(found)
 }
 
-/// The first resources with each of many keys, in order of rid.
-pub(super) fn with_keys(session: &Session, keys: &[Key]) -> Result<Vec<(Key, i64, i64)>, Error> {
-    let sql = "SELECT u.key, u.sys, h.rid, h.vid FROM unnest($2::bigint[],$3::bigint[]) u(key,sys) CROSS JOIN LATERAL (
-            SELECT h.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid
-            WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND NOT h.deleted ORDER BY h.rid LIMIT $4) h
-        ORDER BY h.rid";
-    let (values, systems): (Vec<i64>, Vec<i64>) = keys.iter().map(|key| (key.value, key.system)).unzip();
-    let rows = session.rows(sql, &[&values, &systems, &number(SAME_IDENTIFIER_MAX)])?;
-    let found = |row: &Row| (Key { value: row.get(0), system: row.get(1) }, row.get(2), row.get(3));
-    Ok(rows.iter().map(found).collect())
-}
-
 pub(crate) fn ids_with_key(session: &Session, key: Key, max: usize) -> Result<Vec<String>, Error> {
-    let sql = "SELECT h.fid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 AND NOT h.deleted ORDER BY h.rid LIMIT $4";
+    let sql = "SELECT h.fid FROM ix i CROSS JOIN LATERAL (SELECT fid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
+        WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 ORDER BY i.rid LIMIT $4";
     let rows = session.rows(sql, &[&key.value, &key.system, &number(max)])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -318,10 +299,12 @@ fn one_number(session: &Session, sql: &'static str, values: &[&(dyn ToSql + Sync
 pub(crate) fn step(session: &Session, walk: &Walk) -> Result<Vec<Candidate>, Error> {
     let sql = match (walk.key.is_some(), walk.descending) {
         (true, false) => {
-            "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid WHERE i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)>($2,$3) AND NOT h.deleted ORDER BY i.ord, i.rid LIMIT $4"
+            "SELECT i.ord, i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
+                WHERE i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)>($2,$3) ORDER BY i.ord, i.rid LIMIT $4"
         }
         (true, true) => {
-            "SELECT i.ord, i.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid WHERE i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)<($2,$3) AND NOT h.deleted ORDER BY i.ord DESC, i.rid DESC LIMIT $4"
+            "SELECT i.ord, i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
+                WHERE i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)<($2,$3) ORDER BY i.ord DESC, i.rid DESC LIMIT $4"
         }
         (false, false) => {
             "SELECT ord, rid, vid FROM head WHERE site=$1 AND rt=$5::bigint::smallint AND (ord,rid)>($2,$3) AND NOT deleted ORDER BY ord, rid LIMIT $4"
@@ -352,20 +335,23 @@ pub(crate) fn candidates(
     match lookup {
         Lookup::Ids(_) => {}
         Lookup::Keys { keys, .. } => {
-            let sql = "SELECT h.ord, h.rid, h.vid FROM ix i JOIN head h ON h.site=$1 AND h.rid=i.rid WHERE i.site=$1 AND i.key=$3 AND i.sys=$4 AND NOT h.deleted LIMIT $2";
+            let sql = "SELECT h.ord, h.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
+                WHERE i.site=$1 AND i.key=$3 AND i.sys=$4 LIMIT $2";
             for key in keys {
                 collect(session, sql, &[&limit, &key.value, &key.system], each)?;
             }
         }
         Lookup::Strings(key, forms) => {
-            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_str s JOIN head h ON h.site=$1 AND h.rid=s.rid WHERE s.site=$1 AND s.key=$3 AND s.val>=$4 AND s.val<$5 AND NOT h.deleted LIMIT $2";
+            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_str s CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=s.rid AND NOT h.deleted OFFSET 0) h
+                WHERE s.site=$1 AND s.key=$3 AND s.val>=$4 AND s.val<$5 LIMIT $2";
             for form in forms {
                 let form = clean(form);
                 collect(session, sql, &[&limit, key, &form, &after_prefix(&form)], each)?;
             }
         }
         Lookup::Ranges(key, ranges) => {
-            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_range r JOIN head h ON h.site=$1 AND h.rid=r.rid WHERE r.site=$1 AND r.key=$3 AND r.lo<=$5 AND r.hi>=$4 AND NOT h.deleted LIMIT $2";
+            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_range r CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=r.rid AND NOT h.deleted OFFSET 0) h
+                WHERE r.site=$1 AND r.key=$3 AND r.lo<=$5 AND r.hi>=$4 LIMIT $2";
             for (low, high) in ranges {
                 collect(session, sql, &[&limit, key, low, high], each)?;
             }
@@ -389,10 +375,10 @@ pub(crate) fn versions_of(
     keys: &[Key],
 ) -> Result<Vec<(Candidate, Version)>, Error> {
     let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, u.n
-        FROM unnest($2::bigint[],$3::bigint[],$4::bigint[]) WITH ORDINALITY u(vid,ord,rid,n)
+        FROM (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[]) WITH ORDINALITY LIMIT cardinality($2)) u(vid,ord,rid,n)
         JOIN version v ON v.site=$1 AND v.vid=u.vid AND v.rid=u.rid JOIN head h ON h.site=$1 AND h.rid=u.rid
         WHERE NOT EXISTS (SELECT 1 FROM unnest($5::bigint[],$6::bigint[]) k(key,sys) WHERE NOT EXISTS (
-            SELECT 1 FROM ix i WHERE i.site=$1 AND i.key=k.key AND i.sys=k.sys AND i.ord=u.ord AND i.rid=u.rid))
+            SELECT 1 FROM ix i WHERE i.site=$1 AND i.key=k.key AND i.sys=k.sys AND i.ord=u.ord AND i.rid=u.rid OFFSET 0) OFFSET 0)
         ORDER BY u.n";
     let column = |of: fn(&Candidate) -> i64| candidates.iter().map(of).collect::<Vec<i64>>();
     let (vids, ords, rids) = (column(|c| c.vid), column(|c| c.ord), column(|c| c.rid));

@@ -4,14 +4,15 @@
 //! that the rows gathered cannot change (the look-ups of most jobs of a batch) do not wait for them.
 
 use std::cell::RefCell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, Value};
+use super::foreseen::{Asked, Foreseen};
 use crate::Error;
-use crate::db::{Ask, Counters, Duplicate, Head};
+use crate::db::{Ask, Content, Counters, Duplicate, Head};
 use crate::keys::Key;
 
 /// A connection inside a transaction of one site.
@@ -20,15 +21,8 @@ pub(crate) struct Session {
     /// Number of the site.
     pub(super) site: i32,
     pub(super) gathered: RefCell<Gathered>,
-    /// Read for all jobs of the batch at its begin. Holds for what was not written since.
+    /// Read at the begin. Holds for what was not written since.
     foreseen: RefCell<Foreseen>,
-}
-
-#[derive(Default)]
-struct Foreseen {
-    duplicates: HashMap<(i64, [u8; 32]), Option<Duplicate>>,
-    heads: HashMap<(i64, String), Option<Head>>,
-    keys: HashMap<Key, Vec<(i64, i64)>>,
 }
 
 /// Rows to send, column by column.
@@ -154,80 +148,74 @@ impl Session {
     }
 
     /// Begins the only writing transaction of a site: waits until no other committer of any edge writes to it. Every statement after this
-    /// one sees all that they committed (read committed).
-    pub(super) fn writing(
+    /// one sees all that they committed (read committed), so do the look-ups `asks`, sent along.
+    pub(super) fn writing<'a>(
         connection: Connection,
         site: i32,
+        asks: impl Iterator<Item = &'a Ask>,
     ) -> Result<(Self, Counters), Box<(Connection, Error)>> {
         connection.send_batch(format!("BEGIN; SET LOCAL hilum.site='{site}'"));
-        let session = Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() };
-        let counters =
-            session.rows("SELECT rid, vid, seq FROM site WHERE no=$1 FOR UPDATE", &[]).and_then(|rows| {
+        let begun = connection
+            .ask("SELECT rid, vid, seq FROM site WHERE no=$1 FOR UPDATE", vec![Box::new(site)])
+            .and_then(|locking| {
+                let asked = Asked::send(&connection, site, asks, false)?;
+                Ok((connection.received(locking)?, asked.received(&connection)?))
+            })
+            .and_then(|(rows, foreseen)| {
                 let row = rows.first().ok_or_else(|| Error::unavailable("the site is gone"))?;
-                Ok(Counters {
-                    rid: row.get(0),
-                    vid: row.get::<_, i64>(1).cast_unsigned(),
-                    seq: row.get::<_, i64>(2).cast_unsigned(),
-                })
+                let numbers = (row.get(0), row.get::<_, i64>(1), row.get::<_, i64>(2));
+                Ok((numbers, foreseen))
             });
-        match counters {
-            Ok(counters) => Ok((session, counters)),
+        let session = Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() };
+        match begun {
+            Ok(((rid, vid, seq), foreseen)) => {
+                session.foreseen.replace(foreseen);
+                let counters = Counters { rid, vid: vid.cast_unsigned(), seq: seq.cast_unsigned() };
+                Ok((session, counters))
+            }
             Err(error) => Err(Box::new((session.roll_back(), error))),
         }
     }
 
-    /// Does the reads of many jobs together.
-    pub(super) fn foresee<'a>(&self, asks: impl Iterator<Item = &'a Ask>) -> Result<(), Error> {
-        let mut foreseen = Foreseen::default();
-        for ask in asks {
-            match ask {
-                Ask::Duplicate(key, sha256) => drop(foreseen.duplicates.insert((*key, *sha256), None)),
-                Ask::Head(of, id) => drop(foreseen.heads.insert((of.number(), clean(id)), None)),
-                Ask::Key(key) => drop(foreseen.keys.insert(*key, Vec::new())),
-            }
-        }
-        if !foreseen.duplicates.is_empty() {
-            let wanted: Vec<(i64, [u8; 32])> = foreseen.duplicates.keys().copied().collect();
-            for (key, sha256, duplicate) in super::duplicates(self, &wanted)? {
-                foreseen.duplicates.insert((key, sha256), Some(duplicate));
-            }
-        }
-        if !foreseen.heads.is_empty() {
-            let wanted = foreseen.heads.keys().cloned().unzip();
-            for (of, id, head) in super::heads(self, wanted)? {
-                foreseen.heads.insert((of, id), Some(head));
-            }
-        }
-        if !foreseen.keys.is_empty() {
-            let wanted: Vec<Key> = foreseen.keys.keys().copied().collect();
-            for (key, rid, vid) in super::with_keys(self, &wanted)? {
-                foreseen.keys.entry(key).or_default().push((rid, vid));
-            }
-        }
-        self.foreseen.replace(foreseen);
+    /// Does look-ups of a snapshot together, and reads what they find.
+    pub(crate) fn foresee(&self, asks: &[Ask]) -> Result<(), Error> {
+        let asked = Asked::send(&self.connection, self.site, asks.iter(), true)?;
+        self.foreseen.replace(asked.received(&self.connection)?);
         Ok(())
     }
 
     /// A duplicate, when it was foreseen and nothing was written about its key since.
     pub(super) fn foreseen_duplicate(&self, key: i64, sha256: &[u8; 32]) -> Option<Option<Duplicate>> {
         let is_written = self.gathered.borrow().duplicate_keys.contains(&key);
-        self.foreseen.borrow().duplicates.get(&(key, *sha256)).filter(|_| !is_written).cloned()
+        self.foreseen.borrow().duplicate(key, sha256).filter(|_| !is_written).cloned()
     }
 
     /// A head, when it was foreseen and nothing was written about it since.
     pub(super) fn foreseen_head(&self, name: &(i64, String)) -> Option<Option<Head>> {
         let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
-        let head = foreseen.heads.get(name).filter(|_| !gathered.names.contains(name))?;
+        let head = foreseen.head(name).filter(|_| !gathered.names.contains(name))?;
         let is_written = head.is_some_and(|head| gathered.rids.contains(&head.rid));
-        (!is_written).then_some(*head)
+        (!is_written).then_some(head)
     }
 
     /// What has a key, when it was foreseen and nothing was written about it since.
     pub(super) fn foreseen_key(&self, key: &Key) -> Option<Vec<(i64, i64)>> {
         let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
-        let found = foreseen.keys.get(key).filter(|_| !gathered.keys.contains(key))?;
+        let found = foreseen.key(key).filter(|_| !gathered.keys.contains(key))?;
         let is_written = found.iter().any(|(rid, _)| gathered.rids.contains(rid));
         (!is_written).then(|| found.clone())
+    }
+
+    /// Type and id, head and time of the current version of a row, when it was foreseen.
+    pub(super) fn foreseen_row(&self, rid: i64) -> Option<((i64, String), Head, i64)> {
+        let foreseen = self.foreseen.borrow();
+        let (name, head) = foreseen.row(rid)?;
+        Some((name.clone(), head, foreseen.last_updated(head.vid)?))
+    }
+
+    /// What a version holds, when it was foreseen.
+    pub(super) fn foreseen_content(&self, vid: i64) -> Option<Content> {
+        self.foreseen.borrow_mut().content(vid)
     }
 
     /// The rows of a statement whose first value is the site, after all that was written before.
@@ -363,7 +351,7 @@ impl Gathered {
         add(
             !m.rid.is_empty(),
             "UPDATE head h SET ver=u.ver, vid=u.vid, ord=u.ord, deleted=false, applied=coalesce(u.applied,h.applied)
-             FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[]) u(rid,ver,vid,ord,applied) WHERE h.site=$1 AND h.rid=u.rid",
+             FROM (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[]) LIMIT cardinality($2)) u(rid,ver,vid,ord,applied) WHERE h.site=$1 AND h.rid=u.rid",
             vec![
                 Box::new(m.rid),
                 Box::new(m.version),
@@ -375,7 +363,7 @@ impl Gathered {
         let (rid, version, vid) = self.deletions;
         add(
             !rid.is_empty(),
-            "UPDATE head h SET ver=u.ver, vid=u.vid, deleted=true FROM unnest($2::bigint[],$3::bigint[],$4::bigint[]) u(rid,ver,vid) WHERE h.site=$1 AND h.rid=u.rid",
+            "UPDATE head h SET ver=u.ver, vid=u.vid, deleted=true FROM (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[]) LIMIT cardinality($2)) u(rid,ver,vid) WHERE h.site=$1 AND h.rid=u.rid",
             vec![Box::new(rid), Box::new(version), Box::new(vid)],
         );
         let keys = |k: Keys| -> Vec<Value> {
@@ -388,7 +376,7 @@ impl Gathered {
         };
         add(
             !self.keys_out.rid.is_empty(),
-            "DELETE FROM ix i USING unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) u(key,sys,ord,rid) WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND i.ord=u.ord AND i.rid=u.rid",
+            "DELETE FROM ix i USING (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) LIMIT cardinality($2)) u(key,sys,ord,rid) WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND i.ord=u.ord AND i.rid=u.rid",
             keys(self.keys_out),
         );
         add(
@@ -398,7 +386,7 @@ impl Gathered {
         );
         add(
             !self.strings_out.rid.is_empty(),
-            "DELETE FROM ix_str i USING unnest($2::bigint[],$3::text[],$4::bigint[]) u(key,val,rid) WHERE i.site=$1 AND i.key=u.key AND i.val=u.val COLLATE \"C\" AND i.rid=u.rid",
+            "DELETE FROM ix_str i USING (SELECT * FROM unnest($2::bigint[],$3::text[],$4::bigint[]) LIMIT cardinality($2)) u(key,val,rid) WHERE i.site=$1 AND i.key=u.key AND i.val=u.val COLLATE \"C\" AND i.rid=u.rid",
             strings(self.strings_out),
         );
         add(
@@ -408,7 +396,7 @@ impl Gathered {
         );
         add(
             !self.ranges_out.rid.is_empty(),
-            "DELETE FROM ix_range i USING unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) u(key,lo,hi,rid) WHERE i.site=$1 AND i.key=u.key AND i.lo=u.lo AND i.hi=u.hi AND i.rid=u.rid",
+            "DELETE FROM ix_range i USING (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) LIMIT cardinality($2)) u(key,lo,hi,rid) WHERE i.site=$1 AND i.key=u.key AND i.lo=u.lo AND i.hi=u.hi AND i.rid=u.rid",
             ranges(self.ranges_out),
         );
         add(

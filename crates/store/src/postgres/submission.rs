@@ -21,21 +21,6 @@ pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Resul
     Ok(rows.first().map(|row| (row.get::<_, i64>(0).cast_unsigned(), row.get(1))))
 }
 
-/// The submissions with any of many duplicate keys.
-pub(super) fn duplicates(
-    session: &Session,
-    wanted: &[(i64, [u8; 32])],
-) -> Result<Vec<(i64, [u8; 32], Duplicate)>, Error> {
-    let sql = "SELECT d.ctl, d.sha, d.seq, s.answer FROM unnest($2::bigint[],$3::bytea[]) u(ctl,sha)
-        JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq";
-    let (keys, digests): (Vec<i64>, Vec<&[u8]>) =
-        wanted.iter().map(|(key, sha256)| (*key, sha256.as_slice())).unzip();
-    let rows = session.rows(sql, &[&keys, &digests])?;
-    rows.iter()
-        .map(|row| Ok((row.get(0), digest(row.get(1))?, (row.get::<_, i64>(2).cast_unsigned(), row.get(3)))))
-        .collect()
-}
-
 pub(crate) fn add_submission(session: &Session, row: &SubmissionEntry<'_>) -> Result<(), Error> {
     session.gathering(|gathered| {
         let rows = &mut gathered.submissions;

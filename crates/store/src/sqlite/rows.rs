@@ -19,11 +19,6 @@ pub(super) fn counters(connection: &Connection) -> Result<Counters, Error> {
     })
 }
 
-pub(crate) fn newest(connection: &Connection) -> Result<u64, Error> {
-    let mut statement = connection.prepare_cached("SELECT coalesce(max(vid),0) FROM version")?;
-    Ok(statement.query_row([], |r| r.get::<_, i64>(0))?.cast_unsigned())
-}
-
 pub(crate) fn head(connection: &Connection, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
     let sql = "SELECT rid,ver,vid,ord,deleted,applied,successor FROM head WHERE rt=?1 AND fid=?2";
     let mut statement = connection.prepare_cached(sql)?;
