@@ -25,6 +25,8 @@ use crate::subscription::Subscription;
 const BATCH: u32 = 200;
 /// How often Subscriptions are looked at without news: their ends and retries are due by the clock.
 const TICK: Duration = Duration::from_secs(1);
+/// A round begins so long after a commit.
+const GATHERED_FOR: Duration = Duration::from_millis(10);
 /// Failed answers of the kind that repeats before a Subscription is put in error.
 const REFUSALS_MAX: u32 = 3;
 const BACK_OFF_MIN_MS: i64 = 1_000;
@@ -87,12 +89,17 @@ impl Worker {
                 _ = newest.changed() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
+            // a round is of all commits that fall into it
+            tokio::time::sleep(GATHERED_FOR).await;
         }
     }
 
     /// One look at everything: states, matches, sends.
     async fn round(&self) -> Result<(), Error> {
         let subscriptions = self.own().await?;
+        if subscriptions.is_empty() {
+            return Ok(());
+        }
         let mut destinations: HashMap<String, Destination> = self
             .store
             .destinations(&self.site)
@@ -102,9 +109,6 @@ impl Worker {
             .collect();
         for subscription in &subscriptions {
             self.state(subscription, destinations.get(&subscription.reference)).await?;
-        }
-        if subscriptions.is_empty() {
-            return Ok(());
         }
         destinations = self
             .store

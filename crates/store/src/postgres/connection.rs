@@ -1,7 +1,9 @@
 //! A connection whose calls block, used by one thread at a time.
 //!
-//! The socket is served by a small runtime of the store's own, so that a call may wait on any thread. What is [sent](Connection::send) goes out at
-//! once and is waited for with the next answer that is needed: a transaction's beginning, its rows and its commit cost one round trip.
+//! The thread that waits for an answer writes to the socket and reads from it itself; a small runtime of the store's own only tells it when there
+//! is something to read. So a call may wait on any thread, and an answer costs no more threads than that. What is
+//! [sent](Connection::send) goes out with the next answer that is needed, or with [`Connection::flush`]: the statements of a
+//! transaction and its commit are one piece on the wire and one round trip.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -27,12 +29,17 @@ const SESSION: &str = "SET plan_cache_mode=force_generic_plan; SET enable_seqsca
 /// A value bound to a statement.
 pub(super) type Value = Box<dyn ToSql + Sync + Send>;
 type Sent = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
+/// What moves bytes between the socket and those who wait for answers; ends with the connection.
+type Driver = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
 /// Rows under way.
 pub(super) type Answers = Pin<Box<dyn Future<Output = Result<Vec<Row>, tokio_postgres::Error>> + Send>>;
 
 /// A connection.
 pub(super) struct Connection {
     client: Arc<Client>,
+    /// `None` when the connection has ended.
+    driver: RefCell<Option<Driver>>,
+    runtime: tokio::runtime::Handle,
     statements: RefCell<HashMap<&'static str, Statement>>,
     sent: RefCell<Vec<Sent>>,
     /// It did not answer in time, or broke off: not used again.
@@ -54,6 +61,10 @@ impl Io {
         Ok(Self(Some(runtime)))
     }
 
+    fn handle(&self) -> Option<tokio::runtime::Handle> {
+        self.0.as_ref().map(|runtime| runtime.handle().clone())
+    }
+
     fn spawn<T: Send + 'static>(
         &self,
         work: impl Future<Output = T> + Send + 'static,
@@ -67,6 +78,15 @@ impl Drop for Io {
         // a store may be dropped on an async thread, where waiting for a runtime is not allowed
         if let Some(runtime) = self.0.take() {
             runtime.shutdown_background();
+        }
+    }
+}
+
+impl Drop for Connection {
+    /// The server is told; nobody waits for that.
+    fn drop(&mut self) {
+        if let Some(driver) = self.driver.take() {
+            drop(self.runtime.spawn(driver));
         }
     }
 }
@@ -95,13 +115,11 @@ impl Connection {
             .and_then(Result::ok)
             .ok_or_else(|| Error::unavailable(format!("cannot connect to {}: no answer", target.shown)))?
             .map_err(failed)?;
-        io.spawn(async move {
-            if let Err(error) = served.await {
-                tracing::debug!(cause = %Cause::of(&error), "a connection to the database ended");
-            }
-        });
+        let Some(runtime) = io.handle() else { return Err(Error::unavailable("the store is closed")) };
         let connection = Self {
             client: Arc::new(client),
+            driver: RefCell::new(Some(Box::pin(served))),
+            runtime,
             statements: RefCell::default(),
             sent: RefCell::default(),
             lost: Cell::new(false),
@@ -116,9 +134,40 @@ impl Connection {
         self.patience.set(patience);
     }
 
-    /// Whether it can be used.
+    /// Whether it can be used, as far as is known by now.
     pub(super) fn is_usable(&self) -> bool {
+        self.flush();
         !self.lost.get() && !self.client.is_closed()
+    }
+
+    /// Sends what waits to go out, and takes in what has arrived. Does not wait.
+    pub(super) fn flush(&self) {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn drive(&self, context: &mut Context<'_>) {
+        let mut driver = self.driver.borrow_mut();
+        let Some(driving) = driver.as_mut() else { return };
+        if let Poll::Ready(ended) = driving.as_mut().poll(context) {
+            *driver = None;
+            if let Err(error) = ended {
+                tracing::debug!(cause = %Cause::of(&error), "a connection to the database ended");
+            }
+        }
+    }
+
+    /// Blocks until an answer is there; `None` when it does not come in time.
+    fn wait<F: Future>(&self, answer: F) -> Option<F::Output> {
+        let mut answer = pin!(answer);
+        let both = std::future::poll_fn(|context| {
+            // what is asked for goes out, what has arrived is taken in, and the answer may be among it
+            if let Poll::Ready(answer) = answer.as_mut().poll(context) {
+                return Poll::Ready(answer);
+            }
+            self.drive(context);
+            answer.as_mut().poll(context)
+        });
+        wait(both, Instant::now() + self.patience.get())
     }
 
     /// Runs statements without values, and waits.
@@ -127,7 +176,7 @@ impl Connection {
         self.settle()
     }
 
-    /// Sends statements without values.
+    /// Sends statements without values, with what is waited for next.
     pub(super) fn send_batch(&self, sql: String) {
         let client = self.client.clone();
         self.begin(Box::pin(async move { client.batch_execute(&sql).await }));
@@ -160,7 +209,7 @@ impl Connection {
     /// Waits for rows asked for, and all that was sent before.
     pub(super) fn received(&self, asked: Answers) -> Result<Vec<Row>, Error> {
         self.settle()?;
-        let rows = wait(asked, Instant::now() + self.patience.get()).ok_or_else(|| self.silent())?;
+        let rows = self.wait(asked).ok_or_else(|| self.silent())?;
         rows.map_err(|error| self.failed(&error))
     }
 
@@ -173,7 +222,7 @@ impl Connection {
             return done.map_err(|error| self.failed(&error));
         }
         self.settle()?;
-        let rows = wait(asking, Instant::now() + self.patience.get()).ok_or_else(|| self.silent())?;
+        let rows = self.wait(asking).ok_or_else(|| self.silent())?;
         rows.map_err(|error| self.failed(&error))
     }
 
@@ -184,7 +233,7 @@ impl Connection {
             if self.lost.get() {
                 break;
             }
-            match wait(sent, Instant::now() + self.patience.get()) {
+            match self.wait(sent) {
                 None => outcome = outcome.and(Err(self.silent())),
                 Some(Err(error)) => outcome = outcome.and(Err(self.failed(&error))),
                 Some(Ok(())) => {}
@@ -204,8 +253,7 @@ impl Connection {
         if let Some(statement) = self.statements.borrow().get(sql) {
             return Ok(statement.clone());
         }
-        let prepared = wait(self.client.prepare(sql), Instant::now() + self.patience.get())
-            .ok_or_else(|| self.silent())?;
+        let prepared = self.wait(self.client.prepare(sql)).ok_or_else(|| self.silent())?;
         let statement = prepared.map_err(|error| self.failed(&error))?;
         self.statements.borrow_mut().insert(sql, statement.clone());
         Ok(statement)
@@ -279,7 +327,7 @@ impl Wake for Unpark {
     }
 }
 
-/// Polls once, which sends the request. The answer is waited for later.
+/// Polls once, which makes the request ready to be sent. The answer is waited for later.
 fn first<F: Future + ?Sized>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -16,26 +16,30 @@ use crate::db::{Ask, Content, Duplicate, Head};
 use crate::keys::Key;
 use crate::lookup::SAME_IDENTIFIER_MAX;
 
-const DUPLICATES: &str = "SELECT d.ctl, d.sha, d.seq, s.answer FROM (SELECT * FROM unnest($2::bigint[],$3::bytea[]) LIMIT cardinality($2)) u(ctl,sha)
-    JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN LATERAL (SELECT answer FROM submission s WHERE s.site=$1 AND s.seq=d.seq OFFSET 0) s ON true";
+const DUPLICATES: &str = concat!("SELECT d.ctl, d.sha, d.seq, s.answer FROM ", each!("$2::bigint[],$3::bytea[]"), " u(ctl,sha)
+    JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN LATERAL (SELECT answer FROM submission s WHERE s.site=$1 AND s.seq=d.seq OFFSET 0) s ON true");
 // a cast of `rt` in the statement could fail, and row level security keeps what could tell by failing away from the index
-const HEADS: &str = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid
-    FROM (SELECT * FROM unnest($2::smallint[],$3::text[]) LIMIT cardinality($2)) u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid";
-const HEADS_WITH_CONTENT: &str = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm, v.enc::bigint, v.body
-    FROM (SELECT * FROM unnest($2::smallint[],$3::text[]) LIMIT cardinality($2)) u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid
-    CROSS JOIN LATERAL (SELECT * FROM version v WHERE v.site=$1 AND v.vid=h.vid OFFSET 0) v";
+const HEADS: &str = concat!(
+    "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid
+    FROM ",
+    each!("$2::smallint[],$3::text[]"),
+    " u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid"
+);
+const HEADS_WITH_CONTENT: &str = concat!("SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm, v.enc::bigint, v.body
+    FROM ", each!("$2::smallint[],$3::text[]"), " u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid", version_at!("h.vid"));
 /// The first resources with each of many keys, in order of rid.
-const KEYS: &str = "SELECT u.key, u.sys, f.rid, f.vid FROM unnest($2::bigint[],$3::bigint[]) u(key,sys) CROSS JOIN LATERAL (
-        SELECT i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-        WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
-    ORDER BY f.rid";
-const KEYS_WITH_CONTENT: &str = "SELECT u.key, u.sys, f.rid, f.vid, f.ver::bigint, f.ord, f.applied, f.successor, f.rt::bigint, f.fid, f.lm, f.enc::bigint, f.body
+const KEYS: &str = concat!(
+    "SELECT u.key, u.sys, f.rid, f.vid FROM unnest($2::bigint[],$3::bigint[]) u(key,sys) CROSS JOIN LATERAL (
+        SELECT i.rid, h.vid FROM ix i",
+    head_of!("i.rid"),
+    "WHERE NOT h.deleted AND i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
+    ORDER BY f.rid"
+);
+const KEYS_WITH_CONTENT: &str = concat!("SELECT u.key, u.sys, f.rid, f.vid, f.ver::bigint, f.ord, f.applied, f.successor, f.rt::bigint, f.fid, f.lm, f.enc::bigint, f.body
     FROM unnest($2::bigint[],$3::bigint[]) u(key,sys) CROSS JOIN LATERAL (
         SELECT i.rid, h.vid, h.ver, h.ord, h.applied, h.successor, h.rt, h.fid, v.lm, v.enc, v.body
-        FROM ix i CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-        CROSS JOIN LATERAL (SELECT * FROM version v WHERE v.site=$1 AND v.vid=h.vid OFFSET 0) v
-        WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
-    ORDER BY f.rid";
+        FROM ix i", head_of!("i.rid"), version_at!("h.vid"), "WHERE NOT h.deleted AND i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
+    ORDER BY f.rid");
 
 /// What was found, and what was not.
 #[derive(Default)]

@@ -3,6 +3,9 @@
 //! Reads take a connection of a pool and see one snapshot. Writes go through a few committers, each with a connection of its own (`committer.rs`).
 //! All calls block; callers on async threads run them elsewhere.
 
+#[macro_use]
+mod fences;
+
 mod committer;
 mod connection;
 mod control;

@@ -31,7 +31,11 @@ pub(crate) fn head_of(
     session: &Session,
     rid: i64,
 ) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
-    let sql = "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm FROM head h CROSS JOIN LATERAL (SELECT lm FROM version v WHERE v.site=$1 AND v.vid=h.vid OFFSET 0) v WHERE h.site=$1 AND h.rid=$2";
+    let sql = concat!(
+        "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm FROM head h",
+        version_at!("h.vid"),
+        "WHERE h.site=$1 AND h.rid=$2"
+    );
     if let Some(((of, id), head, last_updated)) = session.foreseen_row(rid) {
         return Ok(ResourceType::from_number(of).map(|of| (of, id, head, last_updated)));
     }
@@ -71,8 +75,12 @@ pub(crate) fn content(session: &Session, vid: i64) -> Result<Content, Error> {
 }
 
 pub(crate) fn current(session: &Session, of: ResourceType, id: &str) -> Result<Option<Version>, Error> {
-    let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
-        FROM head h CROSS JOIN LATERAL (SELECT * FROM version v WHERE v.site=$1 AND v.vid=h.vid OFFSET 0) v WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3";
+    let sql = concat!(
+        "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
+        FROM head h",
+        version_at!("h.vid"),
+        "WHERE h.site=$1 AND h.rt=$2::bigint::smallint AND h.fid=$3"
+    );
     session.row(sql, &[&of.number(), &clean(id)])?.map(|row| read(&row)).transpose()
 }
 
@@ -104,8 +112,12 @@ pub(crate) fn history(
 }
 
 pub(crate) fn feed(session: &Session, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
-    let sql = "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
-        FROM version v CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=v.rid OFFSET 0) h WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $3";
+    let sql = concat!(
+        "SELECT h.rt::bigint, h.fid, v.ver::bigint, v.lm, v.op::bigint, v.sub, v.enc::bigint, v.body, v.vid
+        FROM version v",
+        head_of!("v.rid"),
+        "WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $3"
+    );
     let rows = session.rows(sql, &[&after.cast_signed(), &i64::from(limit)])?;
     rows.iter()
         .map(|row| Ok(FeedEntry { position: row.get::<_, i64>(8).cast_unsigned(), version: read(row)? }))
@@ -241,8 +253,11 @@ impl super::session::Ranges {
 }
 
 pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error> {
-    let sql = "SELECT i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-        WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 ORDER BY i.rid LIMIT $4";
+    let sql = concat!(
+        "SELECT i.rid, h.vid FROM ix i",
+        head_of!("i.rid"),
+        "WHERE NOT h.deleted AND i.site=$1 AND i.key=$2 AND i.sys=$3 ORDER BY i.rid LIMIT $4"
+    );
     let values: [&(dyn ToSql + Sync); 3] = [&key.value, &key.system, &number(max)];
     let found = |rows: Vec<Row>| -> Vec<(i64, i64)> { rows.iter().map(|r| (r.get(0), r.get(1))).collect() };
     if max == SAME_IDENTIFIER_MAX
@@ -261,8 +276,11 @@ pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i
 }
 
 pub(crate) fn ids_with_key(session: &Session, key: Key, max: usize) -> Result<Vec<String>, Error> {
-    let sql = "SELECT h.fid FROM ix i CROSS JOIN LATERAL (SELECT fid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-        WHERE i.site=$1 AND i.key=$2 AND i.sys=$3 ORDER BY i.rid LIMIT $4";
+    let sql = concat!(
+        "SELECT h.fid FROM ix i",
+        head_of!("i.rid"),
+        "WHERE NOT h.deleted AND i.site=$1 AND i.key=$2 AND i.sys=$3 ORDER BY i.rid LIMIT $4"
+    );
     let rows = session.rows(sql, &[&key.value, &key.system, &number(max)])?;
     Ok(rows.iter().map(|row| row.get(0)).collect())
 }
@@ -299,12 +317,18 @@ fn one_number(session: &Session, sql: &'static str, values: &[&(dyn ToSql + Sync
 pub(crate) fn step(session: &Session, walk: &Walk) -> Result<Vec<Candidate>, Error> {
     let sql = match (walk.key.is_some(), walk.descending) {
         (true, false) => {
-            "SELECT i.ord, i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-                WHERE i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)>($2,$3) ORDER BY i.ord, i.rid LIMIT $4"
+            concat!(
+                "SELECT i.ord, i.rid, h.vid FROM ix i",
+                head_of!("i.rid"),
+                "WHERE NOT h.deleted AND i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)>($2,$3) ORDER BY i.ord, i.rid LIMIT $4"
+            )
         }
         (true, true) => {
-            "SELECT i.ord, i.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT vid FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-                WHERE i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)<($2,$3) ORDER BY i.ord DESC, i.rid DESC LIMIT $4"
+            concat!(
+                "SELECT i.ord, i.rid, h.vid FROM ix i",
+                head_of!("i.rid"),
+                "WHERE NOT h.deleted AND i.site=$1 AND i.key=$5 AND i.sys=$6 AND (i.ord,i.rid)<($2,$3) ORDER BY i.ord DESC, i.rid DESC LIMIT $4"
+            )
         }
         (false, false) => {
             "SELECT ord, rid, vid FROM head WHERE site=$1 AND rt=$5::bigint::smallint AND (ord,rid)>($2,$3) AND NOT deleted ORDER BY ord, rid LIMIT $4"
@@ -335,23 +359,32 @@ pub(crate) fn candidates(
     match lookup {
         Lookup::Ids(_) => {}
         Lookup::Keys { keys, .. } => {
-            let sql = "SELECT h.ord, h.rid, h.vid FROM ix i CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=i.rid AND NOT h.deleted OFFSET 0) h
-                WHERE i.site=$1 AND i.key=$3 AND i.sys=$4 LIMIT $2";
+            let sql = concat!(
+                "SELECT h.ord, h.rid, h.vid FROM ix i",
+                head_of!("i.rid"),
+                "WHERE NOT h.deleted AND i.site=$1 AND i.key=$3 AND i.sys=$4 LIMIT $2"
+            );
             for key in keys {
                 collect(session, sql, &[&limit, &key.value, &key.system], each)?;
             }
         }
         Lookup::Strings(key, forms) => {
-            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_str s CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=s.rid AND NOT h.deleted OFFSET 0) h
-                WHERE s.site=$1 AND s.key=$3 AND s.val>=$4 AND s.val<$5 LIMIT $2";
+            let sql = concat!(
+                "SELECT h.ord, h.rid, h.vid FROM ix_str s",
+                head_of!("s.rid"),
+                "WHERE NOT h.deleted AND s.site=$1 AND s.key=$3 AND s.val>=$4 AND s.val<$5 LIMIT $2"
+            );
             for form in forms {
                 let form = clean(form);
                 collect(session, sql, &[&limit, key, &form, &after_prefix(&form)], each)?;
             }
         }
         Lookup::Ranges(key, ranges) => {
-            let sql = "SELECT h.ord, h.rid, h.vid FROM ix_range r CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rid=r.rid AND NOT h.deleted OFFSET 0) h
-                WHERE r.site=$1 AND r.key=$3 AND r.lo<=$5 AND r.hi>=$4 LIMIT $2";
+            let sql = concat!(
+                "SELECT h.ord, h.rid, h.vid FROM ix_range r",
+                head_of!("r.rid"),
+                "WHERE NOT h.deleted AND r.site=$1 AND r.key=$3 AND r.lo<=$5 AND r.hi>=$4 LIMIT $2"
+            );
             for (low, high) in ranges {
                 collect(session, sql, &[&limit, key, low, high], each)?;
             }

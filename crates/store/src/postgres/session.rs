@@ -304,6 +304,7 @@ impl Session {
     pub(super) fn roll_back(self) -> Connection {
         if self.connection.is_usable() {
             self.connection.send_batch("ROLLBACK".to_owned());
+            self.connection.flush();
         }
         self.connection
     }
@@ -350,8 +351,8 @@ impl Gathered {
         let m = self.moves;
         add(
             !m.rid.is_empty(),
-            "UPDATE head h SET ver=u.ver, vid=u.vid, ord=u.ord, deleted=false, applied=coalesce(u.applied,h.applied)
-             FROM (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[]) LIMIT cardinality($2)) u(rid,ver,vid,ord,applied) WHERE h.site=$1 AND h.rid=u.rid",
+            concat!("UPDATE head h SET ver=u.ver, vid=u.vid, ord=u.ord, deleted=false, applied=coalesce(u.applied,h.applied)
+             FROM ", each!("$2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[]"), " u(rid,ver,vid,ord,applied) WHERE h.site=$1 AND h.rid=u.rid"),
             vec![
                 Box::new(m.rid),
                 Box::new(m.version),
@@ -363,7 +364,11 @@ impl Gathered {
         let (rid, version, vid) = self.deletions;
         add(
             !rid.is_empty(),
-            "UPDATE head h SET ver=u.ver, vid=u.vid, deleted=true FROM (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[]) LIMIT cardinality($2)) u(rid,ver,vid) WHERE h.site=$1 AND h.rid=u.rid",
+            concat!(
+                "UPDATE head h SET ver=u.ver, vid=u.vid, deleted=true FROM ",
+                each!("$2::bigint[],$3::bigint[],$4::bigint[]"),
+                " u(rid,ver,vid) WHERE h.site=$1 AND h.rid=u.rid"
+            ),
             vec![Box::new(rid), Box::new(version), Box::new(vid)],
         );
         let keys = |k: Keys| -> Vec<Value> {
@@ -376,7 +381,11 @@ impl Gathered {
         };
         add(
             !self.keys_out.rid.is_empty(),
-            "DELETE FROM ix i USING (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) LIMIT cardinality($2)) u(key,sys,ord,rid) WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND i.ord=u.ord AND i.rid=u.rid",
+            concat!(
+                "DELETE FROM ix i USING ",
+                each!("$2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]"),
+                " u(key,sys,ord,rid) WHERE i.site=$1 AND i.key=u.key AND i.sys=u.sys AND i.ord=u.ord AND i.rid=u.rid"
+            ),
             keys(self.keys_out),
         );
         add(
@@ -386,7 +395,11 @@ impl Gathered {
         );
         add(
             !self.strings_out.rid.is_empty(),
-            "DELETE FROM ix_str i USING (SELECT * FROM unnest($2::bigint[],$3::text[],$4::bigint[]) LIMIT cardinality($2)) u(key,val,rid) WHERE i.site=$1 AND i.key=u.key AND i.val=u.val COLLATE \"C\" AND i.rid=u.rid",
+            concat!(
+                "DELETE FROM ix_str i USING ",
+                each!("$2::bigint[],$3::text[],$4::bigint[]"),
+                " u(key,val,rid) WHERE i.site=$1 AND i.key=u.key AND i.val=u.val COLLATE \"C\" AND i.rid=u.rid"
+            ),
             strings(self.strings_out),
         );
         add(
@@ -396,7 +409,11 @@ impl Gathered {
         );
         add(
             !self.ranges_out.rid.is_empty(),
-            "DELETE FROM ix_range i USING (SELECT * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]) LIMIT cardinality($2)) u(key,lo,hi,rid) WHERE i.site=$1 AND i.key=u.key AND i.lo=u.lo AND i.hi=u.hi AND i.rid=u.rid",
+            concat!(
+                "DELETE FROM ix_range i USING ",
+                each!("$2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[]"),
+                " u(key,lo,hi,rid) WHERE i.site=$1 AND i.key=u.key AND i.lo=u.lo AND i.hi=u.hi AND i.rid=u.rid"
+            ),
             ranges(self.ranges_out),
         );
         add(

@@ -3,8 +3,7 @@
 //!
 //! Polled on a connection of its own. `LISTEN` would need `NOTIFY` inside the commits, which makes them wait for each other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,10 +21,9 @@ const EVERY_WHILE_LOST: Duration = Duration::from_millis(500);
 /// A server that does not answer for so long takes no submissions.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// The thread that asks.
+/// The thread that asks. It ends by itself when this is dropped; nobody waits for it then.
 pub(super) struct Watcher {
-    stop: Arc<AtomicBool>,
-    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+    running: Mutex<Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>>,
 }
 
 struct Watch {
@@ -33,7 +31,6 @@ struct Watch {
     committers: Arc<Committers>,
     control: Control,
     gate: Arc<Gate>,
-    stop: Arc<AtomicBool>,
     connection: Option<Connection>,
     control_version: Option<String>,
 }
@@ -45,40 +42,24 @@ impl Watcher {
         control: Control,
         gate: Arc<Gate>,
     ) -> Result<Self, Error> {
-        let stop = Arc::<AtomicBool>::default();
-        let watch = Watch {
-            place,
-            committers,
-            control,
-            gate,
-            stop: stop.clone(),
-            connection: None,
-            control_version: None,
-        };
-        let thread = std::thread::Builder::new().name("watcher".into()).spawn(move || watch.run())?;
-        Ok(Self { stop, thread: Mutex::new(Some(thread)) })
+        let (stop, stopped) = mpsc::channel();
+        let watch = Watch { place, committers, control, gate, connection: None, control_version: None };
+        let thread = std::thread::Builder::new().name("watcher".into()).spawn(move || watch.run(&stopped))?;
+        Ok(Self { running: Mutex::new(Some((stop, thread))) })
     }
 
     /// Ends the thread. Blocks.
     pub(super) fn close(&self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.lock().take() {
-            thread.thread().unpark();
+        if let Some((stop, thread)) = self.running.lock().take() {
+            drop(stop);
             let _ = thread.join();
         }
     }
 }
 
-impl Drop for Watcher {
-    /// The thread ends by itself; nobody waits for it here.
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 impl Watch {
-    fn run(mut self) {
-        while !self.stop.load(Ordering::Relaxed) {
+    fn run(mut self, stopped: &mpsc::Receiver<()>) {
+        loop {
             let wait = match self.look() {
                 Ok(()) => EVERY,
                 Err(error) => {
@@ -87,7 +68,9 @@ impl Watch {
                     EVERY_WHILE_LOST
                 }
             };
-            std::thread::park_timeout(wait);
+            if stopped.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
+                return;
+            }
         }
     }
 
