@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use engine::cluster::Cluster;
 use engine::config;
-use hilum_fhir::{Action, Change, Resource, Timestamp};
+use hilum_fhir::search::{Context, Options, Query, decode_pairs};
+use hilum_fhir::{Action, Change, Match, Resource, ResourceType, Timestamp};
 use hilum_store::{Commit, Config, Error, Original, OriginalKind, PostgresConfig, Site, Store};
 use serde_json::json;
 
@@ -29,7 +30,12 @@ async fn open(config: Config) -> (Store, Site) {
 async fn create(store: &Store, site: &Site) -> Result<Commit, Error> {
     let patient =
         json!({ "resourceType": "Patient", "name": [{ "family": "Doe" }], "birthDate": "1960-01-01" });
-    let original = Original {
+    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
+    store.commit(site, original(), vec![change], None).await
+}
+
+fn original() -> Original {
+    Original {
         kind: OriginalKind::V2,
         listener: "test".into(),
         peer: None,
@@ -41,9 +47,55 @@ async fn create(store: &Store, site: &Site) -> Result<Commit, Error> {
         content_type: "x",
         received: Timestamp::from_micros(1),
         report: None,
-    };
-    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
-    store.commit(site, original, vec![change], None).await
+    }
+}
+
+/// A submission of one change, and a search that finds what it changed.
+async fn update_and_find(store: &Store, site: &Site, family: &str) {
+    let identifier = Match { system: Some("urn:mrn".into()), value: family.into(), ..any_patient() };
+    let patient = json!({ "resourceType": "Patient", "name": [{ "family": family }], "birthDate": "1960-01-01",
+        "identifier": [{ "system": "urn:mrn", "value": family }] });
+    let patient = Resource::from_value(patient).unwrap();
+    let change = Change::new(Action::Merge(identifier.into(), patient, Vec::new()));
+    store.commit(site, original(), vec![change], None).await.unwrap();
+    for search in [format!("identifier=urn:mrn|{family}"), format!("name={family}")] {
+        let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
+        let options = Options { strict: true, ..Options::condition() };
+        let query = Query::parse(any_patient().resource_type, &decode_pairs(&search), &options, &context);
+        let found = store.search(site, &query.unwrap().0, None).await.unwrap();
+        assert_eq!(found.matches.len(), 1, "{search}");
+    }
+}
+
+fn any_patient() -> Match {
+    let resource_type = ResourceType::from_name("Patient").unwrap();
+    Match { resource_type, system: None, value: String::new() }
+}
+
+/// Index entries read while patients were made and changed, from an empty database on.
+async fn entries_read(patients: usize) -> u64 {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(config(dir.path())).await;
+    for patient in 0..patients {
+        for _ in 0..2 {
+            update_and_find(&store, &site, &format!("Family{patient:05}")).await;
+        }
+    }
+    store.close().await;
+    drop(store);
+    let ask = |sql: &str| Cluster::shared().psql("edge", &database(dir.path()), sql);
+    // a connection tells what it read when it ends
+    let others =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname=current_database() AND pid<>pg_backend_pid()";
+    for _ in 0..400 {
+        if ask(others) == "0" {
+            let read =
+                "SELECT sum(idx_tup_read) FROM pg_stat_user_indexes WHERE relname NOT IN ('site','meta')";
+            return ask(read).parse().unwrap();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("the store is closed and still connected");
 }
 
 fn database(dir: &Path) -> String {
@@ -99,6 +151,13 @@ async fn edges_that_start_at_one_moment_make_one_schema() {
     let positions: Vec<u64> =
         store.feed(site, 0, 100).await.unwrap().iter().map(|entry| entry.position).collect();
     assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
+}
+
+/// Statements are planned once, here on empty tables: none of the plans may be one that walks through all rows.
+#[tokio::test]
+async fn what_a_change_and_a_search_read_does_not_grow_with_the_tables() {
+    let (few, many) = (entries_read(50).await, entries_read(200).await);
+    assert!(few > 0 && many < 6 * few, "four times the patients: {few} entries read, then {many}");
 }
 
 #[tokio::test]
