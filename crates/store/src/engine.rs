@@ -73,7 +73,7 @@ impl SiteDb {
         Err(Error { kind: ErrorKind::Full, ..error })
     }
 
-    /// Runs a read on one of the reading connections. Blocks.
+    /// Runs a read on one of the reading connections, each statement for itself. Blocks.
     pub(crate) fn read<T>(&self, work: impl FnOnce(Db<'_>) -> Result<T, Error>) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(file) => file.read(|connection| work(Db::Sqlite(connection))),
@@ -81,11 +81,11 @@ impl SiteDb {
         }
     }
 
-    /// As [`SiteDb::read`], and all that is read is of one moment.
+    /// As [`SiteDb::read`], and all that is read is of one moment; what is foreseen may be of a moment before.
     pub(crate) fn snapshot<T>(&self, work: impl FnOnce(Db<'_>) -> Result<T, Error>) -> Result<T, Error> {
         match &self.engine {
             Engine::Sqlite(file) => file.snapshot(|connection| work(Db::Sqlite(connection))),
-            Engine::Postgres(tables) => tables.read(|session| work(Db::Postgres(session))),
+            Engine::Postgres(tables) => tables.snapshot(|session| work(Db::Postgres(session))),
         }
     }
 

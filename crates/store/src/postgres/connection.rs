@@ -42,6 +42,8 @@ pub(super) struct Connection {
     runtime: tokio::runtime::Handle,
     statements: RefCell<HashMap<&'static str, Statement>>,
     sent: RefCell<Vec<Sent>>,
+    /// The site whose rows it sees; 0 = none.
+    site: Cell<i32>,
     /// It did not answer in time, or broke off: not used again.
     lost: Cell<bool>,
     /// It is taken for lost when it does not answer for so long.
@@ -122,6 +124,7 @@ impl Connection {
             runtime,
             statements: RefCell::default(),
             sent: RefCell::default(),
+            site: Cell::new(0),
             lost: Cell::new(false),
             patience: Cell::new(PATIENCE),
         };
@@ -168,6 +171,13 @@ impl Connection {
             answer.as_mut().poll(context)
         });
         wait(both, Instant::now() + self.patience.get())
+    }
+
+    /// Outside of a transaction: only rows of this site are seen and written from now on.
+    pub(super) fn turn_to(&self, site: i32) {
+        if self.site.replace(site) != site {
+            self.send_batch(format!("SET hilum.site='{site}'"));
+        }
     }
 
     /// Runs statements without values, and waits.
@@ -266,6 +276,8 @@ impl Connection {
 
     fn failed(&self, error: &tokio_postgres::Error) -> Error {
         let cause = Cause::of(error);
+        // it may have been the turn that failed
+        self.site.set(0);
         if cause.state.is_none() {
             self.lost.set(true);
         }

@@ -232,9 +232,17 @@ impl Server {
 }
 
 impl SiteTables {
-    /// Runs a read in a snapshot of its own. Blocks.
+    /// Runs reads of one statement each. Blocks.
     pub(crate) fn read<T>(&self, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
-        let session = Session::reading(self.server.reader()?, self.number);
+        self.work(Session::reading(self.server.reader()?, self.number), work)
+    }
+
+    /// Runs reads that see one moment. Blocks.
+    pub(crate) fn snapshot<T>(&self, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
+        self.work(Session::snapshot(self.server.reader()?, self.number), work)
+    }
+
+    fn work<T>(&self, session: Session, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
         // a panic of the work must not keep the place in the pool
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&session)));
         self.server.put_back(session.roll_back());

@@ -1,9 +1,9 @@
-//! A transaction of one site, and the rows it has still to send.
+//! A transaction or a read of one site, and the rows it has still to send.
 //!
 //! What is written is gathered in arrays and sent with a statement for each table: before a read that could see it, and at the commit. Reads
 //! that the rows gathered cannot change (the look-ups of most jobs of a batch) do not wait for them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
 use tokio_postgres::Row;
@@ -15,14 +15,24 @@ use crate::Error;
 use crate::db::{Ask, Content, Counters, Duplicate, Head};
 use crate::keys::Key;
 
-/// A connection inside a transaction of one site.
+/// A connection that has turned to one site.
 pub(crate) struct Session {
     connection: Connection,
+    transaction: Cell<Transaction>,
     /// Number of the site.
     pub(super) site: i32,
     pub(super) gathered: RefCell<Gathered>,
     /// Read at the begin. Holds for what was not written since.
     foreseen: RefCell<Foreseen>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transaction {
+    /// Each statement is one by itself.
+    Never,
+    /// A snapshot that begins with the next statement.
+    Due,
+    Begun,
 }
 
 /// Rows to send, column by column.
@@ -139,12 +149,20 @@ pub(super) struct Submissions {
 }
 
 impl Session {
-    /// Begins a snapshot of a site in which nothing can be written. Does not wait.
+    /// For reads of one statement each.
     pub(super) fn reading(connection: Connection, site: i32) -> Self {
-        connection.send_batch(format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SET LOCAL hilum.site='{site}'"
-        ));
-        Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() }
+        Self::new(connection, site, Transaction::Never)
+    }
+
+    /// For reads that see one moment, but for what is [foreseen](Session::foresee): that may be of a moment before. Nothing can be written.
+    pub(super) fn snapshot(connection: Connection, site: i32) -> Self {
+        Self::new(connection, site, Transaction::Due)
+    }
+
+    fn new(connection: Connection, site: i32, transaction: Transaction) -> Self {
+        connection.turn_to(site);
+        let transaction = Cell::new(transaction);
+        Self { connection, transaction, site, gathered: RefCell::default(), foreseen: RefCell::default() }
     }
 
     /// Begins the only writing transaction of a site: waits until no other committer of any edge writes to it. Every statement after this
@@ -154,19 +172,20 @@ impl Session {
         site: i32,
         asks: impl Iterator<Item = &'a Ask>,
     ) -> Result<(Self, Counters), Box<(Connection, Error)>> {
-        connection.send_batch(format!("BEGIN; SET LOCAL hilum.site='{site}'"));
+        let session = Self::new(connection, site, Transaction::Begun);
+        let connection = &session.connection;
+        connection.send_batch("BEGIN".to_owned());
         let begun = connection
             .ask("SELECT rid, vid, seq FROM site WHERE no=$1 FOR UPDATE", vec![Box::new(site)])
             .and_then(|locking| {
-                let asked = Asked::send(&connection, site, asks, false)?;
-                Ok((connection.received(locking)?, asked.received(&connection)?))
+                let asked = Asked::send(connection, site, asks, false)?;
+                Ok((connection.received(locking)?, asked.received(connection)?))
             })
             .and_then(|(rows, foreseen)| {
                 let row = rows.first().ok_or_else(|| Error::unavailable("the site is gone"))?;
                 let numbers = (row.get(0), row.get::<_, i64>(1), row.get::<_, i64>(2));
                 Ok((numbers, foreseen))
             });
-        let session = Self { connection, site, gathered: RefCell::default(), foreseen: RefCell::default() };
         match begun {
             Ok(((rid, vid, seq), foreseen)) => {
                 session.foreseen.replace(foreseen);
@@ -177,7 +196,7 @@ impl Session {
         }
     }
 
-    /// Does look-ups of a snapshot together, and reads what they find.
+    /// Does look-ups together, and reads what they find.
     pub(crate) fn foresee(&self, asks: &[Ask]) -> Result<(), Error> {
         let asked = Asked::send(&self.connection, self.site, asks.iter(), true)?;
         self.foreseen.replace(asked.received(&self.connection)?);
@@ -230,6 +249,10 @@ impl Session {
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
+        if self.transaction.get() == Transaction::Due {
+            self.connection.send_batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned());
+            self.transaction.set(Transaction::Begun);
+        }
         let mut all: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(values.len() + 1);
         all.push(&self.site);
         all.extend_from_slice(values);
@@ -300,9 +323,9 @@ impl Session {
         }
     }
 
-    /// Ends the transaction without its writes. Does not wait.
+    /// Ends it without its writes. Does not wait.
     pub(super) fn roll_back(self) -> Connection {
-        if self.connection.is_usable() {
+        if self.transaction.get() == Transaction::Begun && self.connection.is_usable() {
             self.connection.send_batch("ROLLBACK".to_owned());
             self.connection.flush();
         }
