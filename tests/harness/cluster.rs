@@ -82,6 +82,13 @@ impl Cluster {
         self.named(&name(of))
     }
 
+    /// The database that belongs to a folder.
+    pub(crate) fn database(&self, of: &Path) -> String {
+        let name = name(of);
+        self.named(&name);
+        name
+    }
+
     /// From now on the database of a folder takes no writes, as after a failover to a standby (`false`: it does again).
     pub(crate) fn make_read_only(&self, of: &Path, read_only: bool) {
         let name = name(of);

@@ -5,7 +5,8 @@ use hilum_fhir::{Match, Resource, ResourceType, Timestamp};
 use jiff::tz::TimeZone;
 
 use crate::apply::Base;
-use crate::db::Db;
+use crate::db::{Content, Db};
+use crate::keys::Rows;
 use crate::{Error, body, keys, search};
 
 /// Resources looked at that have one identifier.
@@ -45,15 +46,17 @@ pub(super) fn base(
 ) -> Result<Option<Base>, Error> {
     let Some(head) = db.head(resource_type, id)? else { return Ok(None) };
     let content = db.content(head.vid)?;
-    let last_updated = content.last_updated;
-    let Some(packed) = content.body else {
-        return Ok(Some(Base { head, last_updated, resource: None, rows: keys::Rows::default() }));
-    };
-    let stored = body::decode(content.encoding, &packed)?;
-    let resource = parse(&stored)?;
-    let entries =
-        index(&resource, &Context { zone: zone.clone(), now: Timestamp::from_micros(last_updated) });
-    Ok(Some(Base { head, last_updated, rows: keys::rows(&entries), resource: Some(resource) }))
+    let (resource, rows) = indexed(&content, zone)?.unzip();
+    Ok(Some(Base { head, last_updated: content.last_updated, resource, rows: rows.unwrap_or_default() }))
+}
+
+/// A version as a resource with its index rows; `None` = a deletion.
+pub(super) fn indexed(content: &Content, zone: &TimeZone) -> Result<Option<(Resource, Rows)>, Error> {
+    let Some(packed) = &content.body else { return Ok(None) };
+    let resource = parse(&body::decode(content.encoding, packed)?)?;
+    let now = Timestamp::from_micros(content.last_updated);
+    let entries = index(&resource, &Context { zone: zone.clone(), now });
+    Ok(Some((resource, keys::rows(&entries))))
 }
 
 /// A stored body as a resource.

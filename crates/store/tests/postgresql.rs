@@ -99,8 +99,7 @@ async fn entries_read(patients: usize) -> u64 {
 }
 
 fn database(dir: &Path) -> String {
-    let url = Cluster::shared().url(dir);
-    url.split_once("@/").unwrap().1.split_once('?').unwrap().0.to_owned()
+    Cluster::shared().database(dir)
 }
 
 #[tokio::test]

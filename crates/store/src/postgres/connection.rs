@@ -236,6 +236,13 @@ impl Connection {
         rows.map_err(|error| self.failed(&error))
     }
 
+    /// As [`Connection::query`], for a statement that is not asked again.
+    pub(super) fn query_once(&self, sql: &str) -> Result<Vec<Row>, Error> {
+        self.settle()?;
+        let asked = self.wait(self.client.query(sql, &[])).ok_or_else(|| self.silent())?;
+        asked.map_err(|error| self.failed(&error))
+    }
+
     /// Waits for all that was sent; the first error counts.
     pub(super) fn settle(&self) -> Result<(), Error> {
         let mut outcome = Ok(());

@@ -10,6 +10,7 @@ mod committer;
 mod connection;
 mod control;
 mod foreseen;
+mod fsck;
 mod imaging;
 mod migrate;
 mod outbox;
@@ -28,6 +29,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 pub(crate) use control::ControlTables;
+pub(crate) use fsck::fsck;
 pub(crate) use imaging::*;
 pub(crate) use outbox::*;
 pub(crate) use quarantine::*;
@@ -130,6 +132,11 @@ impl Server {
     ) -> Result<Arc<Self>, Error> {
         let place = Arc::new(Place::new(settings)?);
         let connection = place.connect_to_write()?;
+        if migrate::is_above_security(&connection)? {
+            tracing::warn!(
+                "the database role is a superuser or has BYPASSRLS: row level security, the second lock between sites, does not hold; use a role that only owns the database"
+            );
+        }
         let secret = migrate::migrate(&connection).map_err(|error| place.named(error))?;
         let committers = Committers::start(place.clone(), config, settings.committers, gate.clone())?;
         let committers = Arc::new(committers);

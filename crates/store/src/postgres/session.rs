@@ -243,20 +243,36 @@ impl Session {
         self.rows_unaffected(sql, values)
     }
 
+    fn begin(&self) {
+        if self.transaction.get() == Transaction::Due {
+            self.connection.send_batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned());
+            self.transaction.set(Transaction::Begun);
+        }
+    }
+
     /// As [`Session::rows`], for a read that what was gathered cannot change.
     pub(super) fn rows_unaffected(
         &self,
         sql: &'static str,
         values: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, Error> {
-        if self.transaction.get() == Transaction::Due {
-            self.connection.send_batch("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY".to_owned());
-            self.transaction.set(Transaction::Begun);
-        }
+        self.begin();
         let mut all: Vec<&(dyn ToSql + Sync)> = Vec::with_capacity(values.len() + 1);
         all.push(&self.site);
         all.extend_from_slice(values);
         self.connection.query(sql, &all)
+    }
+
+    /// The rows of a statement over all that row level security shows of the site.
+    pub(super) fn all(&self, sql: &str) -> Result<Vec<Row>, Error> {
+        self.flush()?;
+        self.begin();
+        self.connection.query_once(sql)
+    }
+
+    /// As [`Session::all`], the number it counts.
+    pub(super) fn count(&self, sql: &str) -> Result<i64, Error> {
+        Ok(self.all(sql)?.first().map_or(0, |row| row.get(0)))
     }
 
     /// The only row of a statement.

@@ -124,7 +124,7 @@ pub(super) fn of_files(config: &Config, what: &str) -> Result<(), Error> {
     match &config.postgres {
         None => Ok(()),
         Some(server) => Err(Error::unavailable(format!(
-            "hilum {what} is for stores in files; {} has tools of its own (pg_dump, pg_basebackup, pg_amcheck)",
+            "hilum {what} is for stores in files; {} has tools of its own (pg_dump, pg_basebackup)",
             server.shown()
         ))),
     }

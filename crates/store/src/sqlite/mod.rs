@@ -22,7 +22,7 @@ use tokio::sync::watch;
 
 pub use backup::{Manifest, SiteCopy, backup, restore};
 pub(crate) use control::ControlFile;
-pub use fsck::{Checks, Findings, fsck};
+pub(crate) use fsck::fsck;
 pub(crate) use imaging::*;
 pub(crate) use outbox::*;
 pub(crate) use quarantine::*;

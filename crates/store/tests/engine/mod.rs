@@ -20,3 +20,16 @@ pub(crate) fn config(dir: &Path) -> Config {
         ..Config::new(dir.to_owned())
     }
 }
+
+/// Runs statements in the database behind the store of a folder, on the rows of a site.
+pub(crate) fn execute(dir: &Path, site: &str, sql: &str) {
+    if env!("CARGO_CRATE_NAME") == "postgresql" {
+        let cluster = cluster::Cluster::shared();
+        let database = cluster.database(dir);
+        let number = cluster.psql("edge", &database, &format!("SELECT no FROM site WHERE id='{site}'"));
+        cluster.psql("edge", &database, &format!("SET hilum.site='{number}'; {sql}"));
+    } else {
+        let file = dir.join("sites").join(site).join("site.db");
+        rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
+    }
+}
