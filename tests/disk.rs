@@ -5,7 +5,8 @@
 //! synced is not in the copy. All that was acknowledged before is there when an edge starts on the copy, and no row lacks its blob.
 //! kill -9 leaves the pages of the kernel alone; only this shows that every yes waited for the disk.
 //!
-//! A full disk: everything is deferred, nothing rejected, and once there is room it goes on without a restart.
+//! A full disk, of the edge or of its database server: everything is deferred, nothing rejected, and once there is room it goes on without
+//! a restart.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use harness::cluster::Cluster;
 use harness::doors::{DOORS, Item, Verdict};
 use harness::load::{Load, images_are_whole, is_there_once};
 use harness::{Edge, http};
@@ -26,6 +28,14 @@ const LOAD_MS: u64 = 700;
 struct Disk(PathBuf);
 
 impl Disk {
+    /// One that is soon full; its image is in a folder.
+    fn small(dir: &Path, at: PathBuf) -> Self {
+        let image = dir.join("image");
+        std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        run("mkfs.ext4", &[Path::new("-q"), &image]);
+        Self::mount(&image, at)
+    }
+
     fn mount(image: &Path, at: PathBuf) -> Self {
         std::fs::create_dir_all(&at).unwrap();
         run("mount", &[Path::new("-o"), Path::new("loop"), image, &at]);
@@ -82,11 +92,33 @@ fn what_was_acknowledged_is_there_once_after_a_disk() {
 #[ignore = "needs root and loop devices"]
 fn a_full_disk_defers_everything_and_recovers_without_a_restart() {
     let dir = tempfile::tempdir().unwrap();
-    let image = dir.path().join("image");
-    std::fs::File::create(&image).unwrap().set_len(64 << 20).unwrap();
-    run("mkfs.ext4", &[Path::new("-q"), &image]);
-    let disk = Disk::mount(&image, dir.path().join("data"));
-    let mut edge = Edge::start(dir.path());
+    let disk = Disk::small(dir.path(), dir.path().join("data"));
+    let edge = Edge::start(dir.path());
+    fill_and_free(edge, &disk);
+}
+
+/// The server's tables are on the full disk, its log is not: then it goes on to run.
+#[test]
+#[ignore = "needs root and loop devices"]
+fn a_full_disk_of_the_database_server_defers_everything_and_reads_go_on() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let dir = tempfile::tempdir_in("/tmp").unwrap();
+    let disk = Disk::small(dir.path(), cluster.dir().join("small"));
+    run("chown", &[Path::new("--reference"), cluster.dir(), &disk.0]);
+    // not beside what the file system has of its own
+    let tables = disk.0.join("tables");
+    std::fs::create_dir(&tables).unwrap();
+    run("chown", &[Path::new("--reference"), cluster.dir(), &tables]);
+    cluster.admin("postgres", &format!("CREATE TABLESPACE small LOCATION '{}'", tables.display()));
+    let url = cluster.named("on_small");
+    cluster.admin("postgres", "ALTER DATABASE on_small SET TABLESPACE small");
+    let edge = Edge::start_with_environment(dir.path(), "", &[("HILUM__STORE__URL", &url)]);
+    fill_and_free(edge, &disk);
+    cluster.stop();
+}
+
+/// Fills the disk, sees that everything is deferred and reads go on, makes room, and sees that it goes on without a restart.
+fn fill_and_free(mut edge: Edge, disk: &Disk) {
     let items = || DOORS.iter().zip((1_000_000..).step_by(5).map(Item::new));
     let filler = disk.0.join("filler");
     // dd ends with an error when there is no room left, which is the point
@@ -110,6 +142,7 @@ fn a_full_disk_defers_everything_and_recovers_without_a_restart() {
         }
     }
     assert!(deferred > 20, "the disk is full");
+    assert_eq!(http::send(edge.http, "GET", "/fhir/Patient?_count=1", &[], "").status, 200, "reads go on");
     assert_eq!(http::send(edge.http, "GET", "/livez", &[], "").status, 200);
     std::fs::remove_file(&filler).unwrap();
     edge.wait("accepting again", |edge| {

@@ -317,6 +317,41 @@ fn without_the_server_senders_are_told_to_send_again() {
 }
 
 #[test]
+fn a_server_that_stands_still_is_noticed_and_nothing_is_there_twice() {
+    let Some(cluster) = Cluster::start("") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(dir.path(), "edge", &cluster.named("still"));
+    assert!(DOORS[0].accepts(DOORS[0].submit(&edge, &Item::new(1)).as_ref()));
+    cluster.signal("STOP");
+    let items = || DOORS.iter().zip((6_000_000..).step_by(1000));
+    // these were on their way when it stopped: whatever they are told, it comes late
+    let waiting: Vec<_> = items()
+        .map(|(door, number)| {
+            let (to, item) = (Addresses::of(&edge), Item::new(number));
+            std::thread::spawn(move || to.send(door, &item, &(door.good)(&item)))
+        })
+        .collect();
+    wait("not ready", || !is_ready(&edge));
+    for (door, number) in items() {
+        let told = door.submit(&edge, &Item::new(number + 1));
+        let told = told.unwrap_or_else(|| panic!("{}: no answer", door.name));
+        assert_eq!((door.verdict)(&told), Verdict::Deferred, "{}: {told:?}", door.name);
+    }
+    cluster.signal("CONT");
+    wait("ready", || is_ready(&edge));
+    for sender in waiting {
+        sender.join().unwrap();
+    }
+    for (door, number) in items() {
+        for item in [Item::new(number), Item::new(number + 1)] {
+            let told = door.submit(&edge, &item);
+            assert!(door.accepts(told.as_ref()), "{}: {told:?}", door.name);
+            assert_eq!((door.found)(&edge, &item), 1, "{} {}", door.name, item.id());
+        }
+    }
+}
+
+#[test]
 fn a_server_that_is_not_reached_stops_the_start_in_words() {
     let dir = tempfile::tempdir().unwrap();
     let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();

@@ -163,6 +163,15 @@ impl Cluster {
         self.control(&["-m", "immediate", "-w", "restart"]);
     }
 
+    /// Sends a signal to all processes of the server: with `STOP` it stands still and its connections stay open, until `CONT`.
+    pub(crate) fn signal(&self, signal: &str) {
+        let postmaster = std::fs::read_to_string(self.dir.join("data/postmaster.pid")).unwrap();
+        let postmaster = postmaster.lines().next().unwrap();
+        let signal = format!("-{signal}");
+        assert!(Command::new("pkill").args([&signal, "-P", postmaster]).status().unwrap().success());
+        assert!(Command::new("kill").args([&signal, postmaster]).status().unwrap().success());
+    }
+
     /// `pg_ctl -m immediate stop`
     pub(crate) fn stop(&self) {
         self.control(&["-m", "immediate", "-w", "stop"]);
