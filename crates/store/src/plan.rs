@@ -165,7 +165,7 @@ impl Plan {
 
     fn outcome(&self, planned: &Planned, executed: &Executed) -> Outcome {
         let imaging_study =
-            || ResourceType::from_name("ImagingStudy").unwrap_or(self.drafts[0].resource_type);
+            || ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of R4"));
         match planned {
             Planned::Imaging(at) => {
                 let (effect, drawn) = &executed.imaging[*at];

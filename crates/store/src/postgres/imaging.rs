@@ -6,7 +6,8 @@ use crate::db::{Due, InstanceEntry, StudyRow};
 use crate::{BlobId, Error, InstanceFile};
 
 pub(crate) fn instance(session: &Session, sop: &str) -> Result<Option<InstanceFile>, Error> {
-    let sql = "SELECT blob, syntax, study, sha FROM instance WHERE site=$1 AND sop=$2 AND superseded=0";
+    // "+0": by the primary key, not by the index of current images
+    let sql = "SELECT blob, syntax, study, sha FROM instance WHERE site=$1 AND sop=$2 AND superseded+0=0";
     let row = session.row(sql, &[&clean(sop)])?;
     row.map(|row| {
         Ok(InstanceFile {
@@ -42,7 +43,7 @@ pub(crate) fn add_instance(session: &Session, row: &InstanceEntry<'_>) -> Result
 }
 
 pub(crate) fn supersede_instance(session: &Session, sop: &str, submission: u64) -> Result<(), Error> {
-    let sql = "UPDATE instance SET superseded=$3 WHERE site=$1 AND sop=$2 AND superseded=0";
+    let sql = "UPDATE instance SET superseded=$3 WHERE site=$1 AND sop=$2 AND superseded+0=0";
     session.gather(sql, vec![Box::new(clean(sop)), Box::new(submission.cast_signed())]);
     Ok(())
 }

@@ -5,7 +5,8 @@ use super::connection::Connection;
 use crate::Error;
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 1] = [Step {
+const STEPS: [Step; 2] = [FIRST, Step { sql: include_str!("schema-2.sql"), partitioned: &[], secured: &[] }];
+const FIRST: Step = Step {
     sql: include_str!("schema.sql"),
     partitioned: &["head", "version", "ix", "ix_str", "ix_range", "submission"],
     secured: &[
@@ -26,7 +27,7 @@ const STEPS: [Step; 1] = [Step {
         "mpps",
         "expectation",
     ],
-}];
+};
 /// Sites are spread over this many partitions of each large table: smaller indexes and shorter vacuums where there are many; a statement
 /// has to lock every one of them, so not more.
 const PARTITIONS: u32 = 4;

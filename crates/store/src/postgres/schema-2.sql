@@ -1,0 +1,3 @@
+-- The other index of images is of the current ones alone: no look-up by SOP Instance UID can take it for its own.
+DROP INDEX instance_series;
+CREATE INDEX instance_series ON instance(site,series) WHERE superseded=0;
