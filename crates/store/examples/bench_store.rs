@@ -110,13 +110,20 @@ async fn main() {
 
     let made = load.made.load(Ordering::Relaxed);
     load.store.close().await;
-    if settings.url.is_none() {
-        let size = std::fs::metadata(dir.join("sites/bench/site.db")).unwrap().len();
-        println!("\n{made} resources, {size} bytes on disk, {} bytes each", size / made.max(1));
-    } else {
-        println!("\n{made} resources; SELECT pg_database_size(current_database()) tells their bytes");
-    }
+    let size = match &settings.url {
+        None => std::fs::metadata(dir.join("sites/bench/site.db")).unwrap().len(),
+        Some(url) => database_bytes(url).await,
+    };
+    println!("\n{made} resources, {size} bytes on disk, {} bytes each", size / made.max(1));
     println!("resident at most {} MiB", measure::resident_max_mib());
+}
+
+/// What the server says of the database, without its log.
+async fn database_bytes(url: &str) -> u64 {
+    let (client, served) = tokio_postgres::connect(url, tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(served);
+    let row = client.query_one("SELECT pg_database_size(current_database())", &[]).await.unwrap();
+    row.get::<_, i64>(0).cast_unsigned()
 }
 
 impl Load {
