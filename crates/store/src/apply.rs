@@ -217,6 +217,7 @@ impl Apply<'_> {
         {
             return Ok(Applied::Duplicate(submission, answer));
         }
+        self.check_blob(packed)?;
         let zone = self.context.zone.clone();
         let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
             plan.clone()
@@ -237,6 +238,7 @@ impl Apply<'_> {
         answer: Option<&[u8]>,
         kept: Option<u64>,
     ) -> Result<u64, Error> {
+        self.check_blob(packed)?;
         let submission = self.begin_submission();
         self.submission(packed, answer, Some(issues), "")?;
         if let Some(bytes) = kept {

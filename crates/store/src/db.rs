@@ -173,8 +173,14 @@ face! {
     fn remove_original(sequence: i64) -> ();
     /// Orphans behind `after`, in their order.
     fn orphans(after: Option<BlobId>, max: u32) -> Vec<Orphan>;
-    /// Strikes an orphan off: its file is gone, or somebody refers to it.
-    fn settle_orphan(blob: &BlobId) -> ();
+    /// Strikes orphans off: their files are gone for good, or somebody refers to them.
+    fn settle_orphans(blobs: &[BlobId]) -> ();
+    /// Those of the blobs that no row names. Where several edges share a store they are claimed: until that is settled no row may name them.
+    fn claim_unused(blobs: &[BlobId], now: i64) -> Vec<BlobId>;
+    /// Gives up claims of blobs that stay.
+    fn release(blobs: &[BlobId]) -> ();
+    /// Whether a blob is claimed.
+    fn is_claimed(blob: &BlobId) -> bool;
 }
 
 // retention
@@ -193,8 +199,6 @@ face! {
     fn remove_version(rid: i64, version: i64) -> ();
     /// The feed position up to which every destination is served; `None` without any.
     fn delivered_to() -> Option<i64>;
-    /// Those of the blobs that no row names.
-    fn unused(blobs: &[BlobId]) -> Vec<BlobId>;
 }
 
 impl Db<'_> {
@@ -266,6 +270,8 @@ pub(crate) enum Ask {
     Head(ResourceType, String),
     /// With [`SAME_IDENTIFIER_MAX`](crate::lookup::SAME_IDENTIFIER_MAX).
     Key(Key),
+    /// Whether it is claimed.
+    Claim(BlobId),
 }
 
 impl Ask {
@@ -408,6 +414,8 @@ pub(crate) struct Orphan {
     pub(crate) blob: BlobId,
     /// Somebody refers to it all the same.
     pub(crate) is_used: bool,
+    /// Since when it is claimed, ms since 1970.
+    pub(crate) claimed: Option<i64>,
 }
 
 /// A submission committed before: its number and its answer.

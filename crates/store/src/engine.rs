@@ -163,6 +163,11 @@ impl SiteDb {
         }
     }
 
+    /// Whether other edges may place blobs where this one removes them.
+    pub(crate) fn shares_blobs(&self) -> bool {
+        matches!((&self.engine, &self.blobs), (Engine::Postgres(_), Blobs::S3(_)))
+    }
+
     /// Whether this edge is the one that delivers to a destination. May block.
     pub(crate) fn delivers(&self, destination: &str) -> Result<bool, Error> {
         match &self.engine {

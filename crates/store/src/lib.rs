@@ -174,7 +174,8 @@ impl Store {
         let kept = answer.clone();
         let asks: Vec<Ask> = if self.inner.server.is_some() {
             let duplicate = packed.control_key().map(|key| Ask::Duplicate(key, packed.original.sha256));
-            duplicate.into_iter().chain(plan.asks()).collect()
+            let claim = packed.blob().map(Ask::Claim);
+            duplicate.into_iter().chain(claim).chain(plan.asks()).collect()
         } else {
             Vec::new()
         };

@@ -5,14 +5,19 @@
 //! file is removed when nobody refers to it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use crate::apply::Apply;
 use crate::engine::SiteDb;
-use crate::{Error, Site, Store};
+use crate::{BlobId, Error, Site, Store};
 
 const DAY_MS: i64 = 86_400_000;
 /// Originals removed in one transaction.
 const BATCH: u32 = 100;
+/// What is claimed is removed within this time, or not at all.
+const REMOVED_WITHIN: Duration = Duration::from_secs(300);
+/// A claim holds so long: [`REMOVED_WITHIN`], and longer than a blob that was placed waits for its row.
+const CLAIM_MS: i64 = 1_200_000;
 
 /// What a batch removed.
 #[derive(Clone, Copy, Debug)]
@@ -60,18 +65,50 @@ async fn sweep(db: &Arc<SiteDb>) -> Result<(), Error> {
         let orphans = db.apart(move |db| db.read(|rows| rows.orphans(after, BATCH))).await?;
         let Some(last) = orphans.last() else { return Ok(()) };
         after = Some(last.blob);
-        let mut settled = Vec::new();
+        let now = jiff::Timestamp::now().as_millisecond();
+        let (mut settled, mut unused) = (Vec::new(), Vec::new());
         for orphan in orphans {
-            if orphan.is_used || db.blobs.remove_old(&orphan.blob).await.unwrap_or(false) {
-                settled.push(orphan.blob);
+            match orphan.claimed {
+                _ if orphan.is_used => settled.push(orphan.blob),
+                None => unused.push(orphan.blob),
+                Some(claimed) if now - claimed >= CLAIM_MS => settled.push(orphan.blob),
+                Some(_) => {}
             }
         }
+        remove_unused(db, unused).await?;
         if !settled.is_empty() {
             let bytes = 64 * settled.len();
-            db.upkeep(bytes, move |apply| settled.iter().try_for_each(|blob| apply.db.settle_orphan(blob)))
-                .await?;
+            db.upkeep(bytes, move |apply| apply.db.settle_orphans(&settled)).await?;
         }
     }
+}
+
+/// Removes those of the blobs that no row names and that are old enough; returns how many.
+///
+/// Several edges may share the bucket. What is to be removed is claimed first: from then on no commit of any edge names it, and its sender is
+/// told to send again. The claim outlives the removal by longer than a blob is on its way to its row, so none that was placed before
+/// the removal is named after it.
+pub(crate) async fn remove_unused(db: &Arc<SiteDb>, blobs: Vec<BlobId>) -> Result<u64, Error> {
+    if blobs.is_empty() {
+        return Ok(0);
+    }
+    let (bytes, begun) = (64 * blobs.len(), Instant::now());
+    let now = jiff::Timestamp::now().as_millisecond();
+    let claimed = db.upkeep(bytes, move |apply| apply.db.claim_unused(&blobs, now)).await?;
+    let (mut gone, mut kept) = (Vec::new(), Vec::new());
+    for blob in claimed {
+        let is_gone = begun.elapsed() < REMOVED_WITHIN && db.blobs.remove_old(&blob).await.unwrap_or(false);
+        if is_gone { gone.push(blob) } else { kept.push(blob) }
+    }
+    let removed = gone.len() as u64;
+    let is_shared = db.shares_blobs();
+    db.upkeep(bytes, move |apply| {
+        apply.db.release(&kept)?;
+        // what other edges may be about to name stays claimed for a while
+        if is_shared { Ok(()) } else { apply.db.settle_orphans(&gone) }
+    })
+    .await?;
+    Ok(removed)
 }
 
 impl Apply<'_> {

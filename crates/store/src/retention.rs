@@ -8,6 +8,7 @@ use hilum_fhir::Timestamp;
 
 use crate::apply::Apply;
 use crate::db::OldSubmission;
+use crate::quarantine::remove_unused;
 use crate::{Error, OriginalKind, Retention, Site, Store};
 
 const DAY_MS: i64 = 86_400_000;
@@ -73,10 +74,7 @@ impl Store {
         let mut removed = 0;
         for fan in 0..=u8::MAX {
             for aged in db.blobs.aged(fan).await?.chunks(BATCH as usize) {
-                let aged = aged.to_vec();
-                for blob in db.apart(move |db| db.read(|rows| rows.unused(&aged))).await? {
-                    removed += u64::from(db.blobs.remove_old(&blob).await?);
-                }
+                removed += remove_unused(&db, aged.to_vec()).await?;
             }
         }
         db.upkeep(64, move |apply| apply.db.set_progress(BLOBS, now)).await?;

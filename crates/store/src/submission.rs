@@ -50,6 +50,11 @@ impl Packed {
         }
     }
 
+    /// The blob its row will name.
+    pub(crate) fn blob(&self) -> Option<BlobId> {
+        self.blob
+    }
+
     /// Bytes on disk of the original; `None` when there is none.
     pub(crate) async fn kept_bytes(&self, blobs: &Blobs) -> Result<Option<u64>, Error> {
         match (&self.inline, &self.blob) {
@@ -69,6 +74,16 @@ impl Packed {
 }
 
 impl Apply<'_> {
+    /// Refuses a submission whose blob is being removed, from when it was sent before.
+    pub(super) fn check_blob(&self, packed: &Packed) -> Result<(), Error> {
+        match &packed.blob {
+            Some(blob) if self.db.is_claimed(blob)? => {
+                Err(Error::unavailable("the same content, sent before, is being removed"))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Writes the row of the submission begun, and its duplicate key when it was accepted.
     pub(super) fn submission(
         &mut self,

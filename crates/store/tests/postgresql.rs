@@ -14,8 +14,8 @@ use hilum_fhir::imaging::{Instance, Series, Study};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs};
 use hilum_fhir::{Action, Change, Match, Resource, ResourceType, Timestamp};
 use hilum_store::{
-    Commit, Config, Delivery, DeliveryState, Destination, DestinationState, Error, Original, OriginalKind,
-    PostgresConfig, Site, Store,
+    Commit, Config, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, Original,
+    OriginalKind, PostgresConfig, Site, Store,
 };
 use serde_json::{Map, json};
 
@@ -199,6 +199,38 @@ async fn edges_that_start_at_one_moment_make_one_schema() {
     let positions: Vec<u64> =
         store.feed(site, 0, 100).await.unwrap().iter().map(|entry| entry.position).collect();
     assert_eq!(positions, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn what_an_edge_is_removing_is_not_named_by_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let (one, site) = open(of_edge(dir.path(), "one")).await;
+    let (two, _) = open(of_edge(dir.path(), "two")).await;
+    let large = || Original { bytes: Some(vec![b'x'; 100_000].into()), ..original() };
+    let patient = || Resource::from_value(json!({ "resourceType": "Patient" })).unwrap();
+    let commit =
+        async || two.commit(&site, large(), vec![Change::new(Action::Create(patient()))], None).await;
+    let rejected = one.quarantine(&site, large(), &[], None).await.unwrap();
+    let blob = one.submission(&site, rejected).await.unwrap().unwrap().blob.unwrap().hex();
+    let execute = |sql: &str| engine::execute(dir.path(), "a", sql);
+    execute("UPDATE submission SET blob=NULL");
+
+    execute(&format!(
+        "INSERT INTO orphan(site,blob,claimed) SELECT no, '\\x{blob}', 1 FROM site WHERE id='a'"
+    ));
+    assert_eq!(commit().await.unwrap_err().kind, ErrorKind::Unavailable, "its sender sends it again");
+    assert_eq!(two.quarantine(&site, large(), &[], None).await.unwrap_err().kind, ErrorKind::Unavailable);
+    let others = create(&two, &site).await.unwrap();
+    assert_eq!(others.outcomes.len(), 1, "nobody else is held up");
+
+    // the sweep strikes off what was claimed long ago
+    one.forget_rejected(&site).await.unwrap();
+    let sequence = commit().await.unwrap().submission;
+    assert_eq!(
+        two.submission(&site, sequence).await.unwrap().unwrap().blob.unwrap().hex(),
+        blob,
+        "the claim is over"
+    );
 }
 
 /// Statements are planned once, here on empty tables: none of the plans may be one that walks through the rows of all patients, images or

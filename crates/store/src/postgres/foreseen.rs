@@ -11,10 +11,10 @@ use super::connection::{Answers, Connection, Value};
 use super::rows::head_at;
 use super::session::clean;
 use super::submission::digest;
-use crate::Error;
 use crate::db::{Ask, Content, Duplicate, Head};
 use crate::keys::Key;
 use crate::lookup::SAME_IDENTIFIER_MAX;
+use crate::{BlobId, Error};
 
 const DUPLICATES: &str = concat!("SELECT d.ctl, d.sha, d.seq, s.answer FROM ", each!("$2::bigint[],$3::bytea[]"), " u(ctl,sha)
     JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN LATERAL (SELECT answer FROM submission s WHERE s.site=$1 AND s.seq=d.seq OFFSET 0) s ON true");
@@ -41,12 +41,16 @@ const KEYS_WITH_CONTENT: &str = concat!("SELECT u.key, u.sys, f.rid, f.vid, f.ve
         FROM ix i", head_of!("i.rid"), version_at!("h.vid"), "WHERE NOT h.deleted AND i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
     ORDER BY f.rid");
 
+const CLAIMS: &str =
+    "SELECT blob FROM orphan WHERE site=$1 AND blob=ANY($2::bytea[]) AND claimed IS NOT NULL";
+
 /// What was found, and what was not.
 #[derive(Default)]
 pub(super) struct Foreseen {
     duplicates: HashMap<(i64, [u8; 32]), Option<Duplicate>>,
     heads: HashMap<(i64, String), Option<Head>>,
     keys: HashMap<Key, Vec<(i64, i64)>>,
+    claims: HashMap<BlobId, bool>,
     /// By rid: type and id.
     names: HashMap<i64, (i64, String)>,
     /// By feed position.
@@ -59,6 +63,7 @@ pub(super) struct Asked {
     duplicates: Option<Answers>,
     heads: Option<Answers>,
     keys: Option<Answers>,
+    claims: Option<Answers>,
     with_content: bool,
 }
 
@@ -76,6 +81,7 @@ impl Asked {
                 Ask::Duplicate(key, sha256) => drop(foreseen.duplicates.insert((*key, *sha256), None)),
                 Ask::Head(of, id) => drop(foreseen.heads.insert((of.number(), clean(id)), None)),
                 Ask::Key(key) => drop(foreseen.keys.insert(*key, Vec::new())),
+                Ask::Claim(blob) => drop(foreseen.claims.insert(*blob, false)),
             }
         }
         let send = |is_wanted: bool, sql: &'static str, columns: &dyn Fn() -> Vec<Value>| {
@@ -105,17 +111,24 @@ impl Asked {
             let max = i64::try_from(SAME_IDENTIFIER_MAX).unwrap_or(i64::MAX);
             vec![Box::new(values), Box::new(systems), Box::new(max)]
         })?;
-        Ok(Self { foreseen, duplicates, heads, keys, with_content })
+        let claims = send(!foreseen.claims.is_empty(), CLAIMS, &|| {
+            let blobs: Vec<Vec<u8>> = foreseen.claims.keys().map(|blob| blob.0.to_vec()).collect();
+            vec![Box::new(blobs)]
+        })?;
+        Ok(Self { foreseen, duplicates, heads, keys, claims, with_content })
     }
 
     /// Waits for the answers.
     pub(super) fn received(self, connection: &Connection) -> Result<Foreseen, Error> {
-        let Self { mut foreseen, duplicates, heads, keys, with_content } = self;
+        let Self { mut foreseen, duplicates, heads, keys, claims, with_content } = self;
         let received =
             |asked: Option<Answers>| asked.map_or(Ok(Vec::new()), |asked| connection.received(asked));
         for row in received(duplicates)? {
             let found = (row.get::<_, i64>(2).cast_unsigned(), row.get(3));
             foreseen.duplicates.insert((row.get(0), digest(row.get(1))?), Some(found));
+        }
+        for row in received(claims)? {
+            foreseen.claims.insert(BlobId(digest(row.get(0))?), true);
         }
         for row in received(heads)? {
             let (head, name) = (head_at(&row, 0), (row.get(7), row.get(8)));
@@ -161,6 +174,10 @@ impl Foreseen {
 
     pub(super) fn head(&self, name: &(i64, String)) -> Option<Option<Head>> {
         self.heads.get(name).copied()
+    }
+
+    pub(super) fn claim(&self, blob: &BlobId) -> Option<bool> {
+        self.claims.get(blob).copied()
     }
 
     pub(super) fn key(&self, key: &Key) -> Option<&Vec<(i64, i64)>> {

@@ -43,14 +43,46 @@ pub(crate) fn remove_original(session: &Session, sequence: i64) -> Result<(), Er
 
 pub(crate) fn orphans(session: &Session, after: Option<BlobId>, max: u32) -> Result<Vec<Orphan>, Error> {
     let sql =
-        "SELECT o.blob, EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=o.blob OFFSET 0) FROM orphan o
+        "SELECT o.blob, EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=o.blob OFFSET 0), o.claimed FROM orphan o
         WHERE o.site=$1 AND o.blob>$2 ORDER BY o.blob LIMIT $3";
     let after = after.map_or(Vec::new(), |blob| blob.0.to_vec());
     let rows = session.rows(sql, &[&after, &i64::from(max)])?;
-    rows.iter().map(|row| Ok(Orphan { blob: BlobId(digest(row.get(0))?), is_used: row.get(1) })).collect()
+    let orphan = |row: &tokio_postgres::Row| {
+        Ok(Orphan { blob: BlobId(digest(row.get(0))?), is_used: row.get(1), claimed: row.get(2) })
+    };
+    rows.iter().map(orphan).collect()
 }
 
-pub(crate) fn settle_orphan(session: &Session, blob: &BlobId) -> Result<(), Error> {
-    session.gather("DELETE FROM orphan WHERE site=$1 AND blob=$2", vec![Box::new(blob.0.to_vec())]);
+pub(crate) fn settle_orphans(session: &Session, blobs: &[BlobId]) -> Result<(), Error> {
+    session
+        .gather("DELETE FROM orphan WHERE site=$1 AND blob=ANY($2::bytea[])", vec![Box::new(bytes(blobs))]);
     Ok(())
+}
+
+/// In the transaction that holds the site: what names a blob was committed before, or finds the claim.
+pub(crate) fn claim_unused(session: &Session, blobs: &[BlobId], now: i64) -> Result<Vec<BlobId>, Error> {
+    let sql = "INSERT INTO orphan(site,blob,claimed) SELECT $1::int, b, $3 FROM unnest($2::bytea[]) b
+            WHERE NOT EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=b OFFSET 0)
+        ON CONFLICT(site,blob) DO UPDATE SET claimed=excluded.claimed RETURNING blob";
+    let rows = session.rows(sql, &[&bytes(blobs), &now])?;
+    session.has_claimed.set(true);
+    rows.iter().map(|row| Ok(BlobId(digest(row.get(0))?))).collect()
+}
+
+pub(crate) fn release(session: &Session, blobs: &[BlobId]) -> Result<(), Error> {
+    let sql = "UPDATE orphan SET claimed=NULL WHERE site=$1 AND blob=ANY($2::bytea[])";
+    session.gather(sql, vec![Box::new(bytes(blobs))]);
+    Ok(())
+}
+
+pub(crate) fn is_claimed(session: &Session, blob: &BlobId) -> Result<bool, Error> {
+    if let Some(is_claimed) = session.foreseen_claim(blob) {
+        return Ok(is_claimed);
+    }
+    let sql = "SELECT 1 FROM orphan WHERE site=$1 AND blob=$2 AND claimed IS NOT NULL";
+    Ok(!session.rows_unaffected(sql, &[&blob.0.as_slice()])?.is_empty())
+}
+
+fn bytes(blobs: &[BlobId]) -> Vec<Vec<u8>> {
+    blobs.iter().map(|blob| blob.0.to_vec()).collect()
 }

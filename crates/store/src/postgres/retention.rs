@@ -1,9 +1,8 @@
 //! What is old enough to go.
 
 use super::session::Session;
-use super::submission::digest;
+use crate::Error;
 use crate::db::{OldSubmission, OldVersion};
-use crate::{BlobId, Error};
 
 pub(crate) fn progress(session: &Session, of: &str) -> Result<i64, Error> {
     let sql = "SELECT v::bigint FROM meta WHERE k=$2::text || ':' || $1::int::text";
@@ -65,10 +64,4 @@ pub(crate) fn remove_version(session: &Session, rid: i64, version: i64) -> Resul
 pub(crate) fn delivered_to(session: &Session) -> Result<Option<i64>, Error> {
     let sql = "SELECT min(vid) FROM (SELECT cursor_vid AS vid FROM destination WHERE site=$1 UNION ALL SELECT vid-1 FROM delivery WHERE site=$1 AND state<3) d";
     Ok(session.row(sql, &[])?.and_then(|row| row.get(0)))
-}
-
-pub(crate) fn unused(session: &Session, blobs: &[BlobId]) -> Result<Vec<BlobId>, Error> {
-    let sql = "SELECT b FROM unnest($2::bytea[]) b WHERE NOT EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=b OFFSET 0)";
-    let blobs: Vec<&[u8]> = blobs.iter().map(|blob| blob.0.as_slice()).collect();
-    session.rows(sql, &[&blobs])?.iter().map(|row| Ok(BlobId(digest(row.get(0))?))).collect()
 }

@@ -11,9 +11,9 @@ use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, Value};
 use super::foreseen::{Asked, Foreseen};
-use crate::Error;
 use crate::db::{Ask, Content, Counters, Duplicate, Head};
 use crate::keys::Key;
+use crate::{BlobId, Error};
 
 /// A connection that has turned to one site.
 pub(crate) struct Session {
@@ -24,6 +24,8 @@ pub(crate) struct Session {
     pub(super) gathered: RefCell<Gathered>,
     /// Read at the begin. Holds for what was not written since.
     foreseen: RefCell<Foreseen>,
+    /// Whether blobs were claimed since.
+    pub(super) has_claimed: Cell<bool>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -162,7 +164,14 @@ impl Session {
     fn new(connection: Connection, site: i32, transaction: Transaction) -> Self {
         connection.turn_to(site);
         let transaction = Cell::new(transaction);
-        Self { connection, transaction, site, gathered: RefCell::default(), foreseen: RefCell::default() }
+        Self {
+            connection,
+            transaction,
+            site,
+            gathered: RefCell::default(),
+            foreseen: RefCell::default(),
+            has_claimed: Cell::new(false),
+        }
     }
 
     /// Begins the only writing transaction of a site: waits until no other committer of any edge writes to it. Every statement after this
@@ -223,6 +232,11 @@ impl Session {
         let found = foreseen.key(key).filter(|_| !gathered.keys.contains(key))?;
         let is_written = found.iter().any(|(rid, _)| gathered.rids.contains(rid));
         (!is_written).then(|| found.clone())
+    }
+
+    /// Whether a blob is claimed, when it was foreseen and none was claimed since.
+    pub(super) fn foreseen_claim(&self, blob: &BlobId) -> Option<bool> {
+        self.foreseen.borrow().claim(blob).filter(|_| !self.has_claimed.get())
     }
 
     /// Type and id, head and time of the current version of a row, when it was foreseen.

@@ -2,8 +2,8 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::Error;
 use crate::db::{OldSubmission, OldVersion};
-use crate::{BlobId, Error};
 
 pub(crate) fn progress(connection: &Connection, of: &str) -> Result<i64, Error> {
     let mut statement = connection.prepare_cached("SELECT v FROM meta WHERE k=?1")?;
@@ -68,15 +68,4 @@ pub(crate) fn remove_version(connection: &Connection, rid: i64, version: i64) ->
 pub(crate) fn delivered_to(connection: &Connection) -> Result<Option<i64>, Error> {
     let sql = "SELECT min(vid) FROM (SELECT cursor_vid AS vid FROM destination UNION ALL SELECT vid-1 FROM delivery WHERE state<3)";
     Ok(connection.prepare_cached(sql)?.query_row([], |r| r.get(0))?)
-}
-
-pub(crate) fn unused(connection: &Connection, blobs: &[BlobId]) -> Result<Vec<BlobId>, Error> {
-    let mut statement = connection.prepare_cached("SELECT 1 FROM submission WHERE blob=?1 LIMIT 1")?;
-    let mut unused = Vec::new();
-    for blob in blobs {
-        if !statement.exists([blob.0])? {
-            unused.push(*blob);
-        }
-    }
-    Ok(unused)
 }
