@@ -11,12 +11,14 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use harness::dicom::{Association, image, study_of};
+use harness::cluster::Cluster;
+use harness::dicom::{Association, image, image_of, study_of};
 use harness::doors::{DOORS, Item};
 use harness::{CALLING, Edge, PATIENCE, http};
 
 const SUCCESS: u16 = 0x0000;
 const OUT_OF_RESOURCES: u16 = 0xA700;
+const STORE: &str = "HILUM__STORE__URL";
 const CREDENTIALS: [(&str, &str); 2] = [("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test")];
 
 /// A server with an empty bucket. Killed when dropped.
@@ -56,8 +58,17 @@ impl Bucket {
     }
 
     fn edge(&self, dir: &Path) -> Edge {
-        let blobs = format!("[blobs]\nurl = \"s3://images/edge\"\nendpoint = \"http://{}\"\n", self.address);
-        Edge::start_with_environment(dir, &blobs, &CREDENTIALS)
+        Edge::start_with_environment(dir, &self.blobs(), &CREDENTIALS)
+    }
+
+    /// An edge on a database that it shares with others.
+    fn edge_of(&self, dir: &Path, url: &str) -> Edge {
+        std::fs::create_dir_all(dir).unwrap();
+        Edge::start_with_environment(dir, &self.blobs(), &[&CREDENTIALS[..], &[(STORE, url)]].concat())
+    }
+
+    fn blobs(&self) -> String {
+        format!("[blobs]\nurl = \"s3://images/edge\"\nendpoint = \"http://{}\"\n", self.address)
     }
 }
 
@@ -73,9 +84,10 @@ fn free_address() -> SocketAddr {
 }
 
 /// Runs a command with the configuration of a folder.
-fn hilum(dir: &Path, command: &str) -> Output {
+fn hilum(dir: &Path, command: &str, environment: &[(&str, &str)]) -> Output {
     let mut hilum = Command::new(env!("CARGO_BIN_EXE_hilum"));
-    hilum.args(["--config", "hilum.toml", command]).envs(CREDENTIALS).current_dir(dir).output().unwrap()
+    hilum.args(["--config", "hilum.toml", command]).envs(CREDENTIALS).envs(environment.iter().copied());
+    hilum.current_dir(dir).output().unwrap()
 }
 
 #[test]
@@ -101,8 +113,48 @@ fn what_is_answered_is_in_the_bucket() {
     assert_eq!(names.len(), 2, "nothing temporary is left: {names:?}");
     assert!(names.iter().all(|name| name.starts_with("edge/default/")), "{names:?}");
     assert!(!dir.path().join("data/sites/default/blobs").exists(), "no file besides");
-    let checked = hilum(dir.path(), "fsck");
+    let checked = hilum(dir.path(), "fsck", &[]);
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stdout));
+}
+
+#[test]
+#[ignore = "needs an S3 server: HILUM_TEST_MOTO"]
+fn two_edges_share_a_bucket_and_a_database() {
+    let dir = tempfile::tempdir().unwrap();
+    let (bucket, url) = (Bucket::serve(free_address()), Cluster::shared().url(dir.path()));
+    let edges = ["one", "two"].map(|name| bucket.edge_of(&dir.path().join(name), &url));
+    const STUDY: &str = "2.25.77";
+    for (number, edge) in edges.iter().chain(&edges).enumerate() {
+        let mut association = Association::request(edge.dicom, CALLING).unwrap();
+        let (uid, series) = (format!("{STUDY}.1.{number}"), format!("{STUDY}.2"));
+        let bytes = image_of(&uid, STUDY, &series, ("S1", "Two^Ways"), 2_000);
+        assert_eq!(association.store(&uid, &bytes).unwrap().status, SUCCESS);
+        // the same again, by the other way
+        let other = &edges[(number + 1) % 2];
+        let mut association = Association::request(other.dicom, CALLING).unwrap();
+        assert_eq!(association.store(&uid, &bytes).unwrap().status, SUCCESS);
+    }
+    assert_eq!(bucket.names().len(), 4, "each image once: {:?}", bucket.names());
+    for (name, edge) in ["one", "two"].iter().zip(&edges) {
+        let found = edge.get(&format!("/fhir/ImagingStudy?identifier=urn:oid:{STUDY}"));
+        assert_eq!(found["entry"][0]["resource"]["numberOfInstances"], 4, "{found}");
+        let checked = hilum(&dir.path().join(name), "fsck", &[(STORE, &url)]);
+        let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+        assert!(checked.status.success() && said.contains("4 blobs"), "{said}");
+    }
+    // what one edge looks for is what both have placed
+    let name = bucket.names().remove(0);
+    let gone = http::send(
+        bucket.address,
+        "DELETE",
+        &format!("/images/{name}"),
+        &["Authorization: AWS test:test"],
+        "",
+    );
+    assert_eq!(gone.status, 204);
+    let checked = hilum(&dir.path().join("two"), "fsck", &[(STORE, &url)]);
+    let said = String::from_utf8_lossy(&checked.stdout).into_owned();
+    assert!(!checked.status.success() && said.contains("missing in the bucket"), "{said}");
 }
 
 #[test]
@@ -138,7 +190,7 @@ fn a_bucket_that_is_not_there_is_named_at_the_start() {
         bucket.address
     );
     std::fs::write(dir.path().join("hilum.toml"), config).unwrap();
-    let output = hilum(dir.path(), "serve");
+    let output = hilum(dir.path(), "serve", &[]);
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("the bucket other at http://127.0.0.1"), "{said}");
