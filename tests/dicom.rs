@@ -135,6 +135,11 @@ async fn the_same_instance_again_changes_nothing_and_other_content_is_judged() {
     assert!(!fine && answers["explicit"].starts_with("C000 refused"), "{answers:?}");
     assert_eq!(imaging_study(&edge, STUDY)["numberOfInstances"], 1);
 
+    assert!(
+        edge.hilum(&["fsck", "--deep"]).contains("site default: clean"),
+        "what was refused is kept whole too"
+    );
+
     edge.kill();
     let (store, site) = store(dir.path()).await;
     assert!(stored(&store, &site, &first.sop_instance).await.1 == newer.data_set, "the newest is current");

@@ -32,9 +32,9 @@ pub(crate) const DANGLING: [(&str, &str); 4] = [
         "SELECT count(*) FROM instance i LEFT JOIN series s ON s.uid=i.series LEFT JOIN study t ON t.uid=i.study WHERE s.uid IS NULL OR t.uid IS NULL",
     ),
 ];
-/// The blobs that rows of a site refer to, with the bytes of their body when it follows a head.
-pub(crate) const REFERRED: &str = "SELECT blob, max(bytes) FROM (
-    SELECT blob, bytes FROM instance UNION ALL SELECT blob, NULL FROM submission WHERE blob IS NOT NULL) b GROUP BY blob";
+/// The blobs that rows of a site refer to, with the SHA-256 of their body.
+pub(crate) const REFERRED: &str =
+    "SELECT blob, sha FROM submission WHERE blob IS NOT NULL UNION SELECT blob, sha FROM instance";
 /// Tables of the index, those that hold what they should be, and their columns.
 pub(crate) const INDEX: [(&str, &str, &str); 3] = [
     ("ix", "due", "key,sys,ord,rid"),
@@ -115,18 +115,18 @@ impl<'c> Shelf<'c> {
     /// Every blob that a row refers to is there; with `deep` the bytes of a file are what was received.
     pub(crate) fn check(
         &self,
-        referred: &[(BlobId, Option<u64>)],
+        referred: &[(BlobId, [u8; 32])],
         deep: bool,
         findings: &mut Findings,
     ) -> Result<(), Error> {
-        for (blob, body_bytes) in referred {
+        for (blob, body_sha256) in referred {
             findings.blobs += 1;
             match self {
                 Self::Files(config) => {
                     let blobs = config.data_dir.join("sites").join(&findings.site).join("blobs");
                     let wrong = match File::open(path_in(&blobs, blob)) {
                         Err(_) => "missing",
-                        Ok(mut file) => match !deep || is_intact(&mut file, blob, *body_bytes)? {
+                        Ok(mut file) => match !deep || is_intact(&mut file, blob, body_sha256)? {
                             true => continue,
                             false => "its bytes are not those its name stands for",
                         },

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::num::NonZeroU64;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,13 +15,15 @@ use rustix::fs::{Advice, fadvise};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::spawn_blocking;
 
-use super::{AGED, BlobId, Pending, Settle, UNUSED_AGE_MIN, address, broken, digest_bytes, hex, told};
+use super::{AGED, BlobId, Pending, Settle, UNUSED_AGE_MIN, broken, digest_bytes, hex, told};
 use crate::{Error, ErrorKind};
 
 /// Bytes gathered before they are written to the file, off the async threads.
 const PIECE_BYTES: usize = 128 * 1024;
 /// Pieces of one writer that may wait or be written; one more is being filled.
 const PIECES_WAITING_MAX: usize = 2;
+/// No head is longer.
+const HEAD_BYTES_MAX: u64 = 64 * 1024;
 const TEMPORARY: &str = "tmp";
 /// Temporary files older than this are garbage of a crash.
 const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
@@ -297,14 +299,28 @@ pub(crate) fn path_in(dir: &Path, id: &BlobId) -> PathBuf {
     dir.join(&name[..2]).join(name)
 }
 
-/// Whether a file holds what its name stands for. `body_bytes` tells where the body begins when the blob has a head.
-pub(crate) fn is_intact(file: &mut File, id: &BlobId, body_bytes: Option<u64>) -> io::Result<bool> {
-    let Some(body_bytes) = body_bytes else { return Ok(sha256_of(file)? == id.0) };
-    let Some(head_bytes) = file.metadata()?.len().checked_sub(body_bytes) else { return Ok(false) };
-    let mut head = Vec::new();
-    Read::by_ref(file).take(head_bytes).read_to_end(&mut head)?;
-    let body_sha256 = sha256_of(file)?;
-    Ok(id.0 == if head.is_empty() { body_sha256 } else { address(&head, &body_sha256) })
+/// Whether a file holds what its name stands for: its body, or a head and its body.
+pub(crate) fn is_intact(file: &mut File, id: &BlobId, body_sha256: &[u8; 32]) -> io::Result<bool> {
+    let mut begin = Vec::new();
+    Read::by_ref(file).take(HEAD_BYTES_MAX).read_to_end(&mut begin)?;
+    // the address says where the head ends
+    let body_at = head_bytes(&begin, id, body_sha256).unwrap_or(0);
+    file.seek(SeekFrom::Start(body_at as u64))?;
+    let sha256 = sha256_of(file)?;
+    Ok(if body_at > 0 { sha256 == *body_sha256 } else { sha256 == id.0 })
+}
+
+fn head_bytes(begin: &[u8], id: &BlobId, body_sha256: &[u8; 32]) -> Option<usize> {
+    if id.0 == *body_sha256 {
+        return None;
+    }
+    let mut head = Context::new(&SHA256);
+    (1..=begin.len()).find(|at| {
+        head.update(&begin[at - 1..*at]);
+        let mut whole = head.clone();
+        whole.update(body_sha256);
+        digest_bytes(whole) == id.0
+    })
 }
 
 /// SHA-256 of what is left of a file.

@@ -182,10 +182,8 @@ impl Due {
     }
 }
 
-fn referred(session: &Session) -> Result<Vec<(BlobId, Option<u64>)>, Error> {
+fn referred(session: &Session) -> Result<Vec<(BlobId, [u8; 32])>, Error> {
     let rows = session.all(REFERRED)?;
-    let blob = |row: &tokio_postgres::Row| {
-        Ok((BlobId(digest(row.get(0))?), row.get::<_, Option<i64>>(1).map(i64::cast_unsigned)))
-    };
+    let blob = |row: &tokio_postgres::Row| Ok((BlobId(digest(row.get(0))?), digest(row.get(1))?));
     rows.iter().map(blob).collect()
 }

@@ -112,9 +112,8 @@ fn check_rows(connection: &Connection, findings: &mut Findings) -> Result<(), Er
     Ok(())
 }
 
-fn referred(connection: &Connection) -> Result<Vec<(BlobId, Option<u64>)>, Error> {
+fn referred(connection: &Connection) -> Result<Vec<(BlobId, [u8; 32])>, Error> {
     let mut statement = connection.prepare(REFERRED)?;
-    let rows = statement
-        .query_map([], |r| Ok((BlobId(r.get(0)?), r.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned))))?;
+    let rows = statement.query_map([], |r| Ok((BlobId(r.get(0)?), r.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
