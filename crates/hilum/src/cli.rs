@@ -69,7 +69,7 @@ pub(crate) struct Fsck {
     /// Read every blob and compare it with its name
     #[arg(long)]
     pub(crate) deep: bool,
-    /// Make the search index again from the stored resources first. With SQLite the edge must be stopped; with PostgreSQL writes wait meanwhile
+    /// Make the search index again from the stored resources first. With SQLite the edge must be stopped; with PostgreSQL senders are told to send again meanwhile
     #[arg(long)]
     pub(crate) rebuild: bool,
 }

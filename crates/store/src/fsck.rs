@@ -47,7 +47,8 @@ pub(crate) const INDEX: [(&str, &str, &str); 3] = [
 pub struct Checks {
     /// Read every blob that is a file and compare it with its name, not only look whether it is there.
     pub deep: bool,
-    /// Make the index of every site again from the bodies first. In files no edge may run; on a server its writes wait.
+    /// Make the index of every site again from the bodies first. In files no edge may run; on a server senders
+    /// are told to send again meanwhile.
     pub rebuild: bool,
 }
 
