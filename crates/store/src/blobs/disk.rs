@@ -21,7 +21,7 @@ use crate::{Error, ErrorKind};
 /// Bytes gathered before they are written to the file, off the async threads.
 const PIECE_BYTES: usize = 128 * 1024;
 /// Pieces of one writer that may wait or be written; one more is being filled.
-const PIECES_WAITING_MAX: usize = 1;
+const PIECES_WAITING_MAX: usize = 2;
 /// No head is longer.
 const HEAD_BYTES_MAX: u64 = 64 * 1024;
 const TEMPORARY: &str = "tmp";
