@@ -97,8 +97,16 @@ pub(crate) async fn remove_unused(db: &Arc<SiteDb>, blobs: Vec<BlobId>) -> Resul
     let claimed = db.upkeep(bytes, move |apply| apply.db.claim_unused(&blobs, now)).await?;
     let (mut gone, mut kept) = (Vec::new(), Vec::new());
     for blob in claimed {
-        let is_gone = begun.elapsed() < REMOVED_WITHIN && db.blobs.remove_old(&blob).await.unwrap_or(false);
-        if is_gone { gone.push(blob) } else { kept.push(blob) }
+        if begun.elapsed() >= REMOVED_WITHIN {
+            kept.push(blob);
+            continue;
+        }
+        match db.blobs.remove_old(&blob).await {
+            Ok(true) => gone.push(blob),
+            Ok(false) => kept.push(blob),
+            // it may be removed all the same, a moment later: the claim stays until it is over
+            Err(error) => tracing::warn!(%error, "a blob that nobody refers to was not removed"),
+        }
     }
     let removed = gone.len() as u64;
     let is_shared = db.shares_blobs();

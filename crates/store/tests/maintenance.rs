@@ -2,44 +2,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod engine;
+
 use std::path::Path;
 
-use bytes::Bytes;
+use engine::{config, submit};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs};
-use hilum_fhir::{Action, Change, Resource, ResourceType, Timestamp};
-use hilum_store::{Checks, Config, Original, OriginalKind, Site, Store, backup, fsck, restore, sha256};
+use hilum_fhir::{ResourceType, Timestamp};
+use hilum_store::{Checks, Site, Store, backup, fsck, restore};
 use serde_json::json;
-
-fn config(dir: &Path) -> Config {
-    Config { free_bytes_min: 0, cache_bytes: 1 << 20, ..Config::new(dir.to_owned()) }
-}
 
 async fn open(dir: &Path) -> (Store, Site) {
     let store = Store::open(config(dir)).await.unwrap();
     store.control().put_site(serde_json::from_value(json!({ "id": "north" })).unwrap()).unwrap();
     let site = store.control().site("north").unwrap().unwrap();
     (store, site)
-}
-
-/// A submission of one patient, with an original large enough to be a blob.
-async fn submit(store: &Store, site: &Site, number: usize) {
-    let bytes = Bytes::from(format!("MSH|{number}|").into_bytes().repeat(4_000));
-    let original = Original {
-        kind: OriginalKind::V2,
-        listener: "test".into(),
-        peer: None,
-        identity: None,
-        control: None,
-        sha256: sha256(&bytes),
-        blob: None,
-        bytes: Some(bytes),
-        content_type: "x",
-        received: Timestamp::from_micros(1),
-        report: None,
-    };
-    let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }], "gender": "male" });
-    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
-    store.commit(site, original, vec![change], None).await.unwrap();
 }
 
 async fn count(store: &Store, site: &Site, text: &str) -> usize {

@@ -1,33 +1,9 @@
 //! What `fsck` finds, and what it mends.
 
-use bytes::Bytes;
-use hilum_fhir::{Action, Change, Resource, Timestamp};
-use hilum_store::{Checks, Original, OriginalKind, Site, Store, fsck, sha256};
+use hilum_store::{Checks, Store, fsck};
 use serde_json::json;
 
-use crate::engine::{config, execute};
-
-/// A submission of one patient, with an original large enough to be a blob.
-async fn submit(store: &Store, site: &Site, number: usize) {
-    let bytes = Bytes::from(format!("MSH|{number}|").into_bytes().repeat(4_000));
-    let original = Original {
-        kind: OriginalKind::V2,
-        listener: "test".into(),
-        peer: None,
-        identity: None,
-        control: None,
-        sha256: sha256(&bytes),
-        blob: None,
-        bytes: Some(bytes),
-        content_type: "x",
-        received: Timestamp::from_micros(1),
-        report: None,
-    };
-    let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }],
-        "gender": "male", "birthDate": "1960-01-01" });
-    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
-    store.commit(site, original, vec![change], None).await.unwrap();
-}
+use crate::engine::{config, execute, submit};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn fsck_names_what_is_wrong_and_makes_the_index_again() {

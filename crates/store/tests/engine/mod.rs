@@ -7,7 +7,10 @@ pub(crate) mod cluster;
 
 use std::path::Path;
 
-use hilum_store::{Config, PostgresConfig};
+use bytes::Bytes;
+use hilum_fhir::{Action, Change, Resource, Timestamp};
+use hilum_store::{Config, Original, OriginalKind, PostgresConfig, Site, Store, sha256};
+use serde_json::json;
 
 /// A store that belongs to a folder.
 pub(crate) fn config(dir: &Path) -> Config {
@@ -32,4 +35,26 @@ pub(crate) fn execute(dir: &Path, site: &str, sql: &str) {
         let file = dir.join("sites").join(site).join("site.db");
         rusqlite::Connection::open(file).unwrap().execute_batch(sql).unwrap();
     }
+}
+
+/// A submission of one patient, with an original large enough to be a blob.
+pub(crate) async fn submit(store: &Store, site: &Site, number: usize) {
+    let bytes = Bytes::from(format!("MSH|{number}|").into_bytes().repeat(4_000));
+    let original = Original {
+        kind: OriginalKind::V2,
+        listener: "test".into(),
+        peer: None,
+        identity: None,
+        control: None,
+        sha256: sha256(&bytes),
+        blob: None,
+        bytes: Some(bytes),
+        content_type: "x",
+        received: Timestamp::from_micros(1),
+        report: None,
+    };
+    let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }],
+        "gender": "male", "birthDate": "1960-01-01" });
+    let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
+    store.commit(site, original, vec![change], None).await.unwrap();
 }
