@@ -30,7 +30,7 @@ const TEMPORARY_AGE_MAX: Duration = Duration::from_secs(3600);
 
 /// The blobs of one site, below a folder.
 #[derive(Clone, Debug)]
-pub(crate) struct Disk {
+pub struct Disk {
     dir: PathBuf,
     /// Held while a file takes its place or is removed: none replaces another that may be durable already, and none is removed that was
     /// placed again.
@@ -40,7 +40,10 @@ pub(crate) struct Disk {
 
 impl Disk {
     /// Makes the folders and removes what a crash left behind.
-    pub(crate) fn open(dir: PathBuf) -> io::Result<Self> {
+    ///
+    /// # Errors
+    /// That of the disk.
+    pub fn open(dir: PathBuf) -> io::Result<Self> {
         fs::create_dir_all(dir.join(TEMPORARY))?;
         // all folders are made once, so that a blob costs two syncs: of its file and of its folder
         for fan in 0..=u8::MAX {
@@ -59,7 +62,8 @@ impl Disk {
         Ok(Self { dir, placing: Arc::default(), pending: Pending::default() })
     }
 
-    pub(crate) fn path(&self, id: &BlobId) -> PathBuf {
+    /// The file of a blob.
+    pub fn path(&self, id: &BlobId) -> PathBuf {
         path_in(&self.dir, id)
     }
 
@@ -294,13 +298,16 @@ impl Drop for Spool {
 }
 
 /// Where a blob lies below a folder of blobs.
-pub(crate) fn path_in(dir: &Path, id: &BlobId) -> PathBuf {
+pub fn path_in(dir: &Path, id: &BlobId) -> PathBuf {
     let name = id.hex();
     dir.join(&name[..2]).join(name)
 }
 
 /// Whether a file holds what its name stands for: its body, or a head and its body.
-pub(crate) fn is_intact(file: &mut File, id: &BlobId, body_sha256: &[u8; 32]) -> io::Result<bool> {
+///
+/// # Errors
+/// That of the disk.
+pub fn is_intact(file: &mut File, id: &BlobId, body_sha256: &[u8; 32]) -> io::Result<bool> {
     let mut begin = Vec::new();
     Read::by_ref(file).take(HEAD_BYTES_MAX).read_to_end(&mut begin)?;
     // the address says where the head ends
@@ -324,7 +331,10 @@ fn head_bytes(begin: &[u8], id: &BlobId, body_sha256: &[u8; 32]) -> Option<usize
 }
 
 /// SHA-256 of what is left of a file.
-pub(crate) fn sha256_of(file: &mut File) -> io::Result<[u8; 32]> {
+///
+/// # Errors
+/// That of the disk.
+pub fn sha256_of(file: &mut File) -> io::Result<[u8; 32]> {
     let (mut digest, mut piece) = (Context::new(&SHA256), vec![0; PIECE_BYTES]);
     loop {
         match file.read(&mut piece)? {

@@ -6,56 +6,34 @@
 //!
 //! A blob is known by its address as soon as its last byte is hashed, while its bytes are still on their way ([`BlobWriter::seal`]).
 //! What is done with the address until then (mapping, planning) costs no time; the row that names it waits for it ([`Blobs::durable`]).
+//! Nothing here knows rows, FHIR or a protocol.
 
-pub(crate) mod disk;
-pub(crate) mod s3;
+pub mod disk;
+mod error;
+mod id;
+mod s3;
 
-use std::collections::HashMap;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use aws_lc_rs::digest::{Context, SHA256};
 use bytes::Bytes;
-use parking_lot::Mutex;
 use tokio::io::AsyncRead;
-use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 
-use crate::{Error, ErrorKind};
+pub use disk::Disk;
+pub use error::{Error, ErrorKind};
+pub use id::{BlobId, hex};
+pub use s3::{S3, S3Config};
 
-pub(crate) use disk::Disk;
-pub(crate) use s3::S3;
+use id::{Pending, Settle};
 
 /// A blob placed within this time may be about to be named by a row.
 const UNUSED_AGE_MIN: Duration = Duration::from_secs(900);
 
 /// A blob that no row names and that was placed longer ago than this is garbage of a crash.
 const AGED: Duration = Duration::from_secs(24 * 3600);
-
-/// Content address of a blob.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-pub struct BlobId(pub [u8; 32]);
-
-impl BlobId {
-    /// In hexadecimal: the name it is stored under.
-    pub fn hex(&self) -> String {
-        hex(&self.0)
-    }
-
-    /// That of a name; `None` when it is none.
-    fn from_hex(name: &str) -> Option<Self> {
-        let mut id = [0; 32];
-        if name.len() != 2 * id.len() || !name.is_ascii() {
-            return None;
-        }
-        for (byte, at) in id.iter_mut().zip((0..).step_by(2)) {
-            *byte = u8::from_str_radix(&name[at..at + 2], 16).ok()?;
-        }
-        Some(Self(id))
-    }
-}
 
 /// A finished blob.
 #[derive(Clone, Copy, Debug)]
@@ -70,7 +48,7 @@ pub struct FinishedBlob {
 
 /// The blobs of one site.
 #[derive(Clone, Debug)]
-pub(crate) enum Blobs {
+pub enum Blobs {
     /// Files below the data folder.
     Disk(Disk),
     /// Objects in a bucket.
@@ -78,7 +56,8 @@ pub(crate) enum Blobs {
 }
 
 impl Blobs {
-    pub(crate) fn writer(&self, head: Bytes) -> BlobWriter {
+    /// A new blob; `head` is written first.
+    pub fn writer(&self, head: Bytes) -> BlobWriter {
         let sink = match self {
             Self::Disk(disk) => Sink::Disk(disk.writer(head.clone())),
             Self::S3(s3) => Sink::S3(s3.writer(&head)),
@@ -90,7 +69,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Full`, `Unavailable`.
-    pub(crate) async fn put(&self, bytes: Bytes) -> Result<BlobId, Error> {
+    pub async fn put(&self, bytes: Bytes) -> Result<BlobId, Error> {
         let id = BlobId(crate::sha256(&bytes));
         match self {
             Self::Disk(disk) => {
@@ -107,7 +86,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Full`, `Unavailable`: it could not be written, and the row must not be.
-    pub(crate) async fn durable(&self, id: &BlobId) -> Result<(), Error> {
+    pub async fn durable(&self, id: &BlobId) -> Result<(), Error> {
         match self {
             Self::Disk(disk) => disk.pending.durable(id).await,
             Self::S3(s3) => s3.pending.durable(id).await,
@@ -118,7 +97,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub(crate) async fn bytes(&self, id: &BlobId) -> Result<Option<u64>, Error> {
+    pub async fn bytes(&self, id: &BlobId) -> Result<Option<u64>, Error> {
         match self {
             Self::Disk(disk) => match tokio::fs::metadata(disk.path(id)).await {
                 Ok(file) => Ok(Some(file.len())),
@@ -133,7 +112,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub(crate) async fn remove_old(&self, id: &BlobId) -> Result<bool, Error> {
+    pub async fn remove_old(&self, id: &BlobId) -> Result<bool, Error> {
         match self {
             Self::Disk(disk) => {
                 let (disk, id) = (disk.clone(), *id);
@@ -148,7 +127,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub(crate) async fn aged(&self, fan: u8) -> Result<Vec<BlobId>, Error> {
+    pub async fn aged(&self, fan: u8) -> Result<Vec<BlobId>, Error> {
         match self {
             Self::Disk(disk) => {
                 let disk = disk.clone();
@@ -163,7 +142,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub(crate) async fn sweep(&self) -> Result<(), Error> {
+    pub async fn sweep(&self) -> Result<(), Error> {
         match self {
             Self::Disk(_) => Ok(()),
             Self::S3(s3) => s3.sweep().await,
@@ -174,7 +153,7 @@ impl Blobs {
     ///
     /// # Errors
     /// `Unavailable`.
-    pub(crate) async fn reader(&self, id: &BlobId) -> Result<Option<BlobReader>, Error> {
+    pub async fn reader(&self, id: &BlobId) -> Result<Option<BlobReader>, Error> {
         match self {
             Self::Disk(disk) => match tokio::fs::File::open(disk.path(id)).await {
                 Ok(file) => {
@@ -269,47 +248,11 @@ impl std::fmt::Debug for BlobReader {
     }
 }
 
-/// What became of a blob that was sealed; `None` = not known yet.
-type Settled = Option<Result<(), ErrorKind>>;
-type Settle = watch::Sender<Settled>;
-
-/// Sealed blobs that are not known to be durable yet, and those that failed, until the same content is sealed again.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Pending(Arc<Mutex<HashMap<BlobId, watch::Receiver<Settled>>>>);
-
-impl Pending {
-    fn begin(&self, id: BlobId) -> Settle {
-        let (settle, settled) = watch::channel(None);
-        self.0.lock().insert(id, settled);
-        settle
-    }
-
-    /// Tells those who wait. A failure stays known.
-    fn end(&self, id: &BlobId, settle: &Settle, done: Result<(), ErrorKind>) {
-        settle.send_replace(Some(done));
-        if done.is_ok() {
-            self.forget(id, &settle.subscribe());
-        }
-    }
-
-    async fn durable(&self, id: &BlobId) -> Result<(), Error> {
-        let Some(mut pending) = self.0.lock().get(id).cloned() else { return Ok(()) };
-        let settled = pending.wait_for(Option::is_some).await.ok().and_then(|settled| *settled);
-        match settled.unwrap_or(Err(ErrorKind::Unavailable)) {
-            Ok(()) => {
-                self.forget(id, &pending);
-                Ok(())
-            }
-            Err(kind) => Err(Error { kind, ..Error::unavailable("a blob could not be written") }),
-        }
-    }
-
-    fn forget(&self, id: &BlobId, settled: &watch::Receiver<Settled>) {
-        let mut pending = self.0.lock();
-        if pending.get(id).is_some_and(|known| known.same_channel(settled)) {
-            pending.remove(id);
-        }
-    }
+/// SHA-256 of bytes.
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
+    let mut digest = [0; 32];
+    digest.copy_from_slice(aws_lc_rs::digest::digest(&SHA256, bytes).as_ref());
+    digest
 }
 
 fn told(error: Error) -> ErrorKind {
@@ -332,8 +275,4 @@ fn digest_bytes(context: Context) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(context.finish().as_ref());
     bytes
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().flat_map(|b| [b >> 4, b & 15]).filter_map(|n| char::from_digit(u32::from(n), 16)).collect()
 }

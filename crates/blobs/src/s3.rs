@@ -49,7 +49,7 @@ pub struct S3Config {
 
 /// The blobs of one site, in a bucket.
 #[derive(Clone, Debug)]
-pub(crate) struct S3 {
+pub struct S3 {
     store: Arc<dyn ObjectStore>,
     prefix: Path,
     /// Held shared while an object takes its place, alone while one is removed: none is removed that was placed again.
@@ -62,7 +62,7 @@ impl S3 {
     ///
     /// # Errors
     /// `Unavailable` when the configuration makes no client.
-    pub(crate) fn connect(config: &S3Config) -> Result<Arc<dyn ObjectStore>, Error> {
+    pub fn connect(config: &S3Config) -> Result<Arc<dyn ObjectStore>, Error> {
         let is_plain = config.endpoint.as_ref().is_some_and(|endpoint| endpoint.starts_with("http://"));
         let client = ClientOptions::new()
             .with_connect_timeout(CONNECT_TIMEOUT)
@@ -89,7 +89,8 @@ impl S3 {
         Ok(Arc::new(store))
     }
 
-    pub(crate) fn of_site(store: Arc<dyn ObjectStore>, prefix: &str, site: &str) -> Self {
+    /// The blobs of a site below a prefix of the bucket.
+    pub fn of_site(store: Arc<dyn ObjectStore>, prefix: &str, site: &str) -> Self {
         let prefix =
             Path::from_iter([prefix, site].iter().flat_map(|part| part.split('/')).filter(|p| !p.is_empty()));
         Self { store, prefix, placing: Arc::default(), pending: Pending::default() }
@@ -99,7 +100,7 @@ impl S3 {
     ///
     /// # Errors
     /// `Unavailable`, naming the bucket.
-    pub(crate) async fn probe(store: &dyn ObjectStore, config: &S3Config) -> Result<(), Error> {
+    pub async fn probe(store: &dyn ObjectStore, config: &S3Config) -> Result<(), Error> {
         let name = format!("{}/.probe-{}", config.prefix, uuid::Uuid::now_v7());
         let path = Path::from(name.trim_start_matches('/'));
         let probed = async {
@@ -122,7 +123,8 @@ impl S3 {
         }
     }
 
-    pub(crate) fn path(&self, id: &BlobId) -> Path {
+    /// The name of a blob in the bucket.
+    pub fn path(&self, id: &BlobId) -> Path {
         let name = id.hex();
         self.prefix.clone().join(&name[..2]).join(name)
     }
@@ -149,7 +151,11 @@ impl S3 {
         }
     }
 
-    pub(crate) async fn bytes(&self, id: &BlobId) -> Result<Option<u64>, Error> {
+    /// Bytes of a stored blob; `None` when there is none with this address.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn bytes(&self, id: &BlobId) -> Result<Option<u64>, Error> {
         Ok(self.head(id).await?.map(|meta| meta.size))
     }
 

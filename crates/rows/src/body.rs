@@ -25,7 +25,7 @@ thread_local! {
 }
 
 /// The stored form of a resource under an id, not compressed.
-pub(super) fn stored_form(resource: &Resource, id: &str) -> Vec<u8> {
+pub fn stored_form(resource: &Resource, id: &str) -> Vec<u8> {
     let mut object = Map::with_capacity(resource.object().len() + 2);
     object.insert("resourceType".into(), resource.resource_type().name().into());
     object.insert("id".into(), id.into());
@@ -45,13 +45,7 @@ pub(super) fn stored_form(resource: &Resource, id: &str) -> Vec<u8> {
 }
 
 /// The complete JSON of a version.
-pub(super) fn complete(
-    stored: &[u8],
-    type_name: &str,
-    id: &str,
-    version: u64,
-    last_updated: Timestamp,
-) -> Bytes {
+pub fn complete(stored: &[u8], type_name: &str, id: &str, version: u64, last_updated: Timestamp) -> Bytes {
     let at = r#"{"resourceType":"","id":"","meta":{"#.len() + type_name.len() + id.len();
     let (before, after) = stored.split_at(at.min(stored.len()));
     let comma = if after.first() == Some(&b'}') { "" } else { "," };
@@ -64,7 +58,7 @@ pub(super) fn complete(
 }
 
 /// Compresses; returns the encoding and the bytes.
-pub(super) fn encode(plain: &[u8]) -> (i64, Vec<u8>) {
+pub fn encode(plain: &[u8]) -> (i64, Vec<u8>) {
     if plain.len() < PLAIN_MAX {
         return (PLAIN, plain.to_vec());
     }
@@ -75,7 +69,10 @@ pub(super) fn encode(plain: &[u8]) -> (i64, Vec<u8>) {
 }
 
 /// Undoes [`encode`].
-pub(super) fn decode(encoding: i64, bytes: &[u8]) -> Result<Vec<u8>, Error> {
+///
+/// # Errors
+/// `Unavailable` when the encoding is unknown or the bytes are damaged.
+pub fn decode(encoding: i64, bytes: &[u8]) -> Result<Vec<u8>, Error> {
     match encoding {
         PLAIN => Ok(bytes.to_vec()),
         ZSTD_DICTIONARY_1 => {

@@ -54,7 +54,7 @@ impl Error {
 
     /// The same error, about the change with this number.
     #[must_use]
-    pub(crate) fn about(mut self, change: Option<usize>) -> Self {
+    pub fn about(mut self, change: Option<usize>) -> Self {
         self.issues.iter_mut().for_each(|issue| issue.change = change);
         self
     }
@@ -80,6 +80,17 @@ impl From<std::io::Error> for Error {
             issues: Vec::new(),
             source: Some(Box::new(error)),
         }
+    }
+}
+
+impl From<hilum_blobs::Error> for Error {
+    fn from(error: hilum_blobs::Error) -> Self {
+        let hilum_blobs::Error { kind, message, source } = error;
+        let kind = match kind {
+            hilum_blobs::ErrorKind::Full => ErrorKind::Full,
+            hilum_blobs::ErrorKind::Unavailable => ErrorKind::Unavailable,
+        };
+        Self { kind, message, issues: Vec::new(), source }
     }
 }
 

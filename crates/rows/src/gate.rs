@@ -6,17 +6,21 @@ use crate::{Error, ErrorKind, Health};
 
 /// Open until a write fails for a reason of ours; opened again by whoever finds that writes succeed.
 #[derive(Debug, Default)]
-pub(crate) struct Gate {
+pub struct Gate {
     closed: Mutex<Option<(ErrorKind, String)>>,
 }
 
 impl Gate {
-    pub(crate) fn health(&self) -> Health {
+    /// Whether writes are taken, and why not.
+    pub fn health(&self) -> Health {
         self.closed.lock().clone().map_or(Health::Accepting, |(_, reason)| Health::NotAccepting(reason))
     }
 
     /// The error of a write while the gate is closed.
-    pub(crate) fn accepting(&self) -> Result<(), Error> {
+    ///
+    /// # Errors
+    /// `Full`, `Unavailable`: why it is closed.
+    pub fn accepting(&self) -> Result<(), Error> {
         match &*self.closed.lock() {
             None => Ok(()),
             Some((kind, reason)) => Err(Error { kind: *kind, ..Error::unavailable(reason.as_str()) }),

@@ -6,22 +6,23 @@
 use tokio::sync::oneshot;
 
 use crate::Error;
-use crate::apply::Apply;
-use crate::db::Ask;
+use crate::face::Tx;
+use crate::row::{Ask, Counters};
 
 /// A piece of work for the writer of a site.
-pub(crate) struct Job {
+pub struct Job {
     task: Box<dyn Task>,
     /// Bytes it adds to a batch.
-    pub(crate) bytes: usize,
+    pub bytes: usize,
     /// What it will read.
-    pub(crate) asks: Vec<Ask>,
+    pub asks: Vec<Ask>,
     /// Goes on while the disk is nearly full: deliveries, and what makes room.
-    pub(crate) is_upkeep: bool,
+    pub is_upkeep: bool,
 }
 
+/// What a writer does with a job, without knowing what it is about.
 trait Task: Send {
-    fn run(&mut self, apply: &mut Apply<'_>);
+    fn run(&mut self, tx: &dyn Tx, counters: &mut Counters);
     fn failure(&self) -> Option<&Error>;
     fn answer(self: Box<Self>, committed: Result<(), Error>);
 }
@@ -33,10 +34,11 @@ struct Asked<T, W> {
 }
 
 impl Job {
-    /// A job and where its answer arrives. `work` runs inside the transaction, more than once if need be.
-    pub(crate) fn new<T: Send + 'static>(
+    /// A job and where its answer arrives. `work` runs inside the transaction, more than once if need be; it takes numbers by counting the
+    /// counters up.
+    pub fn new<T: Send + 'static>(
         bytes: usize,
-        work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
+        work: impl Fn(&dyn Tx, &mut Counters) -> Result<T, Error> + Send + 'static,
     ) -> (Self, oneshot::Receiver<Result<T, Error>>) {
         let (answer, answered) = oneshot::channel();
         let task = Box::new(Asked { work, done: None, answer });
@@ -44,8 +46,8 @@ impl Job {
     }
 
     /// Runs it inside a transaction; the error is why it has to be rolled back.
-    pub(crate) fn run(&mut self, apply: &mut Apply<'_>) -> Result<(), &Error> {
-        self.task.run(apply);
+    pub(crate) fn run(&mut self, tx: &dyn Tx, counters: &mut Counters) -> Result<(), &Error> {
+        self.task.run(tx, counters);
         self.task.failure().map_or(Ok(()), Err)
     }
 
@@ -58,11 +60,11 @@ impl Job {
 impl<T, W> Task for Asked<T, W>
 where
     T: Send,
-    W: Fn(&mut Apply<'_>) -> Result<T, Error> + Send,
+    W: Fn(&dyn Tx, &mut Counters) -> Result<T, Error> + Send,
 {
-    fn run(&mut self, apply: &mut Apply<'_>) {
+    fn run(&mut self, tx: &dyn Tx, counters: &mut Counters) {
         // a bug in one job must not take the writer with it
-        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.work)(apply)));
+        let ran = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| (self.work)(tx, counters)));
         self.done = Some(ran.unwrap_or_else(|_| {
             metrics::counter!("hilum_panics_total", "place" => "store").increment(1);
             tracing::error!("a write panicked and was rolled back");
@@ -84,7 +86,7 @@ where
 }
 
 /// A job whose answer was lost: its work panicked, or the thread is gone.
-pub(crate) fn broken_off() -> Error {
+pub fn broken_off() -> Error {
     Error::unavailable("the write broke off")
 }
 

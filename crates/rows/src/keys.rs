@@ -5,60 +5,53 @@
 
 use hilum_fhir::ResourceType;
 use hilum_fhir::search::{
-    Condition, Entries, EntryValue, Filter, ParamType, Parameter, Reference, StringMatch, Token, TokenSystem,
-    canonical_system, normal_form, parameters,
+    Entries, EntryValue, ParamType, Parameter, Reference, canonical_system, normal_form, parameters,
 };
 use xxhash_rust::xxh3::xxh3_64;
-
-use crate::Error;
-use crate::db::Db;
 
 /// Normal forms are indexed up to this many bytes; longer ones are told apart on the body.
 const STRING_BYTES_MAX: usize = 64;
 
-/// Systems of one code that a search without a system looks for.
-const SYSTEMS_MAX: usize = 256;
-
 /// The key of a token, reference or uri.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Key {
+pub struct Key {
     /// Type, parameter, kind and code, reference or uri.
-    pub(super) value: i64,
+    pub value: i64,
     /// System of a token, 32 bits of a hash; 0 = none.
-    pub(super) system: i64,
+    pub system: i64,
 }
 
 /// The index rows of one version.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Rows {
+pub struct Rows {
     /// Token, reference and uri keys, sorted.
-    pub(super) keys: Vec<Key>,
+    pub keys: Vec<Key>,
     /// Strings: key and normal form, sorted.
-    pub(super) strings: Vec<(i64, String)>,
+    pub strings: Vec<(i64, String)>,
     /// Dates, numbers and quantities: key and range, sorted.
-    pub(super) ranges: Vec<(i64, i64, i64)>,
+    pub ranges: Vec<(i64, i64, i64)>,
 }
 
 impl Rows {
     /// The keys that `other` lacks; all of them when the place of the row in the index moved.
-    pub(super) fn keys_without<'r>(&'r self, other: &'r Self, moved: bool) -> impl Iterator<Item = &'r Key> {
+    pub fn keys_without<'r>(&'r self, other: &'r Self, moved: bool) -> impl Iterator<Item = &'r Key> {
         self.keys.iter().filter(move |key| moved || other.keys.binary_search(key).is_err())
     }
 
     /// The strings that `other` lacks.
-    pub(super) fn strings_without<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = &'r (i64, String)> {
+    pub fn strings_without<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = &'r (i64, String)> {
         self.strings.iter().filter(|row| !other.strings.contains(row))
     }
 
     /// The ranges that `other` lacks.
-    pub(super) fn ranges_without<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = &'r (i64, i64, i64)> {
+    pub fn ranges_without<'r>(&'r self, other: &'r Self) -> impl Iterator<Item = &'r (i64, i64, i64)> {
         self.ranges.iter().filter(|row| !other.ranges.contains(row))
     }
 }
 
 /// Whether a parameter has index rows. Others repeat what another parameter of the type indexes, are asked so rarely that they are
 /// checked on bodies, or say nothing.
-pub(super) fn is_indexed(parameter: &Parameter) -> bool {
+pub fn is_indexed(parameter: &Parameter) -> bool {
     !(parameter.name == "phonetic"
         || parameter.name.starts_with("combo-")
         || matches!(parameter.name, "_id" | "_lastUpdated" | "_security")
@@ -66,7 +59,7 @@ pub(super) fn is_indexed(parameter: &Parameter) -> bool {
 }
 
 /// The parameter under which the values of this one are indexed.
-fn widest(parameter: &'static Parameter) -> &'static Parameter {
+pub fn widest(parameter: &'static Parameter) -> &'static Parameter {
     let all = parameters(parameter.resource_type);
     let wider = |one: &'static Parameter| one.covered_by.iter().map(|at| &all[*at]).find(|by| is_indexed(by));
     let mut widest = parameter;
@@ -77,7 +70,7 @@ fn widest(parameter: &'static Parameter) -> &'static Parameter {
 }
 
 /// The rows of a resource's entries.
-pub(super) fn rows(entries: &Entries) -> Rows {
+pub fn rows(entries: &Entries) -> Rows {
     let mut rows = Rows::default();
     for entry in &entries.entries {
         let parameter = entry.parameter;
@@ -117,7 +110,7 @@ pub(super) fn rows(entries: &Entries) -> Rows {
 }
 
 /// The key of an identifier, by which targets are matched.
-pub(super) fn identifier_key(resource_type: ResourceType, system: Option<&str>, value: &str) -> Key {
+pub fn identifier_key(resource_type: ResourceType, system: Option<&str>, value: &str) -> Key {
     Key {
         value: hash_parts(resource_type, "identifier", b't', "", value),
         system: system.map_or(0, system_hash),
@@ -126,9 +119,14 @@ pub(super) fn identifier_key(resource_type: ResourceType, system: Option<&str>, 
 
 /// How a filter is looked up.
 #[derive(Clone, Debug)]
-pub(super) enum Lookup {
+pub enum Lookup {
     /// Resources with any of these keys; when `exact`, the key decides alone.
-    Keys { keys: Vec<Key>, exact: bool },
+    Keys {
+        /// Any of these.
+        keys: Vec<Key>,
+        /// The key decides alone.
+        exact: bool,
+    },
     /// Strings that start with any of these.
     Strings(i64, Vec<String>),
     /// Ranges that overlap any of `[low, high]`.
@@ -137,101 +135,8 @@ pub(super) enum Lookup {
     Ids(Vec<String>),
 }
 
-/// The look-up of a filter, when the index can serve it. Every hit is a candidate; what is not exact is checked on the body.
-///
-/// # Errors
-/// `Unavailable` when the index cannot be read: a code without a system is looked up with every system it has.
-pub(super) fn lookup(db: Db<'_>, filter: &Filter) -> Result<Option<Lookup>, Error> {
-    if let Condition::Id(ids) = &filter.condition {
-        return Ok(Some(Lookup::Ids(ids.clone())));
-    }
-    if !is_indexed(filter.parameter) {
-        return Ok(None);
-    }
-    let parameter = widest(filter.parameter);
-    let own = parameter == filter.parameter;
-    Ok(match &filter.condition {
-        Condition::Token(tokens) => {
-            let mut keys = Some(Vec::new());
-            for token in tokens {
-                keys = keys.zip(token_keys(db, parameter, token)?).map(|(all, more)| [all, more].concat());
-            }
-            keys.map(|keys| Lookup::Keys { keys, exact: own })
-        }
-        Condition::Reference(wanted) => {
-            let keys = wanted.iter().flat_map(|one| reference_keys(filter.parameter, parameter, one));
-            // a reference of a type that only the narrower parameter asks for is one of it
-            let typed = |one: &Reference| {
-                matches!(one, Reference::Local(of, _) if filter.parameter.targets.contains(of))
-                    || matches!(one, Reference::Id(_)) && !filter.parameter.targets.is_empty()
-            };
-            keys_of(keys, own || wanted.iter().all(typed))
-        }
-        Condition::ReferenceIdentifier(tokens) => keys_of(
-            tokens.iter().map(|t| match &t.system {
-                TokenSystem::Is(system) => Some(plain(parameter, b'l', system, t.code.as_deref()?)),
-                _ => None,
-            }),
-            own,
-        ),
-        Condition::Uri(uris) if parameter.param_type == ParamType::Uri => {
-            keys_of(uris.iter().map(|uri| Some(plain(parameter, b'u', "", uri))), own)
-        }
-        Condition::String(StringMatch::StartsWith, forms) => {
-            let forms = forms.iter().map(|f| cut(f).to_owned()).collect();
-            Some(Lookup::Strings(hash(parameter, b'w', "", ""), forms))
-        }
-        Condition::String(StringMatch::Exact, texts) => {
-            let forms = texts.iter().map(|text| cut(&normal_form(text)).to_owned()).collect();
-            Some(Lookup::Strings(hash(parameter, b'w', "", ""), forms))
-        }
-        Condition::Date(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter()))),
-        Condition::Number(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter()))),
-        Condition::Quantity(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter().map(|(r, _)| r)))),
-        _ => None,
-    })
-}
-
-fn keys_of(found: impl Iterator<Item = Option<Key>>, exact: bool) -> Option<Lookup> {
-    let keys: Vec<Key> = found.collect::<Option<_>>()?;
-    (!keys.is_empty()).then_some(Lookup::Keys { keys, exact })
-}
-
-fn ranges_of(parameter: &Parameter, ranges: Vec<(i64, i64)>) -> Lookup {
-    Lookup::Ranges(hash(parameter, b'd', "", ""), ranges)
-}
-
-/// `[low, high]` that every match overlaps.
-fn overlaps<'c>(ranges: impl Iterator<Item = &'c hilum_fhir::search::Comparison>) -> Vec<(i64, i64)> {
-    use hilum_fhir::search::Prefix::{Ap, Eb, Eq, Ge, Gt, Le, Lt, Ne, Sa};
-    ranges
-        .map(|c| match c.prefix {
-            Eq | Ap => (c.low, c.high),
-            Ne => (i64::MIN, i64::MAX),
-            Gt | Ge | Sa => (c.low.min(c.exact), i64::MAX),
-            Lt | Le | Eb => (i64::MIN, c.high.max(c.exact)),
-        })
-        .collect()
-}
-
-/// The keys of a token; without a system, of every system its code has. `None` when the index cannot tell.
-fn token_keys(db: Db<'_>, parameter: &Parameter, wanted: &Token) -> Result<Option<Vec<Key>>, Error> {
-    let Some(code) = wanted.code.as_deref() else { return Ok(None) };
-    match &wanted.system {
-        TokenSystem::None => Ok(Some(vec![token(parameter, None, code)])),
-        TokenSystem::Is(system) => Ok(Some(vec![token(parameter, Some(system), code)])),
-        TokenSystem::Any => systems_of(db, token(parameter, None, code).value),
-    }
-}
-
-/// The keys a code has, one for each system. `None` when there are too many.
-fn systems_of(db: Db<'_>, value: i64) -> Result<Option<Vec<Key>>, Error> {
-    let systems = db.systems_of(value, SYSTEMS_MAX + 1)?;
-    let few = systems.len() <= SYSTEMS_MAX;
-    Ok(few.then(|| systems.into_iter().map(|system| Key { value, system }).collect()))
-}
-
-fn token(parameter: &Parameter, system: Option<&str>, code: &str) -> Key {
+/// The key of a token.
+pub fn token(parameter: &Parameter, system: Option<&str>, code: &str) -> Key {
     Key { value: hash(parameter, b't', "", code), system: system.map_or(0, system_hash) }
 }
 
@@ -240,24 +145,8 @@ fn system_hash(system: &str) -> i64 {
     i64::from((xxh3_64(canonical_system(system).as_bytes()) >> 32) as u32).max(1)
 }
 
-/// A bare id may be of each target type.
-fn reference_keys(asked: &Parameter, indexed: &Parameter, wanted: &Reference) -> Vec<Option<Key>> {
-    match wanted {
-        Reference::Id(id) => {
-            let targets: Vec<ResourceType> =
-                if asked.targets.is_empty() { ResourceType::all().collect() } else { asked.targets.clone() };
-            targets.into_iter().map(|of| reference_key(indexed, &Reference::Local(of, id.clone()))).collect()
-        }
-        Reference::Url(url)
-            if !url.contains('|') && !url.starts_with("urn:") && indexed.name != "_profile" =>
-        {
-            vec![Some(plain(indexed, b'u', "", url))]
-        }
-        other => vec![reference_key(indexed, other)],
-    }
-}
-
-fn reference_key(parameter: &Parameter, target: &Reference) -> Option<Key> {
+/// The key of a reference; `None` when it is a bare id, which may be of any type.
+pub fn reference_key(parameter: &Parameter, target: &Reference) -> Option<Key> {
     match target {
         Reference::Local(of, id) => Some(plain(parameter, b'r', of.name(), id)),
         Reference::Url(url) => Some(plain(parameter, b'u', "", url.split('|').next().unwrap_or(url))),
@@ -265,12 +154,13 @@ fn reference_key(parameter: &Parameter, target: &Reference) -> Option<Key> {
     }
 }
 
-fn plain(parameter: &Parameter, tag: u8, system: &str, code: &str) -> Key {
+/// The key of what has one row whatever its system: references `r`, their identifiers `l`, uris `u`.
+pub fn plain(parameter: &Parameter, tag: u8, system: &str, code: &str) -> Key {
     Key { value: hash(parameter, tag, system, code), system: 0 }
 }
 
-/// The longest beginning within the limit that ends at a character.
-fn cut(normal: &str) -> &str {
+/// A normal form as far as it is indexed: the longest beginning within the limit that ends at a character.
+pub fn cut(normal: &str) -> &str {
     let mut end = normal.len().min(STRING_BYTES_MAX);
     while !normal.is_char_boundary(end) {
         end -= 1;
@@ -278,7 +168,8 @@ fn cut(normal: &str) -> &str {
     &normal[..end]
 }
 
-fn hash(parameter: &Parameter, tag: u8, system: &str, code: &str) -> i64 {
+/// The key of strings `w` and ranges `d`.
+pub fn hash(parameter: &Parameter, tag: u8, system: &str, code: &str) -> i64 {
     hash_parts(parameter.resource_type, parameter.name, tag, system, code)
 }
 

@@ -19,11 +19,9 @@ use tokio::sync::watch;
 use super::Place;
 use super::connection::{Cause, Connection};
 use super::session::Session;
-use crate::apply::{Apply, SiteContext};
-use crate::db::Db;
+use crate::folder::free_bytes;
 use crate::gate::Gate;
 use crate::jobs::{Job, copy};
-use crate::sqlite::free_bytes;
 use crate::{Config, Error, ErrorKind, Health};
 
 /// How often a committer with nothing to do looks whether the server takes writes again.
@@ -32,7 +30,6 @@ const TICK: Duration = Duration::from_secs(1);
 /// What the committers need to know of a site.
 pub(super) struct Lane {
     number: i32,
-    context: SiteContext,
     pub(super) newest: watch::Sender<u64>,
 }
 
@@ -90,10 +87,10 @@ impl Committers {
     }
 
     /// The lane of a site, made when it is not known.
-    pub(super) fn lane(&self, number: i32, context: SiteContext, newest: u64) -> Arc<Lane> {
+    pub(super) fn lane(&self, number: i32, newest: u64) -> Arc<Lane> {
         let mut state = self.shared.state.lock();
         let queue = state.queues.entry(number).or_insert_with(|| {
-            let lane = Lane { number, context, newest: watch::Sender::new(newest) };
+            let lane = Lane { number, newest: watch::Sender::new(newest) };
             Queue { lane: Arc::new(lane), jobs: VecDeque::new(), busy: false }
         });
         queue.lane.clone()
@@ -299,7 +296,7 @@ impl Committer {
         })?;
         for job in &mut *jobs {
             let (before, written) = (counters, session.written());
-            let ran = job.run(&mut Apply::new(Db::Postgres(&session), &mut counters, &lane.context));
+            let ran = job.run(&session, &mut counters);
             let Err(error) = ran else { continue };
             let refused = copy(error);
             let cause = Cause::in_error(error).map(Cause::is_of_one_job);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::connection::Connection;
 use super::submission::digest;
 use super::{Place, PostgresConfig, migrate};
-use crate::control::Kept;
-use crate::{ApiKey, Error};
+use crate::Error;
+use crate::control::{ApiKey, ControlRows, Kept};
 
 /// So long after a change every edge has heard of it, when all is well: a command that returns has taken effect.
 const HEARD_AFTER: Duration = Duration::from_millis(150);
@@ -16,7 +16,7 @@ const HEARD_AFTER: Duration = Duration::from_millis(150);
 pub(crate) struct ControlTables {
     place: Place,
     /// When keys were used last, to be written by the watcher.
-    pub(crate) uses: HashMap<String, i64>,
+    uses: HashMap<String, i64>,
 }
 
 impl ControlTables {
@@ -27,19 +27,26 @@ impl ControlTables {
         migrate::migrate(&connection).map_err(|error| place.named(error))?;
         Ok(Self { place, uses: HashMap::new() })
     }
+}
 
-    pub(crate) fn kept(&self) -> Result<Kept, Error> {
+impl ControlRows for ControlTables {
+    /// The watcher tells.
+    fn has_changed(&mut self) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    fn kept(&self) -> Result<Kept, Error> {
         kept(&self.place.connect()?)
     }
 
-    pub(crate) fn put_site(&self, id: &str, settings: &str) -> Result<(), Error> {
+    fn put_site(&self, id: &str, settings: &str) -> Result<(), Error> {
         let sql = "INSERT INTO site(id,settings) VALUES($1,$2) ON CONFLICT(id) DO UPDATE SET settings=excluded.settings";
         let connection = self.place.connect()?;
         connection.query(sql, &[&id, &settings])?;
         changed(&connection)
     }
 
-    pub(crate) fn add_key(&self, key: &ApiKey, secret_sha256: &[u8; 32]) -> Result<(), Error> {
+    fn add_key(&self, key: &ApiKey, secret_sha256: &[u8; 32]) -> Result<(), Error> {
         let sql = "INSERT INTO api_key(key_id,site,name,scopes,secret_sha256,created,expires) VALUES($1,$2,$3,$4,$5,$6,$7)";
         let connection = self.place.connect()?;
         let (scopes, secret) = (key.scopes.join(" "), secret_sha256.as_slice());
@@ -50,13 +57,21 @@ impl ControlTables {
         Ok(())
     }
 
-    pub(crate) fn revoke_key(&self, key_id: &str, seconds: i64) -> Result<bool, Error> {
+    fn revoke_key(&self, key_id: &str, seconds: i64) -> Result<bool, Error> {
         let sql = "UPDATE api_key SET revoked=coalesce(revoked,$2) WHERE key_id=$1 RETURNING 1";
         let connection = self.place.connect()?;
         let found = connection.query(sql, &[&key_id, &seconds])?;
         changed(&connection)?;
         std::thread::sleep(HEARD_AFTER);
         Ok(!found.is_empty())
+    }
+
+    fn stamp(&mut self, key_id: &str, seconds: i64) {
+        self.uses.insert(key_id.to_owned(), seconds);
+    }
+
+    fn uses(&mut self) -> Vec<(String, i64)> {
+        self.uses.drain().collect()
     }
 }
 

@@ -11,9 +11,8 @@ use super::connection::{Answers, Connection, Value};
 use super::rows::head_at;
 use super::session::clean;
 use super::submission::digest;
-use crate::db::{Ask, Content, Duplicate, Head};
 use crate::keys::Key;
-use crate::lookup::SAME_IDENTIFIER_MAX;
+use crate::row::{Ask, Content, Duplicate, Head, SAME_IDENTIFIER_MAX};
 use crate::{BlobId, Error};
 
 const DUPLICATES: &str = concat!("SELECT d.ctl, d.sha, d.seq, s.answer FROM ", each!("$2::bigint[],$3::bytea[]"), " u(ctl,sha)

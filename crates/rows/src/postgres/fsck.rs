@@ -1,4 +1,4 @@
-//! What is checked of a server; see [`crate::fsck`]. What the index should be is put into tables that only this connection sees.
+//! What is checked of a server; see [`crate::check`]. What the index should be is put into tables that only this connection sees.
 
 use std::time::Duration;
 
@@ -9,10 +9,12 @@ use super::connection::Connection;
 use super::session::Session;
 use super::submission::digest;
 use super::{Place, PostgresConfig, migrate};
-use crate::db::Content;
-use crate::fsck::{Checks, DANGLING, Findings, INDEX, REFERRED, Shelf};
+use crate::check::{Checks, DANGLING, Findings, INDEX, REFERRED, Shelf};
+use crate::control::zone_of;
 use crate::keys::Rows;
-use crate::{BlobId, Error, SiteSettings, lookup};
+use crate::row::Content;
+use crate::stored::indexed;
+use crate::{BlobId, Error};
 
 /// Here the planner may do as it likes, and take its time. Rows of a site are those that row level security shows.
 const PREPARE: &str = "RESET plan_cache_mode; RESET enable_seqscan; RESET enable_bitmapscan; RESET enable_hashjoin; RESET enable_mergejoin;
@@ -28,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 pub(crate) fn fsck(
     settings: &PostgresConfig,
     checks: Checks,
-    shelf: &Shelf<'_>,
+    shelf: &dyn Shelf,
 ) -> Result<Vec<Findings>, Error> {
     let place = Place::new(settings)?;
     let mut connection = place.connect()?;
@@ -47,7 +49,7 @@ pub(crate) fn fsck(
     connection.batch(PREPARE)?;
     let mut all = Vec::new();
     for row in sites {
-        let (number, zone) = (row.get(0), zone(row.get(2)));
+        let (number, zone) = (row.get(0), zone_of(row.get(2)).map_or(TimeZone::UTC, |(_, zone)| zone));
         if checks.rebuild {
             connection = rebuild(connection, number, &zone)?;
         }
@@ -60,11 +62,6 @@ pub(crate) fn fsck(
         all.push(findings);
     }
     Ok(all)
-}
-
-fn zone(settings: &str) -> TimeZone {
-    let settings: Option<SiteSettings> = serde_json::from_str(settings).ok();
-    settings.and_then(|settings| TimeZone::get(&settings.timezone).ok()).unwrap_or(TimeZone::UTC)
 }
 
 /// Makes the index of a site again. Its writers wait; searches go on in the old one until this is committed.
@@ -130,7 +127,7 @@ fn fill(session: &Session, zone: &TimeZone, findings: &mut Findings) -> Result<(
             let read = match (ResourceType::from_number(row.get(2)), content) {
                 (None, _) => Err(Error::unavailable("unknown type")),
                 (_, None) => Err(Error::unavailable("a version vanished")),
-                (Some(_), Some(content)) => lookup::indexed(&content, zone),
+                (Some(_), Some(content)) => indexed(&content, zone),
             };
             match read {
                 Ok(Some((_, rows))) => due.add(rid, row.get(1), &rows),

@@ -25,28 +25,25 @@ mod watcher;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use jiff::tz::TimeZone;
 use parking_lot::{Condvar, Mutex};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::Semaphore;
 
 pub(crate) use control::ControlTables;
 pub(crate) use fsck::fsck;
-pub(crate) use imaging::*;
-pub(crate) use outbox::*;
-pub(crate) use quarantine::*;
-pub(crate) use retention::*;
-pub(crate) use rows::*;
-pub(crate) use session::Session;
 pub use settings::PostgresConfig;
-pub(crate) use submission::*;
 
 use self::committer::{Committers, Lane};
 use self::connection::{Connection, Io};
+use self::session::Session;
 use self::settings::Target;
 use self::watcher::Watcher;
-use crate::apply::SiteContext;
+use crate::control::ControlListener;
+use crate::face::{Reads, Tx};
 use crate::gate::Gate;
 use crate::jobs::Job;
-use crate::{Config, Control, Error};
+use crate::row::Ask;
+use crate::{Config, Engine, Error, OpenSite, Reading, SiteDatabase};
 
 /// A server that does not answer for so long is taken for lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(35);
@@ -128,7 +125,7 @@ impl Server {
         config: &Config,
         settings: &PostgresConfig,
         gate: Arc<Gate>,
-        control: Control,
+        control: Arc<dyn ControlListener>,
     ) -> Result<Arc<Self>, Error> {
         let place = Arc::new(Place::new(settings)?);
         let connection = place.connect_to_write()?;
@@ -152,29 +149,6 @@ impl Server {
             secret,
             deliverer: Mutex::new(None),
         }))
-    }
-
-    /// The tables of a site, the key of its cursors and its feed position.
-    pub(crate) fn site(
-        self: &Arc<Self>,
-        id: &str,
-        context: SiteContext,
-    ) -> Result<(SiteTables, [u8; 32], watch::Receiver<u64>), Error> {
-        let known = self.with_reader(|connection| {
-            let rows = connection.query("SELECT no, vid FROM site WHERE id=$1", &[&id])?;
-            Ok(rows.first().map(|row| (row.get::<_, i32>(0), row.get::<_, i64>(1))))
-        })?;
-        let (number, newest) = known.ok_or_else(|| Error::unavailable("the site is not in the database"))?;
-        let lane = self.committers.lane(number, context, newest.cast_unsigned());
-        let newest = lane.newest.subscribe();
-        Ok((SiteTables { server: self.clone(), number, lane }, self.secret, newest))
-    }
-
-    /// Lets the queues run empty and ends the committers. Blocks.
-    pub(crate) fn close(&self) {
-        self.watcher.close();
-        self.committers.close();
-        drop(self.deliverer.lock().take());
     }
 
     fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
@@ -238,40 +212,69 @@ impl Server {
     }
 }
 
+impl Engine for Arc<Server> {
+    fn site(&self, id: &str, _: &TimeZone) -> Result<OpenSite, Error> {
+        let known = self.with_reader(|connection| {
+            let rows = connection.query("SELECT no, vid FROM site WHERE id=$1", &[&id])?;
+            Ok(rows.first().map(|row| (row.get::<_, i32>(0), row.get::<_, i64>(1))))
+        })?;
+        let (number, newest) = known.ok_or_else(|| Error::unavailable("the site is not in the database"))?;
+        let lane = self.committers.lane(number, newest.cast_unsigned());
+        let newest = lane.newest.subscribe();
+        let database = Box::new(SiteTables { server: self.clone(), number, lane });
+        Ok(OpenSite { database, secret: self.secret, newest })
+    }
+
+    /// Lets the queues run empty and ends the committers. Blocks.
+    fn close(&self) {
+        self.watcher.close();
+        self.committers.close();
+        drop(self.deliverer.lock().take());
+    }
+}
+
 impl SiteTables {
-    /// Runs reads of one statement each. Blocks.
-    pub(crate) fn read<T>(&self, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
-        self.work(Session::reading(self.server.reader()?, self.number), work)
-    }
-
-    /// Runs reads that see one moment. Blocks.
-    pub(crate) fn snapshot<T>(&self, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
-        self.work(Session::snapshot(self.server.reader()?, self.number), work)
-    }
-
     fn work<T>(&self, session: Session, work: impl FnOnce(&Session) -> Result<T, Error>) -> Result<T, Error> {
         // a panic of the work must not keep the place in the pool
         let done = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&session)));
         self.server.put_back(session.roll_back());
         done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
+}
 
-    /// Waits for a turn to read.
-    pub(crate) async fn turn(&self) -> Option<OwnedSemaphorePermit> {
-        self.server.turns.clone().acquire_owned().await.ok()
+impl SiteDatabase for SiteTables {
+    fn read(&self, reading: Reading<'_>) -> Result<(), Error> {
+        self.work(Session::reading(self.server.reader()?, self.number), |session| reading(session))
     }
 
-    /// Puts a job into the queue of the site.
-    ///
-    /// # Errors
-    /// `Unavailable` when it is full.
-    pub(crate) fn send(&self, job: Job) -> Result<(), Error> {
+    fn snapshot(&self, reading: Reading<'_>) -> Result<(), Error> {
+        self.work(Session::snapshot(self.server.reader()?, self.number), |session| reading(session))
+    }
+
+    fn send(&self, job: Job) -> Result<(), Error> {
         self.server.committers.send(&self.lane, job)
     }
 
-    /// Whether this edge is the one that delivers to a destination. Blocks.
-    pub(crate) fn delivers(&self, destination: &str) -> Result<bool, Error> {
+    fn turns(&self) -> Option<Arc<Semaphore>> {
+        Some(self.server.turns.clone())
+    }
+
+    fn is_shared(&self) -> bool {
+        true
+    }
+
+    fn delivers(&self, destination: &str) -> Result<bool, Error> {
         let key = format!("{}/{destination}", self.number);
         self.server.delivers(xxhash_rust::xxh3::xxh3_64(key.as_bytes()).cast_signed())
     }
+
+    /// Its writers are those of all sites.
+    fn close(&self) {}
 }
+
+impl Reads for Session {
+    fn foresee(&self, asks: &[Ask]) -> Result<(), Error> {
+        self.foresee(asks)
+    }
+}
+impl Tx for Session {}

@@ -1,7 +1,40 @@
 //! Destinations and their deliveries.
 
 use super::session::{Session, clean};
+use crate::face::{Outbox, WriteOutbox};
 use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
+
+impl Outbox for Session {
+    fn destinations(&self) -> Result<Vec<Destination>, Error> {
+        destinations(self)
+    }
+
+    fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error> {
+        next_delivery(self, destination)
+    }
+
+    fn beyond(&self, destination: &str, rows_max: u64, before: i64) -> Result<Vec<u64>, Error> {
+        beyond(self, destination, rows_max, before)
+    }
+}
+
+impl WriteOutbox for Session {
+    fn put_destination(&self, destination: &Destination) -> Result<(), Error> {
+        put_destination(self, destination)
+    }
+
+    fn matched(&self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> Result<(), Error> {
+        matched(self, matches, cursors)
+    }
+
+    fn give_up(&self, destination: &str, last: u64, reason: &str) -> Result<(), Error> {
+        give_up(self, destination, last, reason)
+    }
+
+    fn mark(&self, delivery: &Delivery) -> Result<(), Error> {
+        mark(self, delivery)
+    }
+}
 
 pub(crate) fn destinations(session: &Session) -> Result<Vec<Destination>, Error> {
     let sql = "SELECT ref, cursor_vid, next_n, state::bigint, next_at, err FROM destination WHERE site=$1 ORDER BY ref COLLATE \"C\"";

@@ -2,8 +2,49 @@
 
 use super::session::Session;
 use super::submission::digest;
-use crate::db::Orphan;
+use crate::face::{Quarantine, WriteQuarantine};
+use crate::row::Orphan;
 use crate::{BlobId, Error};
+
+impl Quarantine for Session {
+    fn kept_originals(&self) -> Result<u64, Error> {
+        kept_originals(self)
+    }
+
+    fn oldest_originals(&self, max: u32) -> Result<Vec<(i64, i64, u64)>, Error> {
+        oldest_originals(self, max)
+    }
+
+    fn orphans(&self, after: Option<BlobId>, max: u32) -> Result<Vec<Orphan>, Error> {
+        orphans(self, after, max)
+    }
+
+    fn is_claimed(&self, blob: &BlobId) -> Result<bool, Error> {
+        is_claimed(self, blob)
+    }
+}
+
+impl WriteQuarantine for Session {
+    fn keep_original(&self, sequence: u64, received: i64, bytes: u64) -> Result<(), Error> {
+        keep_original(self, sequence, received, bytes)
+    }
+
+    fn remove_original(&self, sequence: i64) -> Result<(), Error> {
+        remove_original(self, sequence)
+    }
+
+    fn settle_orphans(&self, blobs: &[BlobId]) -> Result<(), Error> {
+        settle_orphans(self, blobs)
+    }
+
+    fn claim_unused(&self, blobs: &[BlobId], now: i64) -> Result<Vec<BlobId>, Error> {
+        claim_unused(self, blobs, now)
+    }
+
+    fn release(&self, blobs: &[BlobId]) -> Result<(), Error> {
+        release(self, blobs)
+    }
+}
 
 pub(crate) fn keep_original(
     session: &Session,

@@ -2,7 +2,40 @@
 
 use super::session::Session;
 use crate::Error;
-use crate::db::{OldSubmission, OldVersion};
+use crate::face::{OldRows, WriteOldRows};
+use crate::row::{OldSubmission, OldVersion};
+
+impl OldRows for Session {
+    fn progress(&self, of: &str) -> Result<i64, Error> {
+        progress(self, of)
+    }
+
+    fn submissions_behind(&self, after: i64, max: u32) -> Result<Vec<OldSubmission>, Error> {
+        submissions_behind(self, after, max)
+    }
+
+    fn versions_behind(&self, after: i64, max: u32) -> Result<Vec<OldVersion>, Error> {
+        versions_behind(self, after, max)
+    }
+
+    fn delivered_to(&self) -> Result<Option<i64>, Error> {
+        delivered_to(self)
+    }
+}
+
+impl WriteOldRows for Session {
+    fn set_progress(&self, of: &str, to: i64) -> Result<(), Error> {
+        set_progress(self, of, to)
+    }
+
+    fn remove_submission(&self, sequence: i64) -> Result<(), Error> {
+        remove_submission(self, sequence)
+    }
+
+    fn remove_version(&self, rid: i64, version: i64) -> Result<(), Error> {
+        remove_version(self, rid, version)
+    }
+}
 
 pub(crate) fn progress(session: &Session, of: &str) -> Result<i64, Error> {
     let sql = "SELECT v::bigint FROM meta WHERE k=$2::text || ':' || $1::int::text";

@@ -5,10 +5,129 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::session::{Session, clean};
-use crate::db::{Candidate, Content, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
+use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
-use crate::lookup::SAME_IDENTIFIER_MAX;
+use crate::row::{
+    Candidate, Content, Head, HeadRow, SAME_IDENTIFIER_MAX, StoredVersion, VersionRow, Walk, after_prefix,
+};
 use crate::{Error, FeedEntry, Version};
+
+impl Resources for Session {
+    fn head(&self, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
+        head(self, of, id)
+    }
+
+    fn head_of(&self, rid: i64) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
+        head_of(self, rid)
+    }
+
+    fn name(&self, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
+        name(self, rid)
+    }
+
+    fn content(&self, vid: i64) -> Result<Content, Error> {
+        content(self, vid)
+    }
+
+    fn current(&self, of: ResourceType, id: &str) -> Result<Option<Version>, Error> {
+        current(self, of, id)
+    }
+
+    fn version(&self, of: ResourceType, id: &str, number: u64) -> Result<Option<Version>, Error> {
+        version(self, of, id, number)
+    }
+
+    fn history(
+        &self,
+        of: ResourceType,
+        id: &str,
+        before: Option<u64>,
+        count: u32,
+    ) -> Result<Vec<Version>, Error> {
+        history(self, of, id, before, count)
+    }
+
+    fn feed(&self, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
+        feed(self, after, limit)
+    }
+}
+
+impl WriteResources for Session {
+    fn add_version(&self, row: &VersionRow<'_>) -> Result<(), Error> {
+        add_version(self, row)
+    }
+
+    fn add_head(&self, row: &HeadRow<'_>) -> Result<(), Error> {
+        add_head(self, row)
+    }
+
+    fn move_head(&self, row: &HeadRow<'_>) -> Result<(), Error> {
+        move_head(self, row)
+    }
+
+    fn delete_head(&self, row: &HeadRow<'_>) -> Result<(), Error> {
+        delete_head(self, row)
+    }
+
+    fn set_successor(&self, prior: i64, survivor: i64) -> Result<(), Error> {
+        set_successor(self, prior, survivor)
+    }
+
+    fn write_index(&self, rid: i64, old: (&Rows, i64), new: (&Rows, i64)) -> Result<(), Error> {
+        write_index(self, rid, old, new)
+    }
+}
+
+impl Index for Session {
+    fn with_key(&self, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+        with_key(self, key, max)
+    }
+
+    fn ids_with_key(&self, key: Key, max: usize) -> Result<Vec<String>, Error> {
+        ids_with_key(self, key, max)
+    }
+
+    fn systems_of(&self, value: i64, max: usize) -> Result<Vec<i64>, Error> {
+        systems_of(self, value, max)
+    }
+
+    fn count_key(&self, key: Key, max: i64) -> Result<i64, Error> {
+        count_key(self, key, max)
+    }
+
+    fn count_strings(&self, key: i64, prefix: &str, max: i64) -> Result<i64, Error> {
+        count_strings(self, key, prefix, max)
+    }
+
+    fn count(&self, of: ResourceType) -> Result<u64, Error> {
+        count(self, of)
+    }
+
+    fn step(&self, walk: &Walk) -> Result<Vec<Candidate>, Error> {
+        step(self, walk)
+    }
+
+    fn versions_of(
+        &self,
+        candidates: &[Candidate],
+        keys: &[Key],
+    ) -> Result<Vec<(Candidate, Version)>, Error> {
+        versions_of(self, candidates, keys)
+    }
+
+    fn hits(
+        &self,
+        lookup: &Lookup,
+        max: usize,
+        each: &mut dyn FnMut(Candidate) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        candidates(self, lookup, max, each)
+    }
+
+    fn candidates_at_once(&self) -> usize {
+        64
+    }
+}
 
 pub(crate) fn head(session: &Session, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
     let sql = "SELECT rid, ver::bigint, vid, ord, deleted, applied, successor FROM head WHERE site=$1 AND rt=$2::bigint::smallint AND fid=$3";
@@ -353,7 +472,7 @@ pub(crate) fn candidates(
     session: &Session,
     lookup: &Lookup,
     max: usize,
-    each: &mut impl FnMut(Candidate) -> Result<(), Error>,
+    each: &mut dyn FnMut(Candidate) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let limit = number(max.saturating_add(1));
     match lookup {
@@ -397,7 +516,7 @@ fn collect(
     session: &Session,
     sql: &'static str,
     values: &[&(dyn ToSql + Sync)],
-    each: &mut impl FnMut(Candidate) -> Result<(), Error>,
+    each: &mut dyn FnMut(Candidate) -> Result<(), Error>,
 ) -> Result<(), Error> {
     session.rows(sql, values)?.iter().map(candidate).try_for_each(each)
 }

@@ -11,8 +11,8 @@ use tokio_postgres::types::ToSql;
 
 use super::connection::{Connection, Value};
 use super::foreseen::{Asked, Foreseen};
-use crate::db::{Ask, Content, Counters, Duplicate, Head};
 use crate::keys::Key;
+use crate::row::{Ask, Content, Counters, Duplicate, Head};
 use crate::{BlobId, Error};
 
 /// A connection that has turned to one site.

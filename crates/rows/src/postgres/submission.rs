@@ -4,7 +4,42 @@ use tokio_postgres::Row;
 
 use super::session::{Session, clean};
 use crate::Error;
-use crate::db::{Duplicate, StoredSubmission, SubmissionEntry};
+use crate::face::{Submissions, WriteSubmissions};
+use crate::row::{Duplicate, StoredSubmission, SubmissionEntry};
+
+impl Submissions for Session {
+    fn duplicate(&self, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
+        duplicate(self, key, sha256)
+    }
+
+    fn submission(&self, sequence: u64) -> Result<Option<StoredSubmission>, Error> {
+        submission(self, sequence)
+    }
+
+    fn submissions(&self, before: Option<u64>, count: u32) -> Result<Vec<StoredSubmission>, Error> {
+        submissions(self, before, count)
+    }
+
+    fn submissions_of(&self, rid: i64, count: u32) -> Result<Vec<u64>, Error> {
+        submissions_of(self, rid, count)
+    }
+}
+
+impl WriteSubmissions for Session {
+    fn add_submission(&self, row: &SubmissionEntry<'_>) -> Result<(), Error> {
+        add_submission(self, row)
+    }
+
+    fn add_duplicate_key(
+        &self,
+        key: i64,
+        sha256: &[u8; 32],
+        sequence: u64,
+        received: i64,
+    ) -> Result<(), Error> {
+        add_duplicate_key(self, key, sha256, sequence, received)
+    }
+}
 
 pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
     let sql = "SELECT d.seq, s.answer FROM dedupe d LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq WHERE d.site=$1 AND d.ctl=$2 AND d.sha=$3";

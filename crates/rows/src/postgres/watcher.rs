@@ -11,8 +11,9 @@ use parking_lot::Mutex;
 use super::committer::Committers;
 use super::connection::Connection;
 use super::{Place, control};
+use crate::Error;
+use crate::control::ControlListener;
 use crate::gate::Gate;
-use crate::{Control, Error};
 
 /// How often the server is asked.
 const EVERY: Duration = Duration::from_millis(50);
@@ -29,7 +30,7 @@ pub(super) struct Watcher {
 struct Watch {
     place: Arc<Place>,
     committers: Arc<Committers>,
-    control: Control,
+    control: Arc<dyn ControlListener>,
     gate: Arc<Gate>,
     connection: Option<Connection>,
     control_version: Option<String>,
@@ -39,7 +40,7 @@ impl Watcher {
     pub(super) fn start(
         place: Arc<Place>,
         committers: Arc<Committers>,
-        control: Control,
+        control: Arc<dyn ControlListener>,
         gate: Arc<Gate>,
     ) -> Result<Self, Error> {
         let (stop, stopped) = mpsc::channel();

@@ -4,8 +4,9 @@ use std::path::Path;
 
 use rusqlite::{Connection, Row, params};
 
-use crate::control::{CONTROL_FILE, Kept};
-use crate::{ApiKey, Error};
+use super::files::CONTROL_FILE;
+use crate::Error;
+use crate::control::{ApiKey, ControlRows, Kept};
 
 const SCHEMA_VERSION: i64 = 1;
 
@@ -40,15 +41,17 @@ impl ControlFile {
         }
         Ok(Self { connection, data_version: -1 })
     }
+}
 
+impl ControlRows for ControlFile {
     /// Whether another connection changed it since the last time it was asked.
-    pub(crate) fn has_changed(&mut self) -> Result<bool, Error> {
+    fn has_changed(&mut self) -> Result<bool, Error> {
         let version: i64 =
             self.connection.query_row("PRAGMA data_version", [], |r| r.get(0)).map_err(unusable)?;
         Ok(std::mem::replace(&mut self.data_version, version) != version)
     }
 
-    pub(crate) fn kept(&self) -> Result<Kept, Error> {
+    fn kept(&self) -> Result<Kept, Error> {
         let mut statement = self.connection.prepare_cached("SELECT settings FROM site").map_err(unusable)?;
         let sites = statement.query_map([], |r| r.get(0)).and_then(Iterator::collect).map_err(unusable)?;
         let sql = "SELECT key_id, site, name, scopes, created, expires, last_used, revoked, secret_sha256 FROM api_key";
@@ -60,12 +63,12 @@ impl ControlFile {
         Ok(Kept { sites, keys })
     }
 
-    pub(crate) fn put_site(&self, id: &str, settings: &str) -> Result<(), Error> {
+    fn put_site(&self, id: &str, settings: &str) -> Result<(), Error> {
         let sql = "INSERT INTO site VALUES(?1,?2) ON CONFLICT(id) DO UPDATE SET settings=?2";
         self.connection.execute(sql, params![id, settings]).map(drop).map_err(unusable)
     }
 
-    pub(crate) fn add_key(&self, key: &ApiKey, secret_sha256: &[u8; 32]) -> Result<(), Error> {
+    fn add_key(&self, key: &ApiKey, secret_sha256: &[u8; 32]) -> Result<(), Error> {
         let sql = "INSERT INTO api_key VALUES(?1,?2,?3,?4,?5,?6,?7,NULL,NULL)";
         let row = params![
             key.key_id,
@@ -79,14 +82,19 @@ impl ControlFile {
         self.connection.execute(sql, row).map(drop).map_err(unusable)
     }
 
-    pub(crate) fn revoke_key(&self, key_id: &str, seconds: i64) -> Result<bool, Error> {
+    fn revoke_key(&self, key_id: &str, seconds: i64) -> Result<bool, Error> {
         let sql = "UPDATE api_key SET revoked=coalesce(revoked,?2) WHERE key_id=?1";
         Ok(self.connection.execute(sql, params![key_id, seconds]).map_err(unusable)? > 0)
     }
 
-    pub(crate) fn stamp(&self, key_id: &str, seconds: i64) {
+    fn stamp(&mut self, key_id: &str, seconds: i64) {
         let sql = "UPDATE api_key SET last_used=?2 WHERE key_id=?1";
         let _ = self.connection.execute(sql, params![key_id, seconds]);
+    }
+
+    /// They are written at once.
+    fn uses(&mut self) -> Vec<(String, i64)> {
+        Vec::new()
     }
 }
 

@@ -1,29 +1,30 @@
-//! What is checked of files; see [`crate::fsck`].
+//! What is checked of files; see [`crate::check`].
+
+use std::collections::HashMap;
 
 use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, params};
 
-use super::backup::site_ids;
+use super::control::ControlFile;
+use super::files::{CONTROL_FILE, SITE_FILE, SITES, site_ids};
 use super::{migrate, writer};
-use crate::control::{CONTROL_FILE, Control};
-use crate::db::Db;
-use crate::fsck::{Checks, DANGLING, Findings, INDEX, REFERRED, Shelf};
-use crate::{BlobId, Config, Error, lookup};
+use crate::check::{Checks, DANGLING, Findings, INDEX, REFERRED, Shelf};
+use crate::control::{ControlRows, zone_of};
+use crate::{BlobId, Config, Error, folder};
 
-pub(crate) fn fsck(config: &Config, checks: Checks, shelf: &Shelf<'_>) -> Result<Vec<Findings>, Error> {
-    let _lock = if checks.rebuild { Some(crate::lock(config)?) } else { None };
+pub(crate) fn fsck(config: &Config, checks: Checks, shelf: &dyn Shelf) -> Result<Vec<Findings>, Error> {
+    let _lock = if checks.rebuild { Some(folder::lock(&config.data_dir)?) } else { None };
     if !config.data_dir.join(CONTROL_FILE).exists() {
         return Err(Error::unavailable(format!("there is no store in {}", config.data_dir.display())));
     }
-    let control = Control::open(&config.data_dir)?;
+    let settings = ControlFile::open(&config.data_dir)?.kept()?.sites;
+    let zones: HashMap<String, TimeZone> = settings.iter().filter_map(|text| zone_of(text)).collect();
     let mut all = Vec::new();
     for id in site_ids(&config.data_dir)? {
-        let zone =
-            control.sites()?.iter().find(|site| site.id() == id).map(|s| s.settings().timezone.clone());
-        let zone = zone.and_then(|name| TimeZone::get(&name).ok()).unwrap_or(TimeZone::UTC);
-        let dir = config.data_dir.join("sites").join(&id);
-        let connection = writer::open(&dir.join("site.db"), config.cache_bytes)?;
+        let zone = zones.get(&id).cloned().unwrap_or(TimeZone::UTC);
+        let dir = config.data_dir.join(SITES).join(&id);
+        let connection = writer::open(&dir.join(SITE_FILE), config.cache_bytes)?;
         if checks.rebuild {
             migrate::migrate(&connection, &zone)?;
             connection.execute_batch("BEGIN IMMEDIATE")?;
@@ -65,21 +66,21 @@ fn check_resources(connection: &Connection, zone: &TimeZone, findings: &mut Find
     while let Some(row) = rows.next()? {
         let (rid, ord): (i64, i64) = (row.get(2)?, row.get(3)?);
         findings.resources += 1;
-        let base = match ResourceType::from_number(row.get(0)?) {
-            Some(of) => lookup::base(Db::Sqlite(connection), of, &row.get::<_, String>(1)?, zone),
+        let index = match ResourceType::from_number(row.get(0)?) {
+            Some(of) => migrate::current_index(connection, of, &row.get::<_, String>(1)?, zone),
             None => Err(Error::unavailable("unknown type")),
         };
-        match base {
-            Ok(Some(base)) if base.resource.is_some() => {
-                for key in &base.rows.keys {
+        match index {
+            Ok(Some((_, Some(due)))) => {
+                for key in &due.keys {
                     let sql = "INSERT INTO due VALUES(?1,?2,?3,?4)";
                     connection.prepare_cached(sql)?.execute(params![key.value, key.system, ord, rid])?;
                 }
-                for (key, text) in &base.rows.strings {
+                for (key, text) in &due.strings {
                     let sql = "INSERT INTO due_str VALUES(?1,?2,?3)";
                     connection.prepare_cached(sql)?.execute(params![key, text, rid])?;
                 }
-                for (key, low, high) in &base.rows.ranges {
+                for (key, low, high) in &due.ranges {
                     let sql = "INSERT INTO due_range VALUES(?1,?2,?3,?4)";
                     connection.prepare_cached(sql)?.execute(params![key, low, high, rid])?;
                 }

@@ -2,8 +2,111 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::db::{Due, InstanceEntry, StudyRow};
+use crate::face::{Studies, WriteStudies};
+use crate::row::{Due, InstanceEntry, StudyRow};
 use crate::{BlobId, Error, InstanceFile};
+
+impl Studies for Connection {
+    fn instance(&self, sop: &str) -> Result<Option<InstanceFile>, Error> {
+        instance(self, sop)
+    }
+
+    fn study(&self, uid: &str) -> Result<Option<StudyRow>, Error> {
+        study(self, uid)
+    }
+
+    fn due_studies(&self, due: &Due) -> Result<Vec<String>, Error> {
+        due_studies(self, due)
+    }
+
+    fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error> {
+        dirty_studies(self, uid, max)
+    }
+
+    fn series(&self, uid: &str) -> Result<Option<String>, Error> {
+        series(self, uid)
+    }
+
+    fn series_of(&self, study: &str) -> Result<Vec<(String, String)>, Error> {
+        series_of(self, study)
+    }
+
+    fn instances_of(&self, series: &str) -> Result<Vec<(String, String, String)>, Error> {
+        instances_of(self, series)
+    }
+
+    fn performed_step(&self, uid: &str) -> Result<Option<(i64, i64, String)>, Error> {
+        performed_step(self, uid)
+    }
+}
+
+impl WriteStudies for Connection {
+    fn add_instance(&self, row: &InstanceEntry<'_>) -> Result<(), Error> {
+        add_instance(self, row)
+    }
+
+    fn supersede_instance(&self, sop: &str, submission: u64) -> Result<(), Error> {
+        supersede_instance(self, sop, submission)
+    }
+
+    fn add_study(
+        &self,
+        uid: &str,
+        row: &StudyRow,
+        now: i64,
+        last_instance: Option<i64>,
+    ) -> Result<(), Error> {
+        add_study(self, uid, row, now, last_instance)
+    }
+
+    fn change_study(
+        &self,
+        uid: &str,
+        row: &StudyRow,
+        conflicts: u32,
+        now: i64,
+        last_instance: Option<i64>,
+    ) -> Result<(), Error> {
+        change_study(self, uid, row, conflicts, now, last_instance)
+    }
+
+    fn touch_study(&self, uid: &str, now: i64, last_instance: Option<i64>) -> Result<(), Error> {
+        touch_study(self, uid, now, last_instance)
+    }
+
+    fn set_procedure(&self, uid: &str, procedure: &str, is_discontinued: bool) -> Result<(), Error> {
+        set_procedure(self, uid, procedure, is_discontinued)
+    }
+
+    fn set_published(&self, uid: &str, now: i64) -> Result<(), Error> {
+        set_published(self, uid, now)
+    }
+
+    fn put_series(&self, uid: &str, study: &str, number: Option<i64>, elements: &str) -> Result<(), Error> {
+        put_series(self, uid, study, number, elements)
+    }
+
+    fn put_performed_step(
+        &self,
+        uid: &str,
+        study: &str,
+        state: i64,
+        revision: i64,
+        attributes: &str,
+    ) -> Result<(), Error> {
+        put_performed_step(self, uid, study, state, revision, attributes)
+    }
+
+    fn put_expectation(
+        &self,
+        series: &str,
+        step: &str,
+        study: &str,
+        images: Option<i64>,
+    ) -> Result<(), Error> {
+        put_expectation(self, series, step, study, images)
+    }
+}
 
 pub(crate) fn instance(connection: &Connection, sop: &str) -> Result<Option<InstanceFile>, Error> {
     let sql = "SELECT blob, syntax, study, sha FROM instance WHERE sop=?1 AND superseded=0";

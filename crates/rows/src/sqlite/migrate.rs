@@ -4,10 +4,11 @@ use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::write_index;
-use crate::db::Db;
+use super::{content, head, write_index};
+use crate::Error;
 use crate::keys::Rows;
-use crate::{Error, lookup};
+use crate::row::Head;
+use crate::stored::indexed;
 
 /// A step from one schema to the next.
 struct Step {
@@ -69,12 +70,23 @@ pub(super) fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Er
     let mut rows = heads.query([])?;
     while let Some(row) = rows.next()? {
         let Some(of) = ResourceType::from_number(row.get(0)?) else { continue };
-        if let Some(base) = lookup::base(Db::Sqlite(connection), of, &row.get::<_, String>(1)?, zone)? {
-            let (nothing, ord) = (Rows::default(), base.head.ord);
-            write_index(connection, base.head.rid, (&nothing, ord), (&base.rows, ord))?;
+        if let Some((head, Some(due))) = current_index(connection, of, &row.get::<_, String>(1)?, zone)? {
+            write_index(connection, head.rid, (&Rows::default(), head.ord), (&due, head.ord))?;
         }
     }
     Ok(())
+}
+
+/// The head of a resource, and the rows its current body gives in the index; none of a deletion.
+pub(super) fn current_index(
+    connection: &Connection,
+    of: ResourceType,
+    id: &str,
+    zone: &TimeZone,
+) -> Result<Option<(Head, Option<Rows>)>, Error> {
+    let Some(head) = head(connection, of, id)? else { return Ok(None) };
+    let content = content(connection, head.vid)?;
+    Ok(Some((head, indexed(&content, zone)?.map(|(_, rows)| rows))))
 }
 
 fn version(connection: &Connection) -> Result<usize, Error> {

@@ -1,7 +1,7 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
-mod backup;
 mod control;
+pub mod files;
 mod fsck;
 mod imaging;
 mod migrate;
@@ -15,37 +15,89 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::tz::TimeZone;
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 
-pub use backup::{Manifest, SiteCopy, backup, restore};
 pub(crate) use control::ControlFile;
 pub(crate) use fsck::fsck;
-pub(crate) use imaging::*;
-pub(crate) use outbox::*;
-pub(crate) use quarantine::*;
-pub(crate) use retention::*;
-pub(crate) use rows::*;
-pub(crate) use submission::*;
+use rows::{content, counters, head, write_index};
 use writer::Writer;
-pub(crate) use writer::{free_bytes, probe};
 
-use crate::apply::SiteContext;
+use crate::face::{Reads, Tx};
 use crate::gate::Gate;
-use crate::{Config, Error};
+use crate::jobs::Job;
+use crate::{Config, Engine, Error, OpenSite, Reading, SiteDatabase};
 
 const READERS_MAX: usize = 16;
 const STATEMENTS_MAX: usize = 128;
 const READ_CACHE_KIB: i64 = 4096;
 
+/// The files of all sites, below a data folder.
+pub(crate) struct SiteFiles {
+    config: Config,
+    gate: Arc<Gate>,
+}
+
+impl SiteFiles {
+    pub(crate) fn new(config: &Config, gate: Arc<Gate>) -> Self {
+        Self { config: config.clone(), gate }
+    }
+}
+
+impl Engine for SiteFiles {
+    fn site(&self, id: &str, zone: &TimeZone) -> Result<OpenSite, Error> {
+        let dir = self.config.data_dir.join(files::SITES).join(id);
+        std::fs::create_dir_all(&dir)?;
+        let (file, secret, newest) = SiteFile::open(&self.config, id, &dir, zone, self.gate.clone())?;
+        Ok(OpenSite { database: Box::new(file), secret, newest })
+    }
+
+    /// Each site has a writer of its own.
+    fn close(&self) {}
+}
+
 /// The file of one site.
 pub(crate) struct SiteFile {
     path: PathBuf,
     readers: Mutex<Vec<Connection>>,
-    pub(crate) writer: Writer,
+    writer: Writer,
 }
+
+impl SiteDatabase for SiteFile {
+    fn read(&self, reading: Reading<'_>) -> Result<(), Error> {
+        self.read(|connection| reading(connection))
+    }
+
+    fn snapshot(&self, reading: Reading<'_>) -> Result<(), Error> {
+        self.snapshot(|connection| reading(connection))
+    }
+
+    fn send(&self, job: Job) -> Result<(), Error> {
+        self.writer.send(job)
+    }
+
+    fn turns(&self) -> Option<Arc<Semaphore>> {
+        None
+    }
+
+    fn is_shared(&self) -> bool {
+        false
+    }
+
+    fn delivers(&self, _: &str) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn close(&self) {
+        self.writer.close();
+    }
+}
+
+impl Reads for Connection {}
+impl Tx for Connection {}
 
 impl SiteFile {
     /// Opens (creates, migrates) `site.db` in a folder and starts its writer. Returns the key of its cursors and its feed position too.
@@ -53,16 +105,15 @@ impl SiteFile {
         config: &Config,
         site: &str,
         dir: &Path,
-        context: SiteContext,
+        zone: &TimeZone,
         gate: Arc<Gate>,
     ) -> Result<(Self, [u8; 32], watch::Receiver<u64>), Error> {
-        let path = dir.join("site.db");
+        let path = dir.join(files::SITE_FILE);
         let connection = writer::open(&path, config.cache_bytes)?;
-        let secret = migrate::migrate(&connection, &context.zone)?;
+        let secret = migrate::migrate(&connection, zone)?;
         let counters = counters(&connection)?;
         let (newest_in, newest) = watch::channel(counters.vid);
-        let writer =
-            Writer::start(site, path.clone(), connection, counters, context, config, gate, newest_in)?;
+        let writer = Writer::start(site, path.clone(), connection, counters, config, gate, newest_in)?;
         Ok((Self { path, readers: Mutex::new(Vec::new()), writer }, secret, newest))
     }
 

@@ -3,7 +3,40 @@
 use rusqlite::{Connection, OptionalExtension, params};
 
 use crate::Error;
-use crate::db::{OldSubmission, OldVersion};
+use crate::face::{OldRows, WriteOldRows};
+use crate::row::{OldSubmission, OldVersion};
+
+impl OldRows for Connection {
+    fn progress(&self, of: &str) -> Result<i64, Error> {
+        progress(self, of)
+    }
+
+    fn submissions_behind(&self, after: i64, max: u32) -> Result<Vec<OldSubmission>, Error> {
+        submissions_behind(self, after, max)
+    }
+
+    fn versions_behind(&self, after: i64, max: u32) -> Result<Vec<OldVersion>, Error> {
+        versions_behind(self, after, max)
+    }
+
+    fn delivered_to(&self) -> Result<Option<i64>, Error> {
+        delivered_to(self)
+    }
+}
+
+impl WriteOldRows for Connection {
+    fn set_progress(&self, of: &str, to: i64) -> Result<(), Error> {
+        set_progress(self, of, to)
+    }
+
+    fn remove_submission(&self, sequence: i64) -> Result<(), Error> {
+        remove_submission(self, sequence)
+    }
+
+    fn remove_version(&self, rid: i64, version: i64) -> Result<(), Error> {
+        remove_version(self, rid, version)
+    }
+}
 
 pub(crate) fn progress(connection: &Connection, of: &str) -> Result<i64, Error> {
     let mut statement = connection.prepare_cached("SELECT v FROM meta WHERE k=?1")?;

@@ -3,9 +3,129 @@
 use hilum_fhir::ResourceType;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::db::{Candidate, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
+use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
+use crate::row::{
+    Candidate, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix,
+};
 use crate::{Error, FeedEntry, Version};
+
+impl Resources for Connection {
+    fn head(&self, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
+        head(self, of, id)
+    }
+
+    fn head_of(&self, rid: i64) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
+        head_of(self, rid)
+    }
+
+    fn name(&self, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
+        name(self, rid)
+    }
+
+    fn content(&self, vid: i64) -> Result<Content, Error> {
+        content(self, vid)
+    }
+
+    fn current(&self, of: ResourceType, id: &str) -> Result<Option<Version>, Error> {
+        current(self, of, id)
+    }
+
+    fn version(&self, of: ResourceType, id: &str, number: u64) -> Result<Option<Version>, Error> {
+        version(self, of, id, number)
+    }
+
+    fn history(
+        &self,
+        of: ResourceType,
+        id: &str,
+        before: Option<u64>,
+        count: u32,
+    ) -> Result<Vec<Version>, Error> {
+        history(self, of, id, before, count)
+    }
+
+    fn feed(&self, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error> {
+        feed(self, after, limit)
+    }
+}
+
+impl WriteResources for Connection {
+    fn add_version(&self, row: &VersionRow<'_>) -> Result<(), Error> {
+        add_version(self, row)
+    }
+
+    fn add_head(&self, row: &HeadRow<'_>) -> Result<(), Error> {
+        add_head(self, row)
+    }
+
+    fn move_head(&self, row: &HeadRow<'_>) -> Result<(), Error> {
+        move_head(self, row)
+    }
+
+    fn delete_head(&self, row: &HeadRow<'_>) -> Result<(), Error> {
+        delete_head(self, row)
+    }
+
+    fn set_successor(&self, prior: i64, survivor: i64) -> Result<(), Error> {
+        set_successor(self, prior, survivor)
+    }
+
+    fn write_index(&self, rid: i64, old: (&Rows, i64), new: (&Rows, i64)) -> Result<(), Error> {
+        write_index(self, rid, old, new)
+    }
+}
+
+impl Index for Connection {
+    fn with_key(&self, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+        with_key(self, key, max)
+    }
+
+    fn ids_with_key(&self, key: Key, max: usize) -> Result<Vec<String>, Error> {
+        ids_with_key(self, key, max)
+    }
+
+    fn systems_of(&self, value: i64, max: usize) -> Result<Vec<i64>, Error> {
+        systems_of(self, value, max)
+    }
+
+    fn count_key(&self, key: Key, max: i64) -> Result<i64, Error> {
+        count_key(self, key, max)
+    }
+
+    fn count_strings(&self, key: i64, prefix: &str, max: i64) -> Result<i64, Error> {
+        count_strings(self, key, prefix, max)
+    }
+
+    fn count(&self, of: ResourceType) -> Result<u64, Error> {
+        count(self, of)
+    }
+
+    fn step(&self, walk: &Walk) -> Result<Vec<Candidate>, Error> {
+        step(self, walk)
+    }
+
+    fn versions_of(
+        &self,
+        candidates: &[Candidate],
+        keys: &[Key],
+    ) -> Result<Vec<(Candidate, Version)>, Error> {
+        versions_of(self, candidates, keys)
+    }
+
+    fn hits(
+        &self,
+        lookup: &Lookup,
+        _max: usize,
+        each: &mut dyn FnMut(Candidate) -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        candidates(self, lookup, each)
+    }
+
+    fn candidates_at_once(&self) -> usize {
+        1
+    }
+}
 
 const COLUMNS: &str = "h.rt, h.fid, v.ver, v.lm, v.op, v.sub, v.enc, v.body, v.vid";
 
@@ -296,7 +416,7 @@ pub(crate) fn step(connection: &Connection, walk: &Walk) -> Result<Vec<Candidate
 pub(crate) fn candidates(
     connection: &Connection,
     lookup: &Lookup,
-    each: &mut impl FnMut(Candidate) -> Result<(), Error>,
+    each: &mut dyn FnMut(Candidate) -> Result<(), Error>,
 ) -> Result<(), Error> {
     match lookup {
         Lookup::Ids(_) => {}
@@ -326,7 +446,7 @@ fn collect(
     connection: &Connection,
     sql: &str,
     row: impl rusqlite::Params,
-    each: &mut impl FnMut(Candidate) -> Result<(), Error>,
+    each: &mut dyn FnMut(Candidate) -> Result<(), Error>,
 ) -> Result<(), Error> {
     let mut statement = connection.prepare_cached(sql)?;
     let mut rows = statement.query(row)?;

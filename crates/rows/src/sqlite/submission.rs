@@ -3,7 +3,42 @@
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::Error;
-use crate::db::{Duplicate, StoredSubmission, SubmissionEntry};
+use crate::face::{Submissions, WriteSubmissions};
+use crate::row::{Duplicate, StoredSubmission, SubmissionEntry};
+
+impl Submissions for Connection {
+    fn duplicate(&self, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
+        duplicate(self, key, sha256)
+    }
+
+    fn submission(&self, sequence: u64) -> Result<Option<StoredSubmission>, Error> {
+        submission(self, sequence)
+    }
+
+    fn submissions(&self, before: Option<u64>, count: u32) -> Result<Vec<StoredSubmission>, Error> {
+        submissions(self, before, count)
+    }
+
+    fn submissions_of(&self, rid: i64, count: u32) -> Result<Vec<u64>, Error> {
+        submissions_of(self, rid, count)
+    }
+}
+
+impl WriteSubmissions for Connection {
+    fn add_submission(&self, row: &SubmissionEntry<'_>) -> Result<(), Error> {
+        add_submission(self, row)
+    }
+
+    fn add_duplicate_key(
+        &self,
+        key: i64,
+        sha256: &[u8; 32],
+        sequence: u64,
+        received: i64,
+    ) -> Result<(), Error> {
+        add_duplicate_key(self, key, sha256, sequence, received)
+    }
+}
 
 pub(crate) fn duplicate(
     connection: &Connection,

@@ -5,7 +5,6 @@
 //! job of the batch fails, the connection is thrown away and the gate closes until a probe with new handles succeeds: a failed
 //! sync is never retried and then acknowledged. Every job hears why it failed, also one that was never begun.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,10 +15,10 @@ use parking_lot::Mutex;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
-use crate::apply::{Apply, SiteContext};
-use crate::db::{Counters, Db};
+use crate::folder::{free_bytes, probe};
 use crate::gate::Gate;
 use crate::jobs::{Job, copy};
+use crate::row::Counters;
 use crate::{Config, Error, ErrorKind, Health};
 
 const STATEMENTS_MAX: usize = 128;
@@ -37,13 +36,11 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    #[expect(clippy::too_many_arguments, reason = "called once, by the opening of a site")]
     pub(super) fn start(
         site: &str,
         path: PathBuf,
         connection: Connection,
         counters: Counters,
-        context: SiteContext,
         config: &Config,
         gate: Arc<Gate>,
         newest: watch::Sender<u64>,
@@ -54,7 +51,6 @@ impl Writer {
             path,
             connection: Some(connection),
             counters,
-            context,
             config: config.clone(),
             gate,
             newest,
@@ -106,7 +102,6 @@ struct Thread {
     path: PathBuf,
     connection: Option<Connection>,
     counters: Counters,
-    context: SiteContext,
     config: Config,
     gate: Arc<Gate>,
     newest: watch::Sender<u64>,
@@ -147,7 +142,7 @@ impl Thread {
         }
         let Some(connection) = self.connection.take_if(|_| !jobs.is_empty()) else { return };
         let before = self.counters;
-        let committed = transact(&connection, &mut self.counters, &self.context, &mut jobs);
+        let committed = transact(&connection, &mut self.counters, &mut jobs);
         match &committed {
             Ok(()) => {
                 self.connection = Some(connection);
@@ -230,16 +225,11 @@ impl Thread {
 }
 
 /// One transaction for all jobs. Each job has a savepoint of its own. An error of the disk ends the whole batch.
-fn transact(
-    connection: &Connection,
-    counters: &mut Counters,
-    context: &SiteContext,
-    jobs: &mut [Job],
-) -> Result<(), Error> {
+fn transact(connection: &Connection, counters: &mut Counters, jobs: &mut [Job]) -> Result<(), Error> {
     let begun = connection.execute_batch("BEGIN IMMEDIATE");
     let done = begun.map_err(Error::from).and_then(|()| {
         for job in jobs {
-            run(connection, counters, context, job)?;
+            run(connection, counters, job)?;
         }
         Ok(connection.execute_batch("COMMIT")?)
     });
@@ -249,15 +239,10 @@ fn transact(
     done
 }
 
-fn run(
-    connection: &Connection,
-    counters: &mut Counters,
-    context: &SiteContext,
-    job: &mut Job,
-) -> Result<(), Error> {
+fn run(connection: &Connection, counters: &mut Counters, job: &mut Job) -> Result<(), Error> {
     connection.prepare_cached("SAVEPOINT job")?.execute([])?;
     let before = *counters;
-    match job.run(&mut Apply::new(Db::Sqlite(connection), counters, context)) {
+    match job.run(connection, counters) {
         Ok(()) => drop(connection.prepare_cached("RELEASE job")?.execute([])?),
         Err(error) if breaks(error) => return Err(copy(error)),
         Err(_) => {
@@ -298,32 +283,10 @@ pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Connection, Error> {
     Ok(connection)
 }
 
-/// Writes, syncs, reads back and removes a file with handles of its own.
-pub(crate) fn probe(dir: &Path) -> Result<(), Error> {
-    let path = dir.join(".probe");
-    let probed = (|| {
-        let mut file = std::fs::File::create(&path)?;
-        file.write_all(b"hilum")?;
-        file.sync_all()?;
-        drop(file);
-        if std::fs::read(&path)? == b"hilum" {
-            Ok(())
-        } else {
-            Err(std::io::Error::other("read back differs"))
-        }
-    })();
-    let _ = std::fs::remove_file(&path);
-    probed.map_err(Error::from)
-}
-
-/// Free space where a folder lies; as much as there can be when the system does not say.
-pub(crate) fn free_bytes(folder: &Path) -> u64 {
-    fs4::available_space(folder).unwrap_or(u64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::face::Tx;
 
     /// A job behind one that breaks the connection is never begun, and hears the same as those before it.
     #[test]
@@ -333,10 +296,10 @@ mod tests {
         super::super::migrate::migrate(&connection, &zone).unwrap();
         let mut counters = super::super::counters(&connection).unwrap();
         connection.execute_batch("PRAGMA query_only=ON").unwrap();
-        let put = |apply: &mut Apply<'_>| apply.db.set_published("1.2", 0).map(|()| 0);
+        let put = |tx: &dyn Tx, _: &mut Counters| tx.set_published("1.2", 0).map(|()| 0);
         let (mut jobs, answers): (Vec<Job>, Vec<_>) =
-            [Job::new(1, |_| Ok(0)), Job::new(1, put), Job::new(1, put)].into_iter().unzip();
-        let failed = transact(&connection, &mut counters, &SiteContext { zone }, &mut jobs).unwrap_err();
+            [Job::new(1, |_, _| Ok(0)), Job::new(1, put), Job::new(1, put)].into_iter().unzip();
+        let failed = transact(&connection, &mut counters, &mut jobs).unwrap_err();
         jobs.into_iter().for_each(|job| job.answer(Err(&failed)));
         for mut answer in answers {
             let error = answer.try_recv().expect("every job is answered").unwrap_err();

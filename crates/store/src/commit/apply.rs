@@ -4,13 +4,15 @@ use std::sync::Arc;
 
 use hilum_fhir::search::{Context, index};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
+use hilum_rows::keys::{self, Rows};
+use hilum_rows::row::{Counters, HeadRow, VersionRow};
+use hilum_rows::{Tx, body};
 use jiff::tz::TimeZone;
 
-use crate::db::{Counters, Db, Head, HeadRow, VersionRow};
-use crate::keys::{self, Rows};
-use crate::plan::{self, Plan};
-use crate::submission::Packed;
-use crate::{Error, Operation, body, lookup};
+use super::plan::{self, Plan};
+use super::submission::Packed;
+use crate::query::lookup::{self, Base};
+use crate::{Error, Operation};
 
 /// What extraction needs to know of a site.
 #[derive(Clone, Debug)]
@@ -30,15 +32,6 @@ pub(super) struct Prepared {
     pub(super) clinical_date: Option<i64>,
 }
 
-/// The version a new one follows.
-#[derive(Clone, Debug)]
-pub(super) struct Base {
-    pub(super) head: Head,
-    pub(super) last_updated: i64,
-    pub(super) resource: Option<Resource>,
-    pub(super) rows: Rows,
-}
-
 /// A version written.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Written {
@@ -49,7 +42,7 @@ pub(super) struct Written {
 
 /// A job's hand inside the transaction.
 pub(crate) struct Apply<'t> {
-    pub(super) db: Db<'t>,
+    pub(crate) db: &'t (dyn Tx + 't),
     pub(super) counters: &'t mut Counters,
     pub(super) context: &'t SiteContext,
     /// Number of the submission being applied.
@@ -75,7 +68,7 @@ pub(super) fn prepare(resource: &Resource, id: &str, zone: &TimeZone, now: i64) 
 }
 
 impl<'t> Apply<'t> {
-    pub(super) fn new(db: Db<'t>, counters: &'t mut Counters, context: &'t SiteContext) -> Self {
+    pub(super) fn new(db: &'t (dyn Tx + 't), counters: &'t mut Counters, context: &'t SiteContext) -> Self {
         let now = jiff::Timestamp::now().as_microsecond();
         Self { db, counters, context, submission: 0, now }
     }

@@ -7,11 +7,12 @@ use hilum_fhir::imaging::{
     Instance, InstanceRow, PerformedStep, Series, StepStatus, Study, StudyRows, imaging_study,
 };
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
+use hilum_rows::keys;
+use hilum_rows::row::{Due, InstanceEntry, StudyRow};
 use serde_json::{Map, Value};
 
-use crate::apply::{Apply, Written};
-use crate::db::{Due, InstanceEntry, StudyRow};
-use crate::{Effect, Error, ErrorKind, keys};
+use super::apply::{Apply, Written};
+use crate::{Effect, Error, ErrorKind};
 
 /// A study without a new instance for this long is published.
 const QUIET_MS: i64 = 2_000;

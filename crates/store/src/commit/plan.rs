@@ -8,12 +8,13 @@ mod planner;
 
 use hilum_fhir::imaging::{Instance, PerformedStep, Study};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
+use hilum_rows::row::Ask;
+use hilum_rows::{Db, body};
 use jiff::tz::TimeZone;
 
-use crate::apply::{Apply, Base, Prepared, Written};
-use crate::db::{Ask, Db};
-use crate::lookup::{Lookup, look};
-use crate::{Effect, Error, Outcome, body};
+use super::apply::{Apply, Prepared, Written};
+use crate::query::lookup::{Base, Lookup, look};
+use crate::{Effect, Error, Outcome};
 
 pub(crate) use planner::{asks, plan};
 
@@ -82,7 +83,7 @@ impl Plan {
     }
 
     /// What [`Plan::holds`] reads.
-    pub(super) fn asks(&self) -> impl Iterator<Item = Ask> {
+    pub(crate) fn asks(&self) -> impl Iterator<Item = Ask> {
         let seen = self.seen.iter().filter_map(|seen| match &seen.what {
             Lookup::Id(of, id) => Some(Ask::Head(*of, id.clone())),
             Lookup::Match(wanted) => Some(Ask::of(wanted)),

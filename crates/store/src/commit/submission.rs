@@ -1,14 +1,15 @@
 //! Submissions: every inbound thing has one row, rejected ones too, with the exact bytes answered.
 
 use bytes::Bytes;
+use hilum_blobs::Blobs;
 use hilum_fhir::{Issue, IssueCode, ResourceType, Severity, Timestamp};
+use hilum_rows::row::{StoredSubmission, SubmissionEntry};
+use hilum_rows::{Db, body};
 use serde_json::{Value, json};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::apply::Apply;
-use crate::blobs::Blobs;
-use crate::db::{Db, StoredSubmission, SubmissionEntry};
-use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow, body};
+use super::apply::Apply;
+use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow};
 
 /// Originals up to this many bytes are kept in the row, larger ones as blobs.
 pub(crate) const INLINE_BYTES_MAX: usize = 16 * 1024;
@@ -45,7 +46,7 @@ impl Packed {
     /// Waits for the blob it names.
     pub(crate) async fn durable(&self, blobs: &Blobs) -> Result<(), Error> {
         match &self.blob {
-            Some(blob) => blobs.durable(blob).await,
+            Some(blob) => Ok(blobs.durable(blob).await?),
             None => Ok(()),
         }
     }
@@ -59,13 +60,13 @@ impl Packed {
     pub(crate) async fn kept_bytes(&self, blobs: &Blobs) -> Result<Option<u64>, Error> {
         match (&self.inline, &self.blob) {
             (Some(inline), _) => Ok(Some(inline.len() as u64)),
-            (None, Some(blob)) => blobs.bytes(blob).await,
+            (None, Some(blob)) => Ok(blobs.bytes(blob).await?),
             (None, None) => Ok(None),
         }
     }
 
     /// The duplicate key: protocol, sender identity and control id.
-    pub(super) fn control_key(&self) -> Option<i64> {
+    pub(crate) fn control_key(&self) -> Option<i64> {
         let (identity, control) = self.original.control.as_ref()?;
         let kind = self.original.kind.number();
         let input = format!("{kind}\0{}\0{identity}\0{control}", identity.len());
@@ -124,7 +125,7 @@ impl Apply<'_> {
 }
 
 impl OriginalKind {
-    pub(super) fn number(self) -> i64 {
+    pub(crate) fn number(self) -> i64 {
         match self {
             Self::V2 => 0,
             Self::V3 => 1,

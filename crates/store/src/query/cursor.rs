@@ -1,21 +1,16 @@
-//! Search cursors: opaque, signed, without server state.
+//! Search cursors: opaque, signed, without server state. The next page begins after a position of the index, or for searches sorted in memory
+//! after as many matches as its `rid` says.
 
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use hilum_fhir::{Issue, IssueCode};
+use hilum_rows::row::Position;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::{Error, ErrorKind};
 
 const SIGNATURE_BYTES: usize = 16;
-
-/// Where the next page begins: after this `(ord, rid)`, or for searches sorted in memory after this many matches.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Position {
-    pub(super) ord: i64,
-    pub(super) rid: i64,
-}
 
 /// Signs a position of a search.
 pub(super) fn seal(secret: &[u8; 32], search: &str, position: Position) -> String {

@@ -1,27 +1,34 @@
 //! Look-ups by id, identifier and query, the same inside and outside the transaction.
 
-use hilum_fhir::search::{Context, Query, index};
-use hilum_fhir::{Match, Resource, ResourceType, Timestamp};
+use hilum_fhir::search::Query;
+use hilum_fhir::{Match, Resource, ResourceType};
+use hilum_rows::keys::{self, Rows};
+use hilum_rows::row::{Head, SAME_IDENTIFIER_MAX};
+use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
-use crate::apply::Base;
-use crate::db::{Content, Db};
-use crate::keys::Rows;
-use crate::{Error, body, keys, search};
+use super::search;
+use crate::Error;
 
-/// Resources looked at that have one identifier.
-pub(crate) const SAME_IDENTIFIER_MAX: usize = 8;
+/// The version a new one follows.
+#[derive(Clone, Debug)]
+pub(crate) struct Base {
+    pub(crate) head: Head,
+    pub(crate) last_updated: i64,
+    pub(crate) resource: Option<Resource>,
+    pub(crate) rows: Rows,
+}
 
 /// What is looked for.
 #[derive(Clone)]
-pub(super) enum Lookup {
+pub(crate) enum Lookup {
     Id(ResourceType, String),
     Match(Match),
     Query(Box<Query>),
 }
 
 /// What a look-up finds: `(rid, vid)` of each resource.
-pub(super) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Result<Vec<(i64, i64)>, Error> {
+pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Result<Vec<(i64, i64)>, Error> {
     match what {
         Lookup::Id(resource_type, id) => Ok(db
             .head(*resource_type, id)?
@@ -38,7 +45,7 @@ pub(super) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Resu
 }
 
 /// The current version of a resource with its index rows, deleted or not.
-pub(super) fn base(
+pub(crate) fn base(
     db: Db<'_>,
     resource_type: ResourceType,
     id: &str,
@@ -46,22 +53,6 @@ pub(super) fn base(
 ) -> Result<Option<Base>, Error> {
     let Some(head) = db.head(resource_type, id)? else { return Ok(None) };
     let content = db.content(head.vid)?;
-    let (resource, rows) = indexed(&content, zone)?.unzip();
+    let (resource, rows) = stored::indexed(&content, zone)?.unzip();
     Ok(Some(Base { head, last_updated: content.last_updated, resource, rows: rows.unwrap_or_default() }))
-}
-
-/// A version as a resource with its index rows; `None` = a deletion.
-pub(super) fn indexed(content: &Content, zone: &TimeZone) -> Result<Option<(Resource, Rows)>, Error> {
-    let Some(packed) = &content.body else { return Ok(None) };
-    let resource = parse(&body::decode(content.encoding, packed)?)?;
-    let now = Timestamp::from_micros(content.last_updated);
-    let entries = index(&resource, &Context { zone: zone.clone(), now });
-    Ok(Some((resource, keys::rows(&entries))))
-}
-
-/// A stored body as a resource.
-pub(super) fn parse(stored: &[u8]) -> Result<Resource, Error> {
-    let value = serde_json::from_slice(stored)
-        .map_err(|e| Error::unavailable("a stored body is not json").because(e))?;
-    Resource::from_value(value).map_err(|_| Error::unavailable("a stored body is no resource"))
 }

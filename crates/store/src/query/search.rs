@@ -13,13 +13,14 @@ use hilum_fhir::search::{
     clinical_parameter, index, normal_form, parameters,
 };
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, Timestamp};
+use hilum_rows::keys::{Key, Lookup};
+use hilum_rows::row::{Candidate, Position, Walk};
+use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
-use crate::cursor::{self, Position};
-use crate::db::{Candidate, Db, Walk};
+use super::{cursor, terms};
 use crate::engine::SiteDb;
-use crate::keys::{self, Key, Lookup};
-use crate::{Error, ErrorKind, Page, Version, lookup};
+use crate::{Error, ErrorKind, Page, Version};
 
 /// Hits counted to find the rarest key.
 const PROBE_MAX: i64 = 1000;
@@ -186,7 +187,7 @@ impl Search<'_> {
             let parsed;
             let resource = match resource {
                 Some(resource) => resource,
-                None => match lookup::parse(&version.body) {
+                None => match stored::parse(&version.body) {
                     Ok(resource) => {
                         parsed = resource;
                         &parsed
@@ -237,7 +238,7 @@ impl Search<'_> {
     /// The number of hits of a search that one exact key decides, when there are few.
     fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
         let [filter] = self.query.filters.as_slice() else { return Ok(None) };
-        let Some(Lookup::Keys { keys, exact: true }) = keys::lookup(self.rows, filter)? else {
+        let Some(Lookup::Keys { keys, exact: true }) = terms::lookup(self.rows, filter)? else {
             return Ok(None);
         };
         let [key] = keys.as_slice() else { return Ok(None) };
@@ -293,7 +294,7 @@ impl Search<'_> {
         if include.source != source.resource_type {
             return Ok(Vec::new());
         }
-        let resource = lookup::parse(&source.body)?;
+        let resource = stored::parse(&source.body)?;
         let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
         let entries = index(&resource, &context).entries.into_iter();
         let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
@@ -326,7 +327,7 @@ impl Search<'_> {
             let wanted = Reference::Local(target.resource_type, target.id.clone());
             let filter =
                 Filter { parameter, condition: hilum_fhir::search::Condition::Reference(vec![wanted]) };
-            let Some(Lookup::Keys { keys, .. }) = keys::lookup(self.rows, &filter)? else { continue };
+            let Some(Lookup::Keys { keys, .. }) = terms::lookup(self.rows, &filter)? else { continue };
             for key in keys {
                 let ids = self.rows.ids_with_key(key, max + 1)?;
                 found.extend(ids.into_iter().map(|id| (include.source, id)));
@@ -379,7 +380,7 @@ impl Stream<'_> {
     fn choose(&self) -> Result<(Option<Lookup>, Rest), Error> {
         let filters = self.query.filters.iter();
         let lookups: Vec<Option<Lookup>> =
-            filters.map(|filter| keys::lookup(self.rows, filter)).collect::<Result<_, _>>()?;
+            filters.map(|filter| terms::lookup(self.rows, filter)).collect::<Result<_, _>>()?;
         let exact =
             |l: &Option<Lookup>| matches!(l, Some(Lookup::Keys { exact: true, keys }) if keys.len() == 1);
         let mut best: Option<(i64, usize)> = None;
@@ -485,7 +486,7 @@ impl Stream<'_> {
                 if version.resource_type != self.query.resource_type {
                     continue;
                 }
-                let resource = if rest.body { Some(lookup::parse(&version.body)?) } else { None };
+                let resource = if rest.body { Some(stored::parse(&version.body)?) } else { None };
                 if let Some(resource) = &resource {
                     let entries = index(resource, &context);
                     if !self.query.matches(&entries, &version.id, version.last_updated) {

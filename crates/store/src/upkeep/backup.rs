@@ -5,19 +5,17 @@
 
 use std::fs::{self, File};
 use std::io::{self, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use rusqlite::Connection;
+use hilum_blobs::disk::{path_in, sha256_of};
+use hilum_blobs::{BlobId, hex};
+use hilum_rows::files::{self, CONTROL_FILE, SITE_FILE, SITES, site_ids};
 use serde::{Deserialize, Serialize};
 
-use crate::blobs::disk::{path_in, sha256_of};
-use crate::blobs::{self, BlobId};
-use crate::control::CONTROL_FILE;
 use crate::{Config, Error};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
-const SITE_FILE: &str = "site.db";
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,7 +53,7 @@ pub struct SiteCopy {
 /// # Errors
 /// `Unavailable` when something cannot be read or written, or a blob that is referred to is missing.
 pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
-    of_files(config, "backup")?;
+    files::only(&config.of_rows(), "backup")?;
     let data_dir = config.data_dir.as_path();
     let begun = jiff::Timestamp::now().to_string();
     fs::create_dir_all(out)?;
@@ -63,20 +61,19 @@ pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
     let control = snapshot(&data_dir.join(CONTROL_FILE), &out.join(CONTROL_FILE))?;
     let mut sites = Vec::new();
     for id in site_ids(data_dir)? {
-        let (from, to) = (data_dir.join("sites").join(&id), out.join("sites").join(&id));
+        let (from, to) = (data_dir.join(SITES).join(&id), out.join(SITES).join(&id));
         fs::create_dir_all(&to)?;
         tell(format!("site {id}: database"));
         let sha256 = snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
-        let copied = Connection::open(to.join(SITE_FILE))?;
-        let newest: i64 = copied.query_row("SELECT coalesce(max(vid),0) FROM version", [], |r| r.get(0))?;
+        let copied = files::contents(&to.join(SITE_FILE))?;
         let (blobs, blob_bytes) = match &config.bucket {
-            None => copy_blobs(&id, &referred(&copied)?, &from, &to, tell)?,
+            None => copy_blobs(&id, &copied.blobs, &from, &to, tell)?,
             Some(of) => {
                 tell(format!("site {id}: its blobs stay in the bucket {}; keep its versions", of.bucket));
                 (0, 0)
             }
         };
-        sites.push(SiteCopy { id, sha256, newest: newest.cast_unsigned(), blobs, blob_bytes });
+        sites.push(SiteCopy { id, sha256, newest: copied.newest, blobs, blob_bytes });
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let manifest = Manifest { format: FORMAT, version, begun, control_sha256: control, sites };
@@ -89,7 +86,7 @@ pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
 /// # Errors
 /// `Unavailable` when the backup is not whole or was made by a newer program, or `data_dir` holds something.
 pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Result<Manifest, Error> {
-    of_files(config, "restore")?;
+    files::only(&config.of_rows(), "restore")?;
     let data_dir = config.data_dir.as_path();
     let text = fs::read(from.join(MANIFEST)).map_err(|e| {
         Error::unavailable(format!("{} holds no whole backup (no {MANIFEST})", from.display())).because(e)
@@ -107,36 +104,23 @@ pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Re
     fs::create_dir_all(data_dir)?;
     copy_checked(&from.join(CONTROL_FILE), &data_dir.join(CONTROL_FILE), &manifest.control_sha256)?;
     for site in &manifest.sites {
-        let (from, to) = (from.join("sites").join(&site.id), data_dir.join("sites").join(&site.id));
+        let (from, to) = (from.join(SITES).join(&site.id), data_dir.join(SITES).join(&site.id));
         fs::create_dir_all(&to)?;
         tell(format!("site {}: database", site.id));
         copy_checked(&from.join(SITE_FILE), &to.join(SITE_FILE), &site.sha256)?;
         if config.bucket.is_none() {
-            let copied = Connection::open(to.join(SITE_FILE))?;
-            copy_blobs(&site.id, &referred(&copied)?, &from, &to, tell)?;
+            let copied = files::contents(&to.join(SITE_FILE))?;
+            copy_blobs(&site.id, &copied.blobs, &from, &to, tell)?;
         }
     }
     Ok(manifest)
-}
-
-/// Refuses what works on files only.
-pub(super) fn of_files(config: &Config, what: &str) -> Result<(), Error> {
-    match &config.postgres {
-        None => Ok(()),
-        Some(server) => Err(Error::unavailable(format!(
-            "hilum {what} is for stores in files; {} has tools of its own (pg_dump, pg_basebackup)",
-            server.shown()
-        ))),
-    }
 }
 
 /// A consistent copy of a database that may be in use. Returns its SHA-256.
 fn snapshot(from: &Path, to: &Path) -> Result<String, Error> {
     let new = to.with_extension("new");
     remove_if_there(&new)?;
-    let connection = Connection::open(from)?;
-    connection.busy_timeout(std::time::Duration::from_secs(30))?;
-    connection.execute("VACUUM INTO ?1", [new.to_string_lossy()])?;
+    files::snapshot(from, &new)?;
     put(&new, to)?;
     hash(to)
 }
@@ -162,15 +146,7 @@ fn put(new: &Path, to: &Path) -> Result<(), Error> {
 }
 
 fn hash(path: &Path) -> Result<String, Error> {
-    Ok(blobs::hex(&sha256_of(&mut File::open(path)?)?))
-}
-
-/// The blobs a database refers to.
-pub(super) fn referred(connection: &Connection) -> Result<Vec<BlobId>, Error> {
-    let sql = "SELECT blob FROM submission WHERE blob IS NOT NULL UNION SELECT blob FROM instance";
-    let mut statement = connection.prepare(sql)?;
-    let rows = statement.query_map([], |r| Ok(BlobId(r.get(0)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    Ok(hex(&sha256_of(&mut File::open(path)?)?))
 }
 
 fn copy_blobs(
@@ -214,23 +190,6 @@ fn write_manifest(out: &Path, manifest: &Manifest) -> Result<(), Error> {
     let new = out.join("manifest.new");
     File::create(&new)?.write_all(&text)?;
     put(&new, &out.join(MANIFEST))
-}
-
-/// The sites below a data folder.
-pub(super) fn site_ids(data_dir: &Path) -> Result<Vec<String>, Error> {
-    let sites: PathBuf = data_dir.join("sites");
-    if !sites.exists() {
-        return Ok(Vec::new());
-    }
-    let mut ids = Vec::new();
-    for entry in fs::read_dir(sites)? {
-        let entry = entry?;
-        if entry.path().join(SITE_FILE).exists() {
-            ids.push(entry.file_name().to_string_lossy().into_owned());
-        }
-    }
-    ids.sort();
-    Ok(ids)
 }
 
 fn remove_if_there(path: &Path) -> io::Result<()> {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::apply::Apply;
+use crate::commit::apply::Apply;
 use crate::engine::SiteDb;
 use crate::{BlobId, Error, Site, Store};
 

@@ -5,10 +5,10 @@
 //! current is never touched: the current version of a resource, an image.
 
 use hilum_fhir::Timestamp;
+use hilum_rows::row::OldSubmission;
 
-use crate::apply::Apply;
-use crate::db::OldSubmission;
-use crate::quarantine::remove_unused;
+use super::quarantine::remove_unused;
+use crate::commit::apply::Apply;
 use crate::{Error, OriginalKind, Retention, Site, Store};
 
 const DAY_MS: i64 = 86_400_000;
@@ -115,7 +115,7 @@ impl Apply<'_> {
         let rows = self.db.submissions_behind(self.db.progress(ORIGINALS)?, BATCH)?;
         let old = rows.iter().take_while(|row| row.received < before);
         let mut removed = 0;
-        for row in old.clone().filter(|row| row.accepted && !row.is_image()) {
+        for row in old.clone().filter(|row| row.accepted && !is_image(row)) {
             self.db.remove_original(row.sequence)?;
             removed += 1;
         }
@@ -128,7 +128,7 @@ impl Apply<'_> {
         let rows = self.db.submissions_behind(self.db.progress(SUBMISSIONS)?, BATCH)?;
         let old = rows.iter().take_while(|row| row.received < before);
         let mut removed = 0;
-        for row in old.clone().filter(|row| !(row.accepted && row.is_image())) {
+        for row in old.clone().filter(|row| !(row.accepted && is_image(row))) {
             self.db.remove_original(row.sequence)?;
             self.db.remove_submission(row.sequence)?;
             removed += 1;
@@ -163,8 +163,6 @@ impl Apply<'_> {
     }
 }
 
-impl OldSubmission {
-    fn is_image(&self) -> bool {
-        self.has_blob && self.kind == OriginalKind::Dicom.number()
-    }
+fn is_image(row: &OldSubmission) -> bool {
+    row.has_blob && row.kind == OriginalKind::Dicom.number()
 }

@@ -7,14 +7,15 @@ use hilum_fhir::merge::{merge, same_content};
 use hilum_fhir::references::visit_references;
 use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
 use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType, Target, Timestamp};
+use hilum_rows::Db;
+use hilum_rows::keys::Rows;
+use hilum_rows::row::Ask;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::{Draft, Imaging, Plan, Planned, Seen};
-use crate::apply::{Base, prepare};
-use crate::db::{Ask, Db};
-use crate::keys::Rows;
-use crate::lookup::{Lookup, base, look};
+use crate::commit::apply::prepare;
+use crate::query::lookup::{Base, Lookup, base, look};
 use crate::{Effect, Error, ErrorKind};
 
 /// Replacements followed from a superseded Patient to its survivor.
