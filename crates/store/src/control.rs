@@ -1,8 +1,8 @@
 //! What is shared by all sites: site settings and API keys.
 //!
 //! Looked up in memory. Works while an edge runs: `hilum key revoke` in another process takes effect on the edge's next request, because
-//! each look-up first asks whether the file changed (`PRAGMA data_version`, about a microsecond). On PostgreSQL a watcher asks, many times
-//! a second, so that no look-up waits for the server.
+//! each look-up first asks whether the file changed (about a microsecond). On a server a watcher asks, many times a second, so that no look-up
+//! waits for it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

@@ -43,7 +43,7 @@ use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
-use crate::commit::plan;
+use crate::commit::plan::planner;
 use crate::commit::submission::{self, INLINE_BYTES_MAX, Packed};
 use crate::engine::SiteDb;
 use crate::query::search;
@@ -137,8 +137,8 @@ impl Store {
             // known before the snapshot is taken
             let newest = *db.newest.borrow();
             let plan = db.snapshot(|rows| {
-                rows.foresee(&plan::asks(&changes))?;
-                plan::plan(rows, &db.zone, now, newest, &changes)
+                rows.foresee(&planner::asks(&changes))?;
+                planner::plan(rows, &db.zone, now, newest, &changes)
             })?;
             Ok((Arc::new(plan), changes))
         };

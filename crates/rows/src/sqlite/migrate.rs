@@ -4,7 +4,7 @@ use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{content, head, write_index};
+use super::rows::{content, head, write_index};
 use crate::Error;
 use crate::keys::Rows;
 use crate::row::Head;

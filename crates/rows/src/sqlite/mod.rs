@@ -17,14 +17,13 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use parking_lot::Mutex;
-use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{Semaphore, watch};
 
 pub(crate) use control::ControlFile;
 pub(crate) use fsck::fsck;
-use rows::{content, counters, head, write_index};
-use writer::Writer;
+use rows::counters;
+use writer::{Writer, keep_plans};
 
 use crate::face::{Reads, Tx};
 use crate::gate::Gate;
@@ -152,9 +151,4 @@ impl SiteFile {
         ))?;
         Ok(connection)
     }
-}
-
-/// Keeps the plan of a prepared statement whatever is bound to it; else SQLite parses a statement with `LIMIT ?` again each time.
-fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
-    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }

@@ -12,9 +12,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
+use super::rows::counters;
 use crate::folder::{free_bytes, probe};
 use crate::gate::Gate;
 use crate::jobs::{Job, copy};
@@ -211,7 +213,7 @@ impl Thread {
         }
         let reopened = probe(self.folder()).and_then(|()| {
             let connection = open(&self.path, self.config.cache_bytes)?;
-            self.counters = super::counters(&connection)?;
+            self.counters = counters(&connection)?;
             Ok(connection)
         });
         match reopened {
@@ -274,13 +276,18 @@ fn breaks(error: &Error) -> bool {
 pub(super) fn open(path: &Path, cache_bytes: u64) -> Result<Connection, Error> {
     let connection = Connection::open(path)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_MAX);
-    super::keep_plans(&connection)?;
+    keep_plans(&connection)?;
     let cache_kib = cache_bytes / 1024;
     connection.execute_batch(&format!(
         "PRAGMA page_size=4096; PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA busy_timeout=10000;
          PRAGMA cache_size=-{cache_kib}; PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}; PRAGMA temp_store=MEMORY;"
     ))?;
     Ok(connection)
+}
+
+/// Keeps the plan of a prepared statement whatever is bound to it; else SQLite parses a statement with `LIMIT ?` again each time.
+pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
 }
 
 #[cfg(test)]
@@ -294,7 +301,7 @@ mod tests {
         let connection = Connection::open_in_memory().unwrap();
         let zone = jiff::tz::TimeZone::UTC;
         super::super::migrate::migrate(&connection, &zone).unwrap();
-        let mut counters = super::super::counters(&connection).unwrap();
+        let mut counters = counters(&connection).unwrap();
         connection.execute_batch("PRAGMA query_only=ON").unwrap();
         let put = |tx: &dyn Tx, _: &mut Counters| tx.set_published("1.2", 0).map(|()| 0);
         let (mut jobs, answers): (Vec<Job>, Vec<_>) =

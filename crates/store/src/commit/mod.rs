@@ -8,12 +8,16 @@ mod imaging;
 pub(crate) mod plan;
 pub(crate) mod submission;
 
+use std::sync::Arc;
+
 use hilum_rows::row::Ask;
 use hilum_rows::{Job, broken_off};
 use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::commit::apply::{Apply, SiteContext};
+use crate::commit::plan::{Executed, Plan, planner};
+use crate::commit::submission::Packed;
 use crate::engine::SiteDb;
 
 impl SiteDb {
@@ -61,5 +65,78 @@ impl SiteDb {
     ) -> (Job, oneshot::Receiver<Result<T, Error>>) {
         let context = SiteContext { zone: self.zone.clone() };
         Job::new(bytes, move |db, counters| work(&mut Apply::new(db, counters, &context)))
+    }
+}
+
+/// What a commit did, before its answer is put together.
+pub(crate) enum Applied {
+    /// Committed before; the stored answer.
+    Duplicate(u64, Option<Vec<u8>>),
+    /// Written: the plan and what came of it.
+    Written(u64, Box<(Arc<Plan>, Executed)>),
+}
+
+impl Applied {
+    /// The commit as it is told. Runs on the caller's side: bodies are put together off the writer.
+    pub(crate) fn told(self, answer: Option<bytes::Bytes>) -> crate::Commit {
+        match self {
+            Self::Duplicate(submission, answer) => crate::Commit {
+                submission,
+                outcomes: Vec::new(),
+                answer: answer.map(Into::into),
+                duplicate: true,
+            },
+            Self::Written(submission, written) => crate::Commit {
+                submission,
+                outcomes: written.0.outcomes(&written.1),
+                answer,
+                duplicate: false,
+            },
+        }
+    }
+}
+
+impl Apply<'_> {
+    /// Commits a submission: duplicate check, plan (made again when the world moved), versions, imaging rows, the submission's row.
+    pub(crate) fn commit(
+        &mut self,
+        packed: &Packed,
+        plan: &Arc<Plan>,
+        changes: &[hilum_fhir::Change],
+        answer: Option<&[u8]>,
+    ) -> Result<Applied, Error> {
+        if let Some(key) = packed.control_key()
+            && let Some((submission, answer)) = self.db.duplicate(key, &packed.original.sha256)?
+        {
+            return Ok(Applied::Duplicate(submission, answer));
+        }
+        self.check_blob(packed)?;
+        let zone = self.context.zone.clone();
+        let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
+            plan.clone()
+        } else {
+            Arc::new(planner::plan(self.db, &zone, self.now, self.counters.vid, changes)?)
+        };
+        let submission = self.begin_submission();
+        let executed = plan.execute(self)?;
+        self.submission(packed, answer, None, &executed.targets)?;
+        Ok(Applied::Written(submission, Box::new((plan, executed))))
+    }
+
+    /// Keeps a rejected submission; `kept` is the size of its original, when there is one.
+    pub(crate) fn quarantine(
+        &mut self,
+        packed: &Packed,
+        issues: &[hilum_fhir::Issue],
+        answer: Option<&[u8]>,
+        kept: Option<u64>,
+    ) -> Result<u64, Error> {
+        self.check_blob(packed)?;
+        let submission = self.begin_submission();
+        self.submission(packed, answer, Some(issues), "")?;
+        if let Some(bytes) = kept {
+            self.db.keep_original(submission, packed.original.received.millis(), bytes)?;
+        }
+        Ok(submission)
     }
 }

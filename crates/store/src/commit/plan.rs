@@ -4,7 +4,7 @@
 //! look-up it rests on is repeated ([`Plan::holds`]); when one differs the plan is made again there. So conditions are decided under
 //! the write lock, and the writer hardly computes.
 
-mod planner;
+pub(crate) mod planner;
 
 use hilum_fhir::imaging::{Instance, PerformedStep, Study};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
@@ -15,8 +15,6 @@ use jiff::tz::TimeZone;
 use super::apply::{Apply, Prepared, Written};
 use crate::query::lookup::{Base, Lookup, look};
 use crate::{Effect, Error, Outcome};
-
-pub(crate) use planner::{asks, plan};
 
 /// What the changes of a submission come to.
 pub(crate) struct Plan {
