@@ -51,7 +51,7 @@ impl Ask {
 }
 
 /// The numbers given out so far. Never reused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
     pub rid: i64,
     pub vid: u64,
@@ -166,6 +166,7 @@ pub struct SubmissionEntry<'r> {
 }
 
 /// A submission as read.
+#[derive(Clone)]
 pub struct StoredSubmission {
     pub sequence: i64,
     pub kind: i64,
@@ -198,6 +199,7 @@ pub struct Orphan {
 pub type Duplicate = (u64, Option<Vec<u8>>);
 
 /// A study; texts of elements are JSON objects.
+#[derive(Clone)]
 pub struct StudyRow {
     pub patient: Option<i64>,
     pub accession: Option<(String, String)>,
