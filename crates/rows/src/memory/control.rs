@@ -1,6 +1,6 @@
 //! Site settings and API keys.
 
-use super::Memory;
+use super::held::Memory;
 use crate::Error;
 use crate::control::{ApiKey, ControlRows, Kept};
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use jiff::tz::TimeZone;
 
-use super::Memory;
+use super::held::Memory;
 use super::tables::Tables;
 use crate::check::{Checks, Findings, Shelf};
 use crate::control::zone_of;

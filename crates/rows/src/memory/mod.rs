@@ -5,6 +5,7 @@
 
 mod control;
 mod fsck;
+mod held;
 mod imaging;
 mod outbox;
 mod quarantine;
@@ -14,84 +15,22 @@ mod submission;
 mod tables;
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use jiff::tz::TimeZone;
-use parking_lot::Mutex;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::Semaphore;
 
+use self::held::Site;
 use self::tables::Tables;
 use crate::face::{Reads, Tx};
 use crate::gate::Gate;
 use crate::jobs::Job;
-use crate::{Config, Engine, Error, ErrorKind, Kept, OpenSite, Reading, SiteDatabase, folder};
+use crate::{Config, Engine, Error, ErrorKind, OpenSite, Reading, SiteDatabase, folder};
 
 pub(crate) use control::ControlMemory;
 pub(crate) use fsck::fsck;
-
-/// What an engine in memory holds. Who opens a store with the same handle again finds what was written before.
-#[derive(Clone, Default)]
-pub struct Memory {
-    shared: Arc<Shared>,
-}
-
-#[derive(Default)]
-struct Shared {
-    sites: Mutex<BTreeMap<String, Arc<Site>>>,
-    control: Mutex<Control>,
-}
-
-/// Settings and keys, and how often they were changed.
-#[derive(Default)]
-struct Control {
-    kept: Kept,
-    changes: u64,
-}
-
-/// The rows of a site.
-struct Site {
-    tables: Mutex<Tables>,
-    /// Held by the one transaction that writes.
-    writing: Mutex<()>,
-    newest: watch::Sender<u64>,
-    secret: [u8; 32],
-}
-
-impl Memory {
-    /// Memory with nothing in it.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    fn site(&self, id: &str) -> Result<Arc<Site>, Error> {
-        let mut sites = self.shared.sites.lock();
-        if let Some(site) = sites.get(id) {
-            return Ok(site.clone());
-        }
-        let mut secret = [0; 32];
-        getrandom::fill(&mut secret).map_err(|e| Error::unavailable(format!("no randomness: {e}")))?;
-        let newest = watch::Sender::new(0);
-        let site = Site { tables: Mutex::default(), writing: Mutex::default(), newest, secret };
-        Ok(sites.entry(id.to_owned()).or_insert(Arc::new(site)).clone())
-    }
-}
-
-/// The same memory.
-impl PartialEq for Memory {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.shared, &other.shared)
-    }
-}
-
-impl Eq for Memory {}
-
-impl std::fmt::Debug for Memory {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Memory")
-    }
-}
+pub use held::Memory;
 
 /// The sites in memory.
 pub(crate) struct Sites {

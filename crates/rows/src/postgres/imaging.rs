@@ -1,7 +1,7 @@
 //! Study, series, instance and step rows.
 
-use super::session::{Session, clean};
-use super::submission::digest;
+use super::session::Session;
+use super::values::{clean, digest};
 use crate::face::{Studies, WriteStudies};
 use crate::row::{Due, InstanceEntry, StudyRow};
 use crate::{BlobId, Error, InstanceFile};

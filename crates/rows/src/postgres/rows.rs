@@ -4,7 +4,8 @@ use hilum_fhir::ResourceType;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::session::{Session, clean};
+use super::session::Session;
+use super::values::{clean, head_at};
 use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
@@ -162,18 +163,6 @@ pub(crate) fn head_of(
     Ok(row.and_then(|row| {
         Some((ResourceType::from_number(row.get(7))?, row.get(8), head_at(&row, 0), row.get(9)))
     }))
-}
-
-pub(super) fn head_at(row: &Row, at: usize) -> Head {
-    Head {
-        rid: row.get(at),
-        version: row.get::<_, i64>(at + 1).cast_unsigned(),
-        vid: row.get(at + 2),
-        ord: row.get(at + 3),
-        deleted: row.get(at + 4),
-        applied: row.get(at + 5),
-        successor: row.get(at + 6),
-    }
 }
 
 pub(crate) fn name(session: &Session, rid: i64) -> Result<Option<(ResourceType, String)>, Error> {
