@@ -6,17 +6,21 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Match, Resource, ResourceType};
+use crate::{Match, Resource, ResourceType, Target};
 
 /// What an order, a performed step or an image says of a study. First value wins on the stored row; differences are conflicts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Study {
     /// Study Instance UID, `[0-9.]{1,64}`.
     pub uid: String,
-    /// The patient's business identifier and the Patient to create when it is unknown.
-    pub patient: Option<(Match, Resource)>,
-    /// Accession number: identifier system (issuer or site default) and value. `ImagingStudy.basedOn` is the ServiceRequest with it.
+    /// How the patient is found, and the Patient to create when it is unknown; `None` = nobody is named. What is known already of the
+    /// study's patient is never altered.
+    pub patient: Option<(Target, Resource)>,
+    /// Accession number: identifier system (issuer or site default) and value.
     pub accession: Option<(String, String)>,
+    /// Identifiers of the orders this belongs to, each list those of one order, the most trusted first (filler, placer, accession).
+    /// `ImagingStudy.basedOn` is every ServiceRequest of the study's patient that they name, now or later.
+    pub orders: Vec<Vec<Match>>,
     /// Elements of ImagingStudy at study level: `started`, `description`, `referrer`, `procedureCode`, `reasonCode`, `identifier`
     /// (further ones than UID and accession), `location`, `note`.
     pub elements: Map<String, Value>,
@@ -72,8 +76,8 @@ pub enum StepStatus {
 pub struct PerformedStep {
     /// SOP Instance UID of the MPPS.
     pub uid: String,
-    /// The study it belongs to.
-    pub study: Study,
+    /// The study it belongs to; `None` = it is known already by the step's UID (an N-SET names no study, PS3.4 table F.7.2-1).
+    pub study: Option<Study>,
     /// The state it asks for.
     pub status: StepStatus,
     /// The attributes sent, as a JSON object; kept merged with what was sent before.
