@@ -23,6 +23,8 @@ pub struct Change {
     /// When the peer says the change happened (EVN-2, else MSH-7). A [`Action::Merge`] older than the last one applied to the same
     /// resource is not applied and reported as late.
     pub happened: Option<Timestamp>,
+    /// Members that a [`Action::Merge`] sets only when it creates the resource, because the message says nothing of them (`status`, `intent`).
+    pub defaults: serde_json::Map<String, serde_json::Value>,
 }
 
 /// What a change does.
@@ -177,7 +179,13 @@ pub struct Precondition {
 impl Change {
     /// A change without a full URL or conditions.
     pub fn new(action: Action) -> Self {
-        Self { full_url: None, action, precondition: Precondition::default(), happened: None }
+        Self {
+            full_url: None,
+            action,
+            precondition: Precondition::default(),
+            happened: None,
+            defaults: serde_json::Map::new(),
+        }
     }
 
     /// The same change under a full URL.
