@@ -6,7 +6,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::{Match, Resource, ResourceType, Target};
+use crate::{Match, PatientNumbers, Resource, ResourceType};
 
 /// What an order, a performed step or an image says of a study. First value wins on the stored row; differences are conflicts.
 #[derive(Clone, Debug, PartialEq)]
@@ -15,7 +15,7 @@ pub struct Study {
     pub uid: String,
     /// How the patient is found, and the Patient to create when it is unknown; `None` = nobody is named. What is known already of the
     /// study's patient is never altered.
-    pub patient: Option<(Target, Resource)>,
+    pub patient: Option<(PatientNumbers, Resource)>,
     /// Accession number: identifier system (issuer or site default) and value.
     pub accession: Option<(String, String)>,
     /// Identifiers of the orders this belongs to, each list those of one order, the most trusted first (filler, placer, accession).
