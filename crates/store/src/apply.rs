@@ -8,9 +8,9 @@ use jiff::tz::TimeZone;
 
 use crate::db::{Counters, Db, Head, HeadRow, VersionRow};
 use crate::keys::{self, Rows};
-use crate::plan::{self, Plan};
+use crate::plan::{self, Plan, Speaker};
 use crate::submission::Packed;
-use crate::{Error, Operation, body, lookup};
+use crate::{Error, Operation, body};
 
 /// What extraction needs to know of a site.
 #[derive(Clone, Debug)]
@@ -56,6 +56,8 @@ pub(crate) struct Apply<'t> {
     pub(super) submission: u64,
     /// Microseconds since 1970.
     pub(super) now: i64,
+    /// What the submission being applied has to say of itself.
+    pub(super) remarks: Vec<crate::Remark>,
 }
 
 /// Prepares a resource: stored form, compression, index rows.
@@ -77,7 +79,7 @@ pub(super) fn prepare(resource: &Resource, id: &str, zone: &TimeZone, now: i64) 
 impl<'t> Apply<'t> {
     pub(super) fn new(db: Db<'t>, counters: &'t mut Counters, context: &'t SiteContext) -> Self {
         let now = jiff::Timestamp::now().as_microsecond();
-        Self { db, counters, context, submission: 0, now }
+        Self { db, counters, context, submission: 0, now, remarks: Vec::new() }
     }
 
     /// Writes a version after `base` (or the first one).
@@ -85,7 +87,7 @@ impl<'t> Apply<'t> {
         &mut self,
         prepared: &Prepared,
         base: Option<&Base>,
-        happened: Option<i64>,
+        applied: Option<(i64, Option<i64>)>,
     ) -> Result<Written, Error> {
         let last_updated = base.map_or(self.now, |base| self.now.max(base.last_updated + 1));
         let version = base.map_or(1, |base| base.head.version + 1);
@@ -109,7 +111,7 @@ impl<'t> Apply<'t> {
             version,
             vid,
             ord,
-            applied: happened,
+            applied,
         };
         if base.is_some() {
             self.db.move_head(&row)?
@@ -153,18 +155,9 @@ impl<'t> Apply<'t> {
         Ok(vid)
     }
 
-    /// Writes a resource of our own under an id (ImagingStudy drawn from rows); nothing when the content is the same.
-    pub(super) fn put(&mut self, resource: &Resource, id: &str) -> Result<Option<Written>, Error> {
-        let zone = self.context.zone.clone();
-        let base = lookup::base(self.db, resource.resource_type(), id, &zone)?;
-        if let Some(base) = &base
-            && !base.head.deleted
-            && base.resource.as_ref().is_some_and(|stored| hilum_fhir::merge::same_content(stored, resource))
-        {
-            return Ok(None);
-        }
-        let prepared = prepare(resource, id, &zone, self.now);
-        self.write(&prepared, base.as_ref(), None).map(Some)
+    /// Takes a feed position without a version: what a plan may rest on changed, so plans made before are looked at again.
+    pub(super) fn take_position(&mut self) {
+        self.counters.vid += 1;
     }
 
     /// Takes the next submission number.
@@ -180,24 +173,34 @@ pub(crate) enum Applied {
     /// Committed before; the stored answer.
     Duplicate(u64, Option<Vec<u8>>),
     /// Written: the plan and what came of it.
-    Written(u64, Box<(Arc<Plan>, plan::Executed)>),
+    Written(Box<Done>),
+}
+
+/// A submission that was written.
+pub(crate) struct Done {
+    submission: u64,
+    plan: Arc<Plan>,
+    executed: plan::Executed,
+    answer: Option<bytes::Bytes>,
 }
 
 impl Applied {
     /// The commit as it is told. Runs on the caller's side: bodies are put together off the writer.
-    pub(crate) fn told(self, answer: Option<bytes::Bytes>) -> crate::Commit {
+    pub(crate) fn told(self) -> crate::Commit {
         match self {
             Self::Duplicate(submission, answer) => crate::Commit {
                 submission,
                 outcomes: Vec::new(),
                 answer: answer.map(Into::into),
                 duplicate: true,
+                remarks: Vec::new(),
             },
-            Self::Written(submission, written) => crate::Commit {
-                submission,
-                outcomes: written.0.outcomes(&written.1),
-                answer,
+            Self::Written(written) => crate::Commit {
+                submission: written.submission,
+                outcomes: written.plan.outcomes(&written.executed),
+                answer: written.answer,
                 duplicate: false,
+                remarks: written.executed.remarks,
             },
         }
     }
@@ -210,7 +213,7 @@ impl Apply<'_> {
         packed: &Packed,
         plan: &Arc<Plan>,
         changes: &[hilum_fhir::Change],
-        answer: Option<&[u8]>,
+        answer: &crate::Answer,
     ) -> Result<Applied, Error> {
         if let Some(key) = packed.control_key()
             && let Some((submission, answer)) = self.db.duplicate(key, &packed.original.sha256)?
@@ -222,12 +225,20 @@ impl Apply<'_> {
         let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
             plan.clone()
         } else {
-            Arc::new(plan::plan(self.db, &zone, self.now, self.counters.vid, changes)?)
+            let speaker = Speaker::of(&packed.original);
+            Arc::new(plan::plan(self.db, &zone, self.now, self.counters.vid, speaker, changes)?)
         };
         let submission = self.begin_submission();
         let executed = plan.execute(self)?;
-        self.submission(packed, answer, None, &executed.targets)?;
-        Ok(Applied::Written(submission, Box::new((plan, executed))))
+        let answer = match (&answer.with_remarks, executed.remarks.is_empty()) {
+            (Some(render), false) => {
+                let issues: Vec<_> = executed.remarks.iter().map(|remark| remark.issue.clone()).collect();
+                Some(render(&issues))
+            }
+            _ => answer.plain.clone(),
+        };
+        self.submission(packed, answer.as_deref(), None, &executed.targets)?;
+        Ok(Applied::Written(Box::new(Done { submission, plan, executed, answer })))
     }
 
     /// Keeps a rejected submission; `kept` is the size of its original, when there is one.

@@ -61,8 +61,16 @@ face! {
     fn move_head(row: &HeadRow<'_>) -> ();
     /// Moves a head to a deletion.
     fn delete_head(row: &HeadRow<'_>) -> ();
-    /// Marks a resource as replaced by another.
-    fn set_successor(prior: i64, survivor: i64) -> ();
+    /// Notes by which resource another is replaced; `None` = by none any more.
+    fn set_successor(prior: i64, survivor: Option<i64>) -> ();
+    /// The resources that one replaces, not deleted: `(rid, vid)`, in order of rid.
+    fn replaced_by(survivor: i64, max: usize) -> Vec<(i64, i64)>;
+    /// Notes the time of the last event of the sender a head keeps.
+    fn set_applied(rid: i64, sender: Option<i64>, applied: i64) -> ();
+    /// The time of the last event of a further sender.
+    fn heard(rid: i64, sender: i64) -> Option<i64>;
+    /// Notes the time of the last event of a further sender.
+    fn put_heard(rid: i64, sender: i64, applied: i64) -> ();
     /// Removes the index rows only the old version has and adds those only the new one has; the numbers are their `ord`.
     fn write_index(rid: i64, old: (&Rows, i64), new: (&Rows, i64)) -> ();
 }
@@ -71,6 +79,10 @@ face! {
 face! {
     /// The first resources with a key: `(rid, vid)`, in order of rid.
     fn with_key(key: Key, max: usize) -> Vec<(i64, i64)>;
+    /// The first resources with a value of a token, whatever its system: `(rid, vid)`, in order of rid.
+    fn with_value(value: i64, max: usize) -> Vec<(i64, i64)>;
+    /// Those of them that have a second key, such as that of their patient. At most `looked_at_max` of the first are looked at.
+    fn with_value_and(value: i64, key: Key, max: usize, looked_at_max: usize) -> Vec<(i64, i64)>;
     /// The ids of the first resources with a key, in order of rid.
     fn ids_with_key(key: Key, max: usize) -> Vec<String>;
     /// The systems a key's code has, at most `max`, in order.
@@ -105,40 +117,58 @@ face! {
 
 // studies
 face! {
-    /// The current instance with a SOP Instance UID.
-    fn instance(sop: &str) -> Option<InstanceFile>;
+    /// The current instances with a SOP Instance UID: one, unless senders use it twice.
+    fn instances_with(sop: &str) -> Vec<InstancePlace>;
     /// Adds an instance as the current one.
     fn add_instance(row: &InstanceEntry<'_>) -> ();
     /// Makes the current instance a superseded one.
-    fn supersede_instance(sop: &str, submission: u64) -> ();
-    /// A study.
-    fn study(uid: &str) -> Option<StudyRow>;
+    fn supersede_instance(study: &str, series: &str, sop: &str, submission: u64) -> ();
+    /// A study by its key.
+    fn study(key: &str) -> Option<StudyRow>;
+    /// The studies with a Study Instance UID, the one whose key is the UID first: one, unless senders use it for several patients.
+    fn studies_with(uid: &str) -> Vec<(String, StudyRow)>;
+    /// The key of the study that a resource is drawn of.
+    fn study_drawn_as(rid: i64) -> Option<String>;
+    /// Keys of the studies of a patient, at most `max`.
+    fn studies_of_patient(rid: i64, max: usize) -> Vec<String>;
+    /// Keys of the studies that name an order by a number, at most `max`.
+    fn studies_with_number(value: &str, max: usize) -> Vec<String>;
+    /// Notes that a study names an order by a number.
+    fn put_study_number(value: &str, key: &str) -> ();
     /// Adds a study.
-    fn add_study(uid: &str, row: &StudyRow, now: i64, last_instance: Option<i64>) -> ();
+    fn add_study(key: &str, row: &StudyRow, now: i64, last_instance: Option<i64>) -> ();
     /// Changes a study; `conflicts` are added to those counted before.
-    fn change_study(uid: &str, row: &StudyRow, conflicts: u32, now: i64, last_instance: Option<i64>) -> ();
+    fn change_study(key: &str, row: &StudyRow, conflicts: u32, now: i64, last_instance: Option<i64>) -> ();
     /// Notes that a study has something to publish.
-    fn touch_study(uid: &str, now: i64, last_instance: Option<i64>) -> ();
-    /// Notes what a performed step says of its study.
-    fn set_procedure(uid: &str, procedure: &str, is_discontinued: bool) -> ();
-    /// Notes that a study is published.
-    fn set_published(uid: &str, now: i64) -> ();
-    /// Studies that are due: long dirty, or dirty and quiet.
+    fn touch_study(key: &str, now: i64, last_instance: Option<i64>) -> ();
+    /// Notes that a study is published, as which resource.
+    fn set_published(key: &str, now: i64, rid: Option<i64>) -> ();
+    /// Keys of studies that are due: long dirty, or dirty and quiet.
     fn due_studies(due: &Due) -> Vec<String>;
-    /// Studies that are dirty, at most `max`; with `uid` only that one.
+    /// Keys of studies that are dirty, at most `max`; with `uid` only those of this Study Instance UID.
     fn dirty_studies(uid: Option<&str>, max: u32) -> Vec<String>;
+    /// Removes the rows of a study, its series and its instances.
+    fn remove_study(key: &str) -> ();
+    /// The blobs of the instances of a study, superseded ones too.
+    fn blobs_of_study(key: &str) -> Vec<BlobId>;
     /// The elements of a series.
-    fn series(uid: &str) -> Option<String>;
+    fn series(study: &str, uid: &str) -> Option<String>;
     /// Adds or changes a series.
-    fn put_series(uid: &str, study: &str, number: Option<i64>, elements: &str) -> ();
-    /// The series of a study, in order of number: UID and elements.
+    fn put_series(study: &str, uid: &str, number: Option<i64>, elements: &str) -> ();
+    /// The series of a study that have an image or are announced by a step, in order of number: UID and elements.
     fn series_of(study: &str) -> Vec<(String, String)>;
     /// The current instances of a series, in order of number: UID, SOP class and elements.
-    fn instances_of(series: &str) -> Vec<(String, String, String)>;
-    /// State, revision and attributes of a performed step.
-    fn performed_step(uid: &str) -> Option<(i64, i64, String)>;
+    fn instances_of(study: &str, series: &str) -> Vec<(String, String, String)>;
+    /// A performed step.
+    fn performed_step(uid: &str) -> Option<StepRow>;
+    /// The performed steps of a study: its Procedure (`system|value`) and state, in the order of their UIDs.
+    fn steps_of(study: &str) -> Vec<(String, i64)>;
+    /// Whether a performed step is of a patient.
+    fn has_step_of(patient: i64) -> bool;
     /// Adds or changes a performed step.
-    fn put_performed_step(uid: &str, study: &str, state: i64, revision: i64, attributes: &str) -> ();
+    fn put_performed_step(uid: &str, row: &StepRow) -> ();
+    /// Forgets the series a performed step announced.
+    fn clear_expectations(step: &str) -> ();
     /// Notes how many images a performed step announced for a series.
     fn put_expectation(series: &str, step: &str, study: &str, images: Option<i64>) -> ();
 }
@@ -171,6 +201,8 @@ face! {
     fn oldest_originals(max: u32) -> Vec<(i64, i64, u64)>;
     /// Removes the original of a submission; its blob is noted as an orphan.
     fn remove_original(sequence: i64) -> ();
+    /// The submissions that brought these blobs name them no more; the blobs are noted as orphans.
+    fn forget_blobs(blobs: &[BlobId]) -> ();
     /// Orphans behind `after`, in their order.
     fn orphans(after: Option<BlobId>, max: u32) -> Vec<Orphan>;
     /// Strikes orphans off: their files are gone for good, or somebody refers to them.
@@ -297,8 +329,10 @@ pub(crate) struct Head {
     pub(crate) vid: i64,
     pub(crate) ord: i64,
     pub(crate) deleted: bool,
-    /// Milliseconds of the last event applied.
+    /// Milliseconds of the last event applied of `sender`.
     pub(crate) applied: Option<i64>,
+    /// Hash of the first sender whose event was applied; times of further ones are rows of their own.
+    pub(crate) sender: Option<i64>,
     /// The rid of the survivor.
     pub(crate) successor: Option<i64>,
 }
@@ -343,8 +377,8 @@ pub(crate) struct HeadRow<'r> {
     pub(crate) version: u64,
     pub(crate) vid: u64,
     pub(crate) ord: i64,
-    /// `None` leaves what is there.
-    pub(crate) applied: Option<i64>,
+    /// Time of the event and hash of its sender; `None` leaves what is there.
+    pub(crate) applied: Option<(i64, Option<i64>)>,
 }
 
 /// A hit of the index.
@@ -421,15 +455,49 @@ pub(crate) struct Orphan {
 /// A submission committed before: its number and its answer.
 pub(crate) type Duplicate = (u64, Option<Vec<u8>>);
 
-/// A study; texts of elements are JSON objects.
+/// A study; texts of elements are JSON objects. Its key is the Study Instance UID; where senders use one UID for several patients, each
+/// further patient's study has the key `UID@rid of the patient`, so that no study shows another patient's images.
+#[derive(Clone)]
 pub(crate) struct StudyRow {
     pub(crate) patient: Option<i64>,
     pub(crate) accession: Option<(String, String)>,
     pub(crate) elements: String,
-    /// `system|value` of the Procedure.
-    pub(crate) procedure: Option<String>,
-    pub(crate) is_discontinued: bool,
+    /// JSON: for each order the identifiers that name it, `[[[system, value], …], …]`.
+    pub(crate) orders: Option<String>,
+    /// Whether somebody has to look at it.
+    pub(crate) attention: bool,
     pub(crate) has_instances: bool,
+    /// The rid of the ImagingStudy drawn of it.
+    pub(crate) drawn_as: Option<i64>,
+    /// When it was published last, ms since 1970.
+    pub(crate) published: Option<i64>,
+    /// Counts the changes of the study and everything below it.
+    pub(crate) revision: i64,
+}
+
+/// A performed step; the text of attributes is a JSON object.
+pub(crate) struct StepRow {
+    /// Key of its study.
+    pub(crate) study: String,
+    pub(crate) patient: Option<i64>,
+    /// `system|value` of its Procedure.
+    pub(crate) procedure: String,
+    pub(crate) state: i64,
+    pub(crate) revision: i64,
+    pub(crate) attributes: String,
+}
+
+/// Where the current instance with a SOP Instance UID stands.
+pub(crate) struct InstancePlace {
+    /// Key of its study.
+    pub(crate) study: String,
+    pub(crate) series: String,
+    pub(crate) file: InstanceFile,
+}
+
+/// The Study Instance UID of a study's key.
+pub(crate) fn study_uid(key: &str) -> &str {
+    key.split('@').next().unwrap_or(key)
 }
 
 /// An instance to add.

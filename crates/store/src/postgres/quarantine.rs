@@ -41,6 +41,15 @@ pub(crate) fn remove_original(session: &Session, sequence: i64) -> Result<(), Er
     Ok(())
 }
 
+pub(crate) fn forget_blobs(session: &Session, blobs: &[BlobId]) -> Result<(), Error> {
+    let sql =
+        "INSERT INTO orphan(site,blob) SELECT $1::int, b FROM unnest($2::bytea[]) b ON CONFLICT DO NOTHING";
+    session.gather(sql, vec![Box::new(bytes(blobs))]);
+    let sql = "UPDATE submission SET blob=NULL WHERE site=$1 AND blob=ANY($2::bytea[])";
+    session.gather(sql, vec![Box::new(bytes(blobs))]);
+    Ok(())
+}
+
 pub(crate) fn orphans(session: &Session, after: Option<BlobId>, max: u32) -> Result<Vec<Orphan>, Error> {
     let sql =
         "SELECT o.blob, EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=o.blob OFFSET 0), o.claimed FROM orphan o

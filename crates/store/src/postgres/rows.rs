@@ -11,7 +11,7 @@ use crate::lookup::SAME_IDENTIFIER_MAX;
 use crate::{Error, FeedEntry, Version};
 
 pub(crate) fn head(session: &Session, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
-    let sql = "SELECT rid, ver::bigint, vid, ord, deleted, applied, successor FROM head WHERE site=$1 AND rt=$2::bigint::smallint AND fid=$3";
+    let sql = "SELECT rid, ver::bigint, vid, ord, deleted, applied, successor, sender FROM head WHERE site=$1 AND rt=$2::bigint::smallint AND fid=$3";
     let name = (of.number(), clean(id));
     if let Some(head) = session.foreseen_head(&name) {
         return Ok(head);
@@ -32,7 +32,7 @@ pub(crate) fn head_of(
     rid: i64,
 ) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
     let sql = concat!(
-        "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm FROM head h",
+        "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.sender, h.rt::bigint, h.fid, v.lm FROM head h",
         version_at!("h.vid"),
         "WHERE h.site=$1 AND h.rid=$2"
     );
@@ -41,7 +41,7 @@ pub(crate) fn head_of(
     }
     let row = session.row(sql, &[&rid])?;
     Ok(row.and_then(|row| {
-        Some((ResourceType::from_number(row.get(7))?, row.get(8), head_at(&row, 0), row.get(9)))
+        Some((ResourceType::from_number(row.get(8))?, row.get(9), head_at(&row, 0), row.get(10)))
     }))
 }
 
@@ -54,6 +54,7 @@ pub(super) fn head_at(row: &Row, at: usize) -> Head {
         deleted: row.get(at + 4),
         applied: row.get(at + 5),
         successor: row.get(at + 6),
+        sender: row.get(at + 7),
     }
 }
 
@@ -178,7 +179,9 @@ impl super::session::Heads {
         self.version.push(row.version.cast_signed());
         self.vid.push(row.vid.cast_signed());
         self.ord.push(row.ord);
-        self.applied.push(row.applied);
+        let (applied, sender) = row.applied.unzip();
+        self.applied.push(applied);
+        self.sender.push(sender.flatten());
     }
 }
 
@@ -193,12 +196,48 @@ pub(crate) fn delete_head(session: &Session, row: &HeadRow<'_>) -> Result<(), Er
     Ok(())
 }
 
-pub(crate) fn set_successor(session: &Session, prior: i64, survivor: i64) -> Result<(), Error> {
+pub(crate) fn set_successor(session: &Session, prior: i64, survivor: Option<i64>) -> Result<(), Error> {
     let sql = "UPDATE head SET successor=$3 WHERE site=$1 AND rid=$2";
     session.gather(sql, vec![Box::new(prior), Box::new(survivor)]);
     session.gathering(|gathered| {
         gathered.rids.insert(prior);
     });
+    Ok(())
+}
+
+pub(crate) fn replaced_by(session: &Session, survivor: i64, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+    let sql =
+        "SELECT rid, vid FROM head WHERE site=$1 AND successor=$2 AND NOT deleted ORDER BY rid LIMIT $3";
+    Ok(pairs(&session.rows(sql, &[&survivor, &number(max)])?))
+}
+
+fn pairs(rows: &[Row]) -> Vec<(i64, i64)> {
+    rows.iter().map(|row| (row.get(0), row.get(1))).collect()
+}
+
+pub(crate) fn set_applied(
+    session: &Session,
+    rid: i64,
+    sender: Option<i64>,
+    applied: i64,
+) -> Result<(), Error> {
+    let sql = "UPDATE head SET applied=$3, sender=coalesce($4,sender) WHERE site=$1 AND rid=$2";
+    session.gather(sql, vec![Box::new(rid), Box::new(applied), Box::new(sender)]);
+    session.gathering(|gathered| {
+        gathered.rids.insert(rid);
+    });
+    Ok(())
+}
+
+pub(crate) fn heard(session: &Session, rid: i64, sender: i64) -> Result<Option<i64>, Error> {
+    let sql = "SELECT applied FROM heard WHERE site=$1 AND rid=$2 AND sender=$3";
+    Ok(session.row(sql, &[&rid, &sender])?.map(|row| row.get(0)))
+}
+
+pub(crate) fn put_heard(session: &Session, rid: i64, sender: i64, applied: i64) -> Result<(), Error> {
+    let sql = "INSERT INTO heard(site,rid,sender,applied) VALUES($1,$2,$3,$4)
+        ON CONFLICT(site,rid,sender) DO UPDATE SET applied=excluded.applied";
+    session.gather(sql, vec![Box::new(rid), Box::new(sender), Box::new(applied)]);
     Ok(())
 }
 
@@ -273,6 +312,33 @@ pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i
         }
     }
     session.rows(sql, &values).map(found)
+}
+
+pub(crate) fn with_value(session: &Session, value: i64, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+    let sql = concat!(
+        "SELECT DISTINCT i.rid, h.vid FROM ix i",
+        head_of!("i.rid"),
+        "WHERE NOT h.deleted AND i.site=$1 AND i.key=$2 ORDER BY i.rid LIMIT $3"
+    );
+    Ok(pairs(&session.rows(sql, &[&value, &number(max)])?))
+}
+
+pub(crate) fn with_value_and(
+    session: &Session,
+    value: i64,
+    key: Key,
+    max: usize,
+    looked_at_max: usize,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let sql = concat!(
+        "SELECT DISTINCT i.rid, h.vid FROM (SELECT rid, ord FROM ix WHERE site=$1 AND key=$2 ORDER BY sys LIMIT $6) i",
+        head_of!("i.rid"),
+        "WHERE NOT h.deleted AND EXISTS (SELECT 1 FROM ix k WHERE k.site=$1 AND k.key=$3 AND k.sys=$4 AND k.ord=i.ord AND k.rid=i.rid OFFSET 0)
+        ORDER BY i.rid LIMIT $5"
+    );
+    let values: [&(dyn ToSql + Sync); 5] =
+        [&value, &key.value, &key.system, &number(max), &number(looked_at_max)];
+    Ok(pairs(&session.rows(sql, &values)?))
 }
 
 pub(crate) fn ids_with_key(session: &Session, key: Key, max: usize) -> Result<Vec<String>, Error> {

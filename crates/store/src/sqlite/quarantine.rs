@@ -39,6 +39,16 @@ pub(crate) fn remove_original(connection: &Connection, sequence: i64) -> Result<
     Ok(())
 }
 
+pub(crate) fn forget_blobs(connection: &Connection, blobs: &[BlobId]) -> Result<(), Error> {
+    for sql in ["INSERT OR IGNORE INTO orphan VALUES(?1)", "UPDATE submission SET blob=NULL WHERE blob=?1"] {
+        let mut statement = connection.prepare_cached(sql)?;
+        for blob in blobs {
+            statement.execute([blob.0])?;
+        }
+    }
+    Ok(())
+}
+
 pub(crate) fn orphans(
     connection: &Connection,
     after: Option<BlobId>,

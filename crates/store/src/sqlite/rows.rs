@@ -20,7 +20,7 @@ pub(super) fn counters(connection: &Connection) -> Result<Counters, Error> {
 }
 
 pub(crate) fn head(connection: &Connection, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {
-    let sql = "SELECT rid,ver,vid,ord,deleted,applied,successor FROM head WHERE rt=?1 AND fid=?2";
+    let sql = "SELECT rid,ver,vid,ord,deleted,applied,successor,sender FROM head WHERE rt=?1 AND fid=?2";
     let mut statement = connection.prepare_cached(sql)?;
     Ok(statement.query_row(params![of.number(), id], |r| head_at(r, 0)).optional()?)
 }
@@ -29,10 +29,10 @@ pub(crate) fn head_of(
     connection: &Connection,
     rid: i64,
 ) -> Result<Option<(ResourceType, String, Head, i64)>, Error> {
-    let sql = "SELECT h.rid, h.ver, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt, h.fid, v.lm FROM head h JOIN version v ON v.vid=h.vid WHERE h.rid=?1";
+    let sql = "SELECT h.rid, h.ver, h.vid, h.ord, h.deleted, h.applied, h.successor, h.sender, h.rt, h.fid, v.lm FROM head h JOIN version v ON v.vid=h.vid WHERE h.rid=?1";
     let mut statement = connection.prepare_cached(sql)?;
     let found: Option<(i64, String, Head, i64)> =
-        statement.query_row([rid], |r| Ok((r.get(7)?, r.get(8)?, head_at(r, 0)?, r.get(9)?))).optional()?;
+        statement.query_row([rid], |r| Ok((r.get(8)?, r.get(9)?, head_at(r, 0)?, r.get(10)?))).optional()?;
     Ok(found.and_then(|(rt, id, head, at)| Some((ResourceType::from_number(rt)?, id, head, at))))
 }
 
@@ -45,6 +45,7 @@ fn head_at(row: &Row<'_>, at: usize) -> rusqlite::Result<Head> {
         deleted: row.get(at + 4)?,
         applied: row.get(at + 5)?,
         successor: row.get(at + 6)?,
+        sender: row.get(at + 7)?,
     })
 }
 
@@ -150,23 +151,19 @@ pub(crate) fn add_version(connection: &Connection, row: &VersionRow<'_>) -> Resu
 }
 
 pub(crate) fn add_head(connection: &Connection, row: &HeadRow<'_>) -> Result<(), Error> {
-    let sql = "INSERT INTO head(rid,rt,fid,ver,vid,ord,deleted,applied) VALUES(?1,?2,?3,?4,?5,?6,0,?7)";
-    let of = row.resource_type.number();
-    connection.prepare_cached(sql)?.execute(params![
-        row.rid,
-        of,
-        row.id,
-        row.version,
-        row.vid,
-        row.ord,
-        row.applied
-    ])?;
+    let sql =
+        "INSERT INTO head(rid,rt,fid,ver,vid,ord,deleted,applied,sender) VALUES(?1,?2,?3,?4,?5,?6,0,?7,?8)";
+    let (of, (applied, sender)) = (row.resource_type.number(), row.applied.unzip());
+    let row = params![row.rid, of, row.id, row.version, row.vid, row.ord, applied, sender.flatten()];
+    connection.prepare_cached(sql)?.execute(row)?;
     Ok(())
 }
 
 pub(crate) fn move_head(connection: &Connection, row: &HeadRow<'_>) -> Result<(), Error> {
-    let sql = "UPDATE head SET ver=?2, vid=?3, ord=?4, deleted=0, applied=coalesce(?5,applied) WHERE rid=?1";
-    connection.prepare_cached(sql)?.execute(params![row.rid, row.version, row.vid, row.ord, row.applied])?;
+    let sql = "UPDATE head SET ver=?2, vid=?3, ord=?4, deleted=0, applied=coalesce(?5,applied), sender=coalesce(?6,sender) WHERE rid=?1";
+    let (applied, sender) = row.applied.unzip();
+    let row = params![row.rid, row.version, row.vid, row.ord, applied, sender.flatten()];
+    connection.prepare_cached(sql)?.execute(row)?;
     Ok(())
 }
 
@@ -176,8 +173,42 @@ pub(crate) fn delete_head(connection: &Connection, row: &HeadRow<'_>) -> Result<
     Ok(())
 }
 
-pub(crate) fn set_successor(connection: &Connection, prior: i64, survivor: i64) -> Result<(), Error> {
-    connection.prepare_cached("UPDATE head SET successor=?2 WHERE rid=?1")?.execute([prior, survivor])?;
+pub(crate) fn set_successor(connection: &Connection, prior: i64, survivor: Option<i64>) -> Result<(), Error> {
+    let sql = "UPDATE head SET successor=?2 WHERE rid=?1";
+    connection.prepare_cached(sql)?.execute(params![prior, survivor])?;
+    Ok(())
+}
+
+pub(crate) fn replaced_by(
+    connection: &Connection,
+    survivor: i64,
+    max: usize,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let sql = "SELECT rid, vid FROM head WHERE successor=?1 AND deleted=0 ORDER BY rid LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![survivor, number(max)], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn set_applied(
+    connection: &Connection,
+    rid: i64,
+    sender: Option<i64>,
+    applied: i64,
+) -> Result<(), Error> {
+    let sql = "UPDATE head SET applied=?2, sender=coalesce(?3,sender) WHERE rid=?1";
+    connection.prepare_cached(sql)?.execute(params![rid, applied, sender])?;
+    Ok(())
+}
+
+pub(crate) fn heard(connection: &Connection, rid: i64, sender: i64) -> Result<Option<i64>, Error> {
+    let mut statement = connection.prepare_cached("SELECT applied FROM heard WHERE rid=?1 AND sender=?2")?;
+    Ok(statement.query_row([rid, sender], |r| r.get(0)).optional()?)
+}
+
+pub(crate) fn put_heard(connection: &Connection, rid: i64, sender: i64, applied: i64) -> Result<(), Error> {
+    let sql = "INSERT OR REPLACE INTO heard VALUES(?1,?2,?3)";
+    connection.prepare_cached(sql)?.execute([rid, sender, applied])?;
     Ok(())
 }
 
@@ -222,6 +253,29 @@ pub(crate) fn with_key(connection: &Connection, key: Key, max: usize) -> Result<
     let mut statement = connection.prepare_cached(sql)?;
     let rows =
         statement.query_map(params![key.value, key.system, number(max)], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn with_value(connection: &Connection, value: i64, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+    let sql = "SELECT DISTINCT h.rid, h.vid FROM ix i JOIN head h ON h.rid=i.rid WHERE i.key=?1 AND h.deleted=0 ORDER BY h.rid LIMIT ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![value, number(max)], |r| Ok((r.get(0)?, r.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn with_value_and(
+    connection: &Connection,
+    value: i64,
+    key: Key,
+    max: usize,
+    looked_at_max: usize,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let sql = "SELECT DISTINCT h.rid, h.vid FROM (SELECT rid, ord FROM ix WHERE key=?1 LIMIT ?5) i CROSS JOIN head h ON h.rid=i.rid
+        WHERE h.deleted=0 AND EXISTS (SELECT 1 FROM ix k WHERE k.key=?2 AND k.sys=?3 AND k.ord=i.ord AND k.rid=i.rid)
+        ORDER BY h.rid LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let row = params![value, key.value, key.system, number(max), number(looked_at_max)];
+    let rows = statement.query_map(row, |r| Ok((r.get(0)?, r.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
@@ -357,6 +411,6 @@ pub(crate) fn versions_of(
     Ok(found)
 }
 
-fn number(max: usize) -> i64 {
+pub(super) fn number(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }

@@ -333,7 +333,7 @@ mod tests {
         super::super::migrate::migrate(&connection, &zone).unwrap();
         let mut counters = super::super::counters(&connection).unwrap();
         connection.execute_batch("PRAGMA query_only=ON").unwrap();
-        let put = |apply: &mut Apply<'_>| apply.db.set_published("1.2", 0).map(|()| 0);
+        let put = |apply: &mut Apply<'_>| apply.db.set_published("1.2", 0, None).map(|()| 0);
         let (mut jobs, answers): (Vec<Job>, Vec<_>) =
             [Job::new(1, |_| Ok(0)), Job::new(1, put), Job::new(1, put)].into_iter().unzip();
         let failed = transact(&connection, &mut counters, &SiteContext { zone }, &mut jobs).unwrap_err();
