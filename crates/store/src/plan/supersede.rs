@@ -201,14 +201,14 @@ fn numbers_of(target: &Target) -> Vec<Match> {
 /// The survivor without the prior's numbers: a sender may list all numbers that the survivor has from now on.
 fn without(survivor: &(Target, Resource), prior: &[Match]) -> Result<(Target, Resource), Error> {
     let (target, resource) = survivor;
-    let Target::Patient(numbers) = target else { return Ok((target.clone(), resource.clone())) };
-    let mut numbers = numbers.clone();
-    numbers.numbers.retain(|number| !prior.contains(&patient_match(number)));
-    if numbers.numbers.is_empty() {
+    if numbers_of(target).iter().all(|number| prior.contains(number)) {
         let text = "a patient cannot be merged into itself";
         let issue = Issue::error(IssueCode::Conflict, text).hl7(204).at("Patient.identifier");
         return Err(Error::refused(ErrorKind::Conflict, issue));
     }
+    let Target::Patient(numbers) = target else { return Ok((target.clone(), resource.clone())) };
+    let mut numbers = numbers.clone();
+    numbers.numbers.retain(|number| !prior.contains(&patient_match(number)));
     let is_prior = |identifier: &Value| {
         prior.iter().any(|number| {
             identifier["system"].as_str() == number.system.as_deref()
