@@ -1,44 +1,31 @@
-//! Originals, versions, search index, outbox, blobs. Knows no protocol; the only place with SQL.
+//! Originals, versions, search index, outbox, blobs: what is kept and found, whatever it is kept in. Knows no protocol and no SQL.
 //!
 //! [`Store::commit`] is the single way to write what peers sent: one durable transaction with the original, its answer, resource
 //! versions, index rows, imaging rows and the duplicate key. Everything else reads.
+//!
+//! `commit/` writes, `query/` finds, `upkeep/` keeps in order; below are `hilum-rows` (every row, and the engines that keep them) and
+//! `hilum-blobs`.
 
-mod apply;
-mod blobs;
-mod body;
+mod commit;
 mod control;
-mod cursor;
-mod db;
 mod engine;
-mod error;
-mod fsck;
-mod gate;
-mod imaging;
-mod jobs;
-mod keys;
-mod lookup;
 mod outbox;
-mod plan;
-mod postgres;
-mod quarantine;
-mod retention;
-mod search;
+mod query;
 mod site;
-mod sqlite;
-mod submission;
 mod types;
+mod upkeep;
 
-pub use blobs::s3::S3Config;
-pub use blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob};
-pub use control::{ApiKey, Control, KeySecret};
-pub use error::{Error, ErrorKind};
-pub use fsck::{Checks, Findings, fsck};
-pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
-pub use postgres::PostgresConfig;
-pub use retention::Removed;
+pub use control::{Control, KeySecret};
+pub use hilum_blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob, S3Config, sha256};
+pub use hilum_rows::{
+    ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,
+    Findings, Health, InstanceFile, Operation, PostgresConfig, Version,
+};
 pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
-pub use sqlite::{Manifest, SiteCopy, backup, restore};
 pub use types::*;
+pub use upkeep::backup::{Manifest, SiteCopy, backup, restore};
+pub use upkeep::fsck::fsck;
+pub use upkeep::retention::Removed;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -47,24 +34,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fs4::fs_std::FileExt;
+use hilum_blobs::{Blobs, Disk, S3};
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
+use hilum_rows::row::{Ask, study_uid};
+use hilum_rows::{Db, Engine, Gate};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
-use crate::blobs::{Blobs, Disk, S3};
-use crate::db::{Ask, Db};
+use crate::commit::apply::Apply;
+use crate::commit::imaging::{self, Drawing};
+use crate::commit::plan::{Speaker, planner};
+use crate::commit::submission::{self, INLINE_BYTES_MAX, Packed};
 use crate::engine::SiteDb;
-use crate::gate::Gate;
-use crate::imaging::Drawing;
-use crate::plan::Speaker;
-use crate::postgres::Server;
-use crate::submission::{INLINE_BYTES_MAX, Packed};
+use crate::query::search;
 
-/// Holds a second edge out of the data folder.
-const LOCK_FILE: &str = "lock";
 /// A search that takes longer leaves the async thread it began on.
 const SEARCH_INLINE_MAX: Duration = Duration::from_millis(2);
 /// Studies published before one search.
@@ -84,17 +69,9 @@ struct Inner {
     gate: Arc<Gate>,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
     bucket: Option<Arc<dyn ObjectStore>>,
-    /// The database of all sites; `None` = a file for each.
-    server: Option<Arc<Server>>,
+    engine: Box<dyn Engine>,
     long_searches: Arc<Semaphore>,
     _lock: Option<File>,
-}
-
-/// SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
-    digest
 }
 
 impl Store {
@@ -115,14 +92,11 @@ impl Store {
 
     fn open_now(config: Config, bucket: Option<Arc<dyn ObjectStore>>) -> Result<Self, Error> {
         std::fs::create_dir_all(&config.data_dir)?;
-        sqlite::probe(&config.data_dir)?;
-        let lock = if config.exclusive { Some(lock(&config)?) } else { None };
+        hilum_rows::probe(&config.data_dir)?;
+        let lock = if config.exclusive { Some(hilum_rows::lock(&config.data_dir)?) } else { None };
         let control = Control::open_for(&config)?;
         let gate = Arc::<Gate>::default();
-        let server = match &config.postgres {
-            Some(of) => Some(Server::open(&config, of, gate.clone(), control.clone())?),
-            None => None,
-        };
+        let engine = hilum_rows::open(&config.of_rows(), gate.clone(), Arc::new(control.clone()))?;
         let processors = std::thread::available_parallelism().map_or(4, NonZero::get);
         let inner = Inner {
             config,
@@ -130,7 +104,7 @@ impl Store {
             gate,
             sites: RwLock::default(),
             bucket,
-            server,
+            engine,
             long_searches: Arc::new(Semaphore::new(processors)),
             _lock: lock,
         };
@@ -169,20 +143,20 @@ impl Store {
             // known before the snapshot is taken
             let newest = *db.newest.borrow();
             let plan = db.snapshot(|rows| {
-                rows.foresee(&plan::asks(&changes))?;
-                plan::plan(rows, &db.zone, now, newest, speaker, &changes)
+                rows.foresee(&planner::asks(&changes))?;
+                planner::plan(rows, &db.zone, now, newest, speaker, &changes)
             })?;
             Ok((Arc::new(plan), changes))
         };
         let (plan, changes) = db.apart(planning).await?;
         let bytes = packed.bytes() + plan.bytes() + answer.plain.as_ref().map_or(0, Bytes::len);
         packed.durable(&db.blobs).await?;
-        let asks: Vec<Ask> = if self.inner.server.is_some() {
+        let asks: Vec<Ask> = if db.is_near() {
+            Vec::new()
+        } else {
             let duplicate = packed.control_key().map(|key| Ask::Duplicate(key, packed.original.sha256));
             let claim = packed.blob().map(Ask::Claim);
             duplicate.into_iter().chain(claim).chain(plan.asks()).collect()
-        } else {
-            Vec::new()
         };
         let applied = db
             .write_asking(bytes, asks, move |apply| apply.commit(&packed, &plan, &changes, &answer))
@@ -269,7 +243,7 @@ impl Store {
         if shows_studies(query) {
             self.publish_stale(&db).await?;
         }
-        if self.inner.server.is_some() {
+        if !db.is_near() {
             let (query, cursor) = (query.clone(), cursor.map(str::to_owned));
             let page = db.apart(move |db| search::search(db, &query, cursor.as_deref(), None)).await?;
             return page.ok_or_else(|| Error::unavailable("the search broke off"));
@@ -351,7 +325,7 @@ impl Store {
         let uid = uid.map(str::to_owned);
         let now = jiff::Timestamp::now().as_millisecond();
         let due = db.apart(move |db| db.read(|rows| imaging::due(rows, now))).await?;
-        let is_wanted = |key: &String| uid.as_ref().is_none_or(|uid| db::study_uid(key) == uid);
+        let is_wanted = |key: &String| uid.as_ref().is_none_or(|uid| study_uid(key) == uid);
         publish(&db, due.into_iter().filter(is_wanted).collect()).await
     }
 
@@ -405,7 +379,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn blob(&self, site: &Site, id: &BlobId) -> Result<Option<BlobReader>, Error> {
-        self.site_db(site)?.blobs.reader(id).await
+        Ok(self.site_db(site)?.blobs.reader(id).await?)
     }
 
     /// The blob and transfer syntax of a stored DICOM instance.
@@ -444,10 +418,10 @@ impl Store {
     /// Waits for queued writes, checkpoints, closes.
     pub async fn close(&self) {
         let sites: Vec<Arc<SiteDb>> = self.inner.sites.read().values().cloned().collect();
-        let server = self.inner.server.clone();
+        let inner = self.inner.clone();
         let closing = tokio::task::spawn_blocking(move || {
             sites.iter().for_each(|db| db.close());
-            server.iter().for_each(|server| server.close());
+            inner.engine.close();
         });
         if closing.await.is_err() {
             tracing::error!("the store did not close cleanly");
@@ -472,13 +446,7 @@ impl Store {
             return Ok(db.clone());
         }
         let blobs = self.blobs(site)?;
-        let db = SiteDb::open(
-            &self.inner.config,
-            site,
-            blobs,
-            self.inner.gate.clone(),
-            self.inner.server.as_ref(),
-        )?;
+        let db = SiteDb::open(&self.inner.config, site, blobs, self.inner.engine.as_ref())?;
         sites.insert(site.id().to_owned(), db.clone());
         Ok(db)
     }
@@ -529,7 +497,7 @@ async fn publish(db: &Arc<SiteDb>, mut keys: Vec<String>) -> Result<u32, Error> 
         let bytes = 1024 * drawings.len();
         let work = {
             let drawings = drawings.clone();
-            move |apply: &mut apply::Apply<'_>| {
+            move |apply: &mut Apply<'_>| {
                 drawings
                     .iter()
                     .map(|drawing| apply.publish_drawing(drawing))
@@ -545,15 +513,4 @@ async fn publish(db: &Arc<SiteDb>, mut keys: Vec<String>) -> Result<u32, Error> 
         }
     }
     Ok(published)
-}
-
-fn lock(config: &Config) -> Result<File, Error> {
-    let file = File::create(config.data_dir.join(LOCK_FILE))?;
-    match file.try_lock_exclusive() {
-        Ok(true) => Ok(file),
-        _ => Err(Error::unavailable(format!(
-            "another edge uses {}; stop it or choose another [node] data",
-            config.data_dir.display()
-        ))),
-    }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
 
-use crate::{BlobId, PostgresConfig, S3Config};
+use crate::{BlobId, PostgresConfig, S3Config, Version};
 
 /// How the store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,20 @@ pub struct Config {
 }
 
 impl Config {
+    /// What the rows need to know of it.
+    pub(crate) fn of_rows(&self) -> hilum_rows::Config {
+        hilum_rows::Config {
+            data_dir: self.data_dir.clone(),
+            postgres: self.postgres.clone(),
+            batch_jobs_max: self.batch_jobs_max,
+            batch_bytes_max: self.batch_bytes_max,
+            queue_jobs_max: self.queue_jobs_max,
+            queue_bytes_max: self.queue_bytes_max,
+            free_bytes_min: self.free_bytes_min,
+            cache_bytes: self.cache_bytes,
+        }
+    }
+
     /// The embedded store below a folder, with the default limits.
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
@@ -216,34 +230,6 @@ pub enum Effect {
     Recorded,
 }
 
-/// One version of a resource.
-#[derive(Clone, Debug)]
-pub struct Version {
-    /// The type.
-    pub resource_type: ResourceType,
-    /// The id.
-    pub id: String,
-    /// 1, 2, …
-    pub version: u64,
-    /// `meta.lastUpdated`.
-    pub last_updated: Timestamp,
-    /// How it came about.
-    pub operation: Operation,
-    /// The submission that caused it.
-    pub submission: Option<u64>,
-    /// Complete JSON with id and meta; empty for a deletion.
-    pub body: Bytes,
-}
-
-/// The interaction that made a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are FHIR's interactions")]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
-}
-
 /// One page of a search.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -257,15 +243,6 @@ pub struct Page {
     pub total: Option<u64>,
     /// Cursor of the next page, when there is one.
     pub next: Option<String>,
-}
-
-/// One entry of the change feed.
-#[derive(Clone, Debug)]
-pub struct FeedEntry {
-    /// Feed position.
-    pub position: u64,
-    /// The version.
-    pub version: Version,
 }
 
 /// One submission as kept.
@@ -301,26 +278,4 @@ pub struct SubmissionRow {
     pub report: Option<Bytes>,
     /// Versions it caused: type, id, version.
     pub targets: Vec<(ResourceType, String, u64)>,
-}
-
-/// Where the file of a DICOM instance is.
-#[derive(Clone, Debug)]
-pub struct InstanceFile {
-    /// Content address.
-    pub blob: BlobId,
-    /// Transfer Syntax UID.
-    pub transfer_syntax: String,
-    /// Study Instance UID.
-    pub study_uid: String,
-    /// SHA-256 of the data set.
-    pub dataset_sha256: [u8; 32],
-}
-
-/// Whether the store takes writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It does.
-    Accepting,
-    /// It does not; the reason, without paths or values.
-    NotAccepting(String),
 }
