@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::document::attachment;
 use super::mapper::{Mapper, Place, Target, location};
-use super::message::Links;
+use super::message::{Links, drop_member};
 use super::order::{self, Group, groups};
 use super::value::value;
 use crate::identity;
@@ -222,10 +222,14 @@ fn observation(
     {
         target.value["effectiveDateTime"] = effective.clone();
     }
-    let is_shared = mapper
-        .raw(Place { segment: obx, field: 21, repeat: 1 })
-        .is_some_and(|number| numbers.shared.contains(number));
-    let mut keys = if is_shared { Vec::new() } else { identity::keys(&target.value, &[]) };
+    let number = mapper.raw(Place { segment: obx, field: 21, repeat: 1 });
+    if number.is_some_and(|number| numbers.shared.contains(number)) {
+        drop_member(&mut target.value, "identifier");
+        let place = location(mapper.segment(obx), 21, 1, None);
+        let text = "several results of the message have this number: it names none of them and was left out";
+        mapper.issues.push(Issue::warning(IssueCode::Duplicate, text).at(place).hl7(102));
+    }
+    let mut keys = identity::keys(&target.value, &[]);
     let sub = mapper.field(obx, 4).unwrap_or_default();
     if keys.is_empty() {
         keys.push(composed(mapper, report, &target.value, &format!("{code}|{sub}"), &sub));
