@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Error;
 
 /// What is kept: the settings of sites as JSON, and keys with the SHA-256 of their secrets.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Kept {
     /// Settings of each site.
     pub sites: Vec<String>,

@@ -7,7 +7,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::face::Db;
 use crate::jobs::Job;
-use crate::{Error, PostgresConfig};
+use crate::{Error, Memory, PostgresConfig};
 
 /// How an engine is opened.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Config {
     pub data_dir: std::path::PathBuf,
     /// The server that holds the rows; `None` = files below the data folder.
     pub postgres: Option<PostgresConfig>,
+    /// The memory that holds the rows, instead of a server or files.
+    pub memory: Option<Memory>,
     /// Largest number of jobs in one write transaction.
     pub batch_jobs_max: usize,
     /// Largest number of bytes in one write transaction.
@@ -28,6 +30,23 @@ pub struct Config {
     pub free_bytes_min: u64,
     /// Page cache of one site's writer, in bytes.
     pub cache_bytes: u64,
+}
+
+/// The engine of a configuration.
+pub(crate) enum Place<'c> {
+    Files,
+    Server(&'c PostgresConfig),
+    Memory(&'c Memory),
+}
+
+impl Config {
+    pub(crate) fn place(&self) -> Place<'_> {
+        match (&self.memory, &self.postgres) {
+            (Some(memory), _) => Place::Memory(memory),
+            (None, Some(server)) => Place::Server(server),
+            (None, None) => Place::Files,
+        }
+    }
 }
 
 /// The databases of all sites.

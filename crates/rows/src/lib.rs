@@ -1,7 +1,7 @@
 //! Everything of a site but its blobs, as rows. The only crate with SQL.
 //!
 //! [`face`] is what is asked and written, a trait for each group of tables; [`row`] what goes in and out. `sqlite/` and `postgres/` answer it with
-//! hand-written SQL, statement by statement. A write is a [`Job`]: the writer of an engine runs it within its next transaction and answers it
+//! hand-written SQL, statement by statement, `memory/` with maps. A write is a [`Job`]: the writer of an engine runs it within its next transaction and answers it
 //! when that is durable, without knowing what it is about.
 //!
 //! Engines are named here and nowhere above: [`open`], [`open_control`], [`check`], [`files`].
@@ -16,6 +16,7 @@ mod folder;
 mod gate;
 mod jobs;
 pub mod keys;
+mod memory;
 mod postgres;
 pub mod row;
 mod sqlite;
@@ -23,6 +24,8 @@ pub mod stored;
 mod types;
 
 use std::sync::Arc;
+
+use engine::Place;
 
 pub use check::{Checks, Findings, Shelf};
 pub use control::{ApiKey, ControlListener, ControlRows, Kept};
@@ -33,6 +36,7 @@ pub use folder::{free_bytes, lock, probe};
 pub use gate::Gate;
 pub use hilum_blobs::BlobId;
 pub use jobs::{Job, broken_off};
+pub use memory::Memory;
 pub use postgres::PostgresConfig;
 pub use sqlite::files;
 pub use types::{
@@ -49,9 +53,10 @@ pub fn open(
     gate: Arc<Gate>,
     control: Arc<dyn ControlListener>,
 ) -> Result<Box<dyn Engine>, Error> {
-    Ok(match &config.postgres {
-        Some(of) => Box::new(postgres::Server::open(config, of, gate, control)?),
-        None => Box::new(sqlite::SiteFiles::new(config, gate)),
+    Ok(match config.place() {
+        Place::Files => Box::new(sqlite::SiteFiles::new(config, gate)),
+        Place::Server(of) => Box::new(postgres::Server::open(config, of, gate, control)?),
+        Place::Memory(of) => Box::new(memory::Sites::new(of, config, gate)),
     })
 }
 
@@ -60,9 +65,10 @@ pub fn open(
 /// # Errors
 /// `Unavailable` when it cannot be used or is of a newer version.
 pub fn open_control(config: &Config) -> Result<Box<dyn ControlRows>, Error> {
-    Ok(match &config.postgres {
-        Some(of) => Box::new(postgres::ControlTables::open(of)?),
-        None => Box::new(sqlite::ControlFile::open(&config.data_dir)?),
+    Ok(match config.place() {
+        Place::Files => Box::new(sqlite::ControlFile::open(&config.data_dir)?),
+        Place::Server(of) => Box::new(postgres::ControlTables::open(of)?),
+        Place::Memory(of) => Box::new(memory::ControlMemory::open(of)),
     })
 }
 
@@ -71,8 +77,9 @@ pub fn open_control(config: &Config) -> Result<Box<dyn ControlRows>, Error> {
 /// # Errors
 /// `Unavailable` when a database cannot be read at all, or may not be changed as `rebuild` asks.
 pub fn check(config: &Config, checks: Checks, shelf: &dyn Shelf) -> Result<Vec<Findings>, Error> {
-    match &config.postgres {
-        Some(settings) => postgres::fsck(settings, checks, shelf),
-        None => sqlite::fsck(config, checks, shelf),
+    match config.place() {
+        Place::Files => sqlite::fsck(config, checks, shelf),
+        Place::Server(of) => postgres::fsck(of, checks, shelf),
+        Place::Memory(of) => memory::fsck(of, checks, shelf),
     }
 }

@@ -51,7 +51,7 @@ impl Ask {
 }
 
 /// The numbers given out so far. Never reused.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Counters {
     pub rid: i64,
     pub vid: u64,
@@ -168,6 +168,7 @@ pub struct SubmissionEntry<'r> {
 }
 
 /// A submission as read.
+#[derive(Clone)]
 pub struct StoredSubmission {
     pub sequence: i64,
     pub kind: i64,
@@ -220,6 +221,7 @@ pub struct StudyRow {
 }
 
 /// A performed step; the text of attributes is a JSON object.
+#[derive(Clone)]
 pub struct StepRow {
     /// Key of its study.
     pub study: String,

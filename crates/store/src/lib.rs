@@ -19,7 +19,7 @@ pub use control::{Control, KeySecret};
 pub use hilum_blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob, S3Config, sha256};
 pub use hilum_rows::{
     ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,
-    Findings, Health, InstanceFile, Operation, PostgresConfig, Version,
+    Findings, Health, InstanceFile, Memory, Operation, PostgresConfig, Version,
 };
 pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
 pub use types::*;

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
 
-use crate::{BlobId, PostgresConfig, S3Config, Version};
+use crate::{BlobId, Memory, PostgresConfig, S3Config, Version};
 
 /// How the store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The server that holds everything but the blobs; `None` = files below the data folder.
     pub postgres: Option<PostgresConfig>,
+    /// The memory that holds everything but the blobs, instead of a server or files: for tests.
+    pub memory: Option<Memory>,
     /// The bucket that holds the blobs; `None` = files below the data folder.
     pub bucket: Option<S3Config>,
     /// Largest number of jobs in one write transaction.
@@ -51,11 +53,17 @@ pub struct Config {
 }
 
 impl Config {
+    /// A store whose rows are in memory, and its blobs below a folder: for tests. Opened with the same memory again it holds what it held.
+    pub fn in_memory(data_dir: PathBuf, memory: Memory) -> Self {
+        Self { memory: Some(memory), ..Self::new(data_dir) }
+    }
+
     /// What the rows need to know of it.
     pub(crate) fn of_rows(&self) -> hilum_rows::Config {
         hilum_rows::Config {
             data_dir: self.data_dir.clone(),
             postgres: self.postgres.clone(),
+            memory: self.memory.clone(),
             batch_jobs_max: self.batch_jobs_max,
             batch_bytes_max: self.batch_bytes_max,
             queue_jobs_max: self.queue_jobs_max,
@@ -70,6 +78,7 @@ impl Config {
         Self {
             data_dir,
             postgres: None,
+            memory: None,
             bucket: None,
             batch_jobs_max: 512,
             batch_bytes_max: 4 << 20,

@@ -4,6 +4,8 @@
 
 mod behaviour;
 mod engine;
+#[path = "behaviour/fsck.rs"]
+mod fsck;
 
 use std::path::Path;
 use std::time::Duration;

@@ -16,8 +16,8 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
-use super::Place;
 use super::connection::{Cause, Connection};
+use super::place::Place;
 use super::session::Session;
 use crate::folder::free_bytes;
 use crate::gate::Gate;

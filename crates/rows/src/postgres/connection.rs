@@ -16,8 +16,7 @@ use std::time::{Duration, Instant};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::PATIENCE;
-use super::settings::Target;
+use super::settings::{PATIENCE, Target};
 use crate::{Error, ErrorKind};
 
 /// Our statements are look-ups by index: the planner is kept from anything else, whatever its statistics say of a table that has just

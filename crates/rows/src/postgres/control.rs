@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::submission::digest;
-use super::{Place, PostgresConfig, migrate};
+use super::migrate;
+use super::place::Place;
+use super::settings::PostgresConfig;
+use super::values::digest;
 use crate::Error;
 use crate::control::{ApiKey, ControlRows, Kept};
 

@@ -8,9 +8,7 @@ use std::collections::HashMap;
 use tokio_postgres::Row;
 
 use super::connection::{Answers, Connection, Value};
-use super::rows::head_at;
-use super::session::clean;
-use super::submission::digest;
+use super::values::{clean, digest, head_at};
 use crate::keys::Key;
 use crate::row::{Ask, Content, Duplicate, Head, SAME_IDENTIFIER_MAX};
 use crate::{BlobId, Error};

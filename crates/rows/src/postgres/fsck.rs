@@ -6,9 +6,11 @@ use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 
 use super::connection::Connection;
+use super::migrate;
+use super::place::Place;
 use super::session::Session;
-use super::submission::digest;
-use super::{Place, PostgresConfig, migrate};
+use super::settings::PostgresConfig;
+use super::values::{clean, digest};
 use crate::check::{Checks, DANGLING, Findings, INDEX, REFERRED, Shelf};
 use crate::control::zone_of;
 use crate::keys::Rows;
@@ -156,7 +158,7 @@ impl Due {
         rows.ranges.iter().for_each(|(key, low, high)| put(&mut self.ranges, [*key, *low, *high, rid]));
         for (key, text) in &rows.strings {
             self.strings.0.push(*key);
-            self.strings.1.push(super::session::clean(text));
+            self.strings.1.push(clean(text));
             self.strings.2.push(rid);
         }
     }

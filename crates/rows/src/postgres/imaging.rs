@@ -2,8 +2,8 @@
 
 use tokio_postgres::Row;
 
-use super::session::{Session, clean};
-use super::submission::digest;
+use super::session::Session;
+use super::values::{clean, digest};
 use crate::face::{Studies, WriteStudies};
 use crate::row::{Due, InstanceEntry, InstancePlace, StepRow, StudyRow, study_uid};
 use crate::{BlobId, Error, InstanceFile};

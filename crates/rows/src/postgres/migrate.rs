@@ -2,6 +2,7 @@
 //! schema is refused.
 
 use super::connection::Connection;
+use super::values::digest;
 use crate::Error;
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
@@ -155,5 +156,5 @@ fn secret(connection: &Connection) -> Result<[u8; 32], Error> {
     let sql = "WITH made AS (INSERT INTO meta VALUES('cursor_hmac_key',$1) ON CONFLICT DO NOTHING RETURNING v)
         SELECT decode(v,'hex') FROM made UNION ALL SELECT decode(v,'hex') FROM meta WHERE k='cursor_hmac_key'";
     let rows = connection.query(sql, &[&fresh])?;
-    super::submission::digest(rows.first().map_or(&[], |row| row.get(0)))
+    digest(rows.first().map_or(&[], |row| row.get(0)))
 }

@@ -14,12 +14,14 @@ mod fsck;
 mod imaging;
 mod migrate;
 mod outbox;
+mod place;
 mod quarantine;
 mod retention;
 mod rows;
 mod session;
 mod settings;
 mod submission;
+mod values;
 mod watcher;
 
 use std::sync::Arc;
@@ -34,9 +36,9 @@ pub(crate) use fsck::fsck;
 pub use settings::PostgresConfig;
 
 use self::committer::{Committers, Lane};
-use self::connection::{Connection, Io};
+use self::connection::Connection;
+use self::place::Place;
 use self::session::Session;
-use self::settings::Target;
 use self::watcher::Watcher;
 use crate::control::ControlListener;
 use crate::face::{Reads, Tx};
@@ -45,42 +47,8 @@ use crate::jobs::Job;
 use crate::row::Ask;
 use crate::{Config, Engine, Error, OpenSite, Reading, SiteDatabase};
 
-/// A server that does not answer for so long is taken for lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(35);
-/// Time to connect.
-pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// A read waits so long for a connection.
 const READER_PATIENCE: Duration = Duration::from_secs(10);
-
-/// Where connections come from.
-pub(super) struct Place {
-    io: Io,
-    target: Target,
-}
-
-impl Place {
-    fn new(settings: &PostgresConfig) -> Result<Self, Error> {
-        let (io, target) = (Io::new()?, Target::new(settings)?);
-        Ok(Self { io, target })
-    }
-
-    fn connect(&self) -> Result<Connection, Error> {
-        Connection::open(&self.io, &self.target)
-    }
-
-    /// A connection to write with: the server may be another one after a failover, so it is looked at again.
-    fn connect_to_write(&self) -> Result<Connection, Error> {
-        let connection = self.connect()?;
-        migrate::check(&connection).map_err(|error| self.named(error))?;
-        Ok(connection)
-    }
-
-    /// An error with the URL in front.
-    fn named(&self, error: Error) -> Error {
-        let message = format!("{}: {}", self.target.shown, error.message);
-        Error { message, ..error }
-    }
-}
 
 /// The server of a store.
 pub(crate) struct Server {

@@ -1,6 +1,7 @@
 //! Destinations and their deliveries.
 
-use super::session::{Session, clean};
+use super::session::Session;
+use super::values::clean;
 use crate::face::{Outbox, WriteOutbox};
 use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
 

@@ -1,7 +1,7 @@
 //! What is kept of rejected submissions, and the blobs they left behind.
 
 use super::session::Session;
-use super::submission::digest;
+use super::values::digest;
 use crate::face::{Quarantine, WriteQuarantine};
 use crate::row::Orphan;
 use crate::{BlobId, Error};

@@ -4,7 +4,8 @@ use hilum_fhir::ResourceType;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
-use super::session::{Session, clean};
+use super::session::Session;
+use super::values::{clean, head_at};
 use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
@@ -360,19 +361,6 @@ impl Index for Session {
 
     fn candidates_at_once(&self) -> usize {
         64
-    }
-}
-
-pub(super) fn head_at(row: &Row, at: usize) -> Head {
-    Head {
-        rid: row.get(at),
-        version: row.get::<_, i64>(at + 1).cast_unsigned(),
-        vid: row.get(at + 2),
-        ord: row.get(at + 3),
-        deleted: row.get(at + 4),
-        applied: row.get(at + 5),
-        successor: row.get(at + 6),
-        sender: row.get(at + 7),
     }
 }
 

@@ -513,8 +513,3 @@ impl Gathered {
         statements
     }
 }
-
-/// A text as the server takes it: it knows no NUL.
-pub(super) fn clean(text: &str) -> String {
-    if text.contains('\0') { text.replace('\0', "\u{FFFD}") } else { text.to_owned() }
-}

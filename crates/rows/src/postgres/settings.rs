@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -13,6 +14,10 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Error;
 
+/// A server that does not answer for so long is taken for lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(35);
+/// Time to connect.
+pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
 /// A PostgreSQL server, version 15 or newer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
@@ -96,8 +101,8 @@ impl Target {
         if config.get_dbname().is_none() {
             return Err(wrong("it names no database".to_owned()));
         }
-        config.application_name("hilum").connect_timeout(super::CONNECT_PATIENCE);
-        config.tcp_user_timeout(super::PATIENCE).keepalives_idle(super::PATIENCE);
+        config.application_name("hilum").connect_timeout(CONNECT_PATIENCE);
+        config.tcp_user_timeout(PATIENCE).keepalives_idle(PATIENCE);
         let tls = tls(settings).map_err(|error| wrong(error.to_string()))?;
         Ok(Self { config, tls: MakeRustlsConnect::new(tls), shown })
     }

@@ -2,7 +2,8 @@
 
 use tokio_postgres::Row;
 
-use super::session::{Session, clean};
+use super::session::Session;
+use super::values::{clean, digest};
 use crate::Error;
 use crate::face::{Submissions, WriteSubmissions};
 use crate::row::{Duplicate, StoredSubmission, SubmissionEntry};
@@ -139,9 +140,4 @@ fn read(row: &Row) -> Result<StoredSubmission, Error> {
         blob: row.get::<_, Option<&[u8]>>(14).map(digest).transpose()?,
         report: row.get(15),
     })
-}
-
-/// 32 bytes of a column.
-pub(super) fn digest(bytes: &[u8]) -> Result<[u8; 32], Error> {
-    bytes.try_into().map_err(|_| Error::unavailable("a stored digest has another length"))
 }

@@ -10,7 +10,8 @@ use parking_lot::Mutex;
 
 use super::committer::Committers;
 use super::connection::Connection;
-use super::{Place, control};
+use super::control;
+use super::place::Place;
 use crate::Error;
 use crate::control::ControlListener;
 use crate::gate::Gate;

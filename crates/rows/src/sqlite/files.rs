@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rusqlite::Connection;
 
+use crate::engine::Place;
 use crate::{BlobId, Config, Error};
 
 /// The file of settings and keys, in the data folder.
@@ -28,11 +29,14 @@ pub struct Contents {
 /// Refuses what works on files only, `hilum backup` or `hilum restore`.
 ///
 /// # Errors
-/// `Unavailable` when the store is on a server.
+/// `Unavailable` when the store is on a server or in memory.
 pub fn only(config: &Config, what: &str) -> Result<(), Error> {
-    match &config.postgres {
-        None => Ok(()),
-        Some(server) => Err(Error::unavailable(format!(
+    match config.place() {
+        Place::Files => Ok(()),
+        Place::Memory(_) => {
+            Err(Error::unavailable(format!("hilum {what} is for stores in files, this one is in memory")))
+        }
+        Place::Server(server) => Err(Error::unavailable(format!(
             "hilum {what} is for stores in files; {} has tools of its own (pg_dump, pg_basebackup)",
             server.shown()
         ))),
