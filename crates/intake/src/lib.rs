@@ -189,7 +189,9 @@ pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Contex
         site: settings.id.clone(),
         zone,
         patient_identifier_system: settings.identifier_system(),
-        naming_systems: Vec::new(),
+        naming_systems: Arc::from([]),
+        join_unqualified: true,
+        keep_unidentified: false,
         received,
         seed: uuid::Uuid::now_v7().as_u128(),
     }

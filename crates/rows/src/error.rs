@@ -24,6 +24,8 @@ pub enum ErrorKind {
     Conflict,
     /// The peer's: a condition or If-Match failed, or more than one match.
     Precondition,
+    /// The peer's: says something else than the images and performed steps that the resource is drawn from.
+    Contradiction,
     /// The peer's: what it names does not exist.
     NotFound,
     /// The peer's: the target was deleted.

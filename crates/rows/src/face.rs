@@ -10,10 +10,10 @@ use hilum_fhir::ResourceType;
 
 use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
-    Ask, Candidate, Content, Due, Duplicate, Head, HeadRow, InstanceEntry, OldSubmission, OldVersion, Orphan,
-    StoredSubmission, StudyRow, SubmissionEntry, VersionRow, Walk,
+    Ask, Candidate, Content, Due, Duplicate, Head, HeadRow, InstanceEntry, InstancePlace, OldSubmission,
+    OldVersion, Orphan, StepRow, StoredSubmission, StudyRow, SubmissionEntry, VersionRow, Walk,
 };
-use crate::{BlobId, Delivery, Destination, Error, FeedEntry, InstanceFile, Version};
+use crate::{BlobId, Delivery, Destination, Error, FeedEntry, Version};
 
 /// A connection of any engine, for reading.
 pub type Db<'c> = &'c (dyn Reads + 'c);
@@ -57,6 +57,10 @@ pub trait Resources {
     ) -> Result<Vec<Version>, Error>;
     /// Versions after a feed position, in feed order.
     fn feed(&self, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error>;
+    /// The resources that one replaces, not deleted: `(rid, vid)`, in order of rid.
+    fn replaced_by(&self, survivor: i64, max: usize) -> Result<Vec<(i64, i64)>, Error>;
+    /// The time of the last event of a further sender, ms since 1970.
+    fn heard(&self, rid: i64, sender: i64) -> Result<Option<i64>, Error>;
 }
 
 /// Writes resources, their versions and their index.
@@ -69,8 +73,12 @@ pub trait WriteResources: Resources {
     fn move_head(&self, row: &HeadRow<'_>) -> Result<(), Error>;
     /// Moves a head to a deletion.
     fn delete_head(&self, row: &HeadRow<'_>) -> Result<(), Error>;
-    /// Marks a resource as replaced by another.
-    fn set_successor(&self, prior: i64, survivor: i64) -> Result<(), Error>;
+    /// Notes by which resource another is replaced; `None` = by none any more.
+    fn set_successor(&self, prior: i64, survivor: Option<i64>) -> Result<(), Error>;
+    /// Notes the time of the last event of the sender a head keeps.
+    fn set_applied(&self, rid: i64, sender: Option<i64>, applied: i64) -> Result<(), Error>;
+    /// Notes the time of the last event of a further sender.
+    fn put_heard(&self, rid: i64, sender: i64, applied: i64) -> Result<(), Error>;
     /// Removes the index rows only the old version has and adds those only the new one has; the numbers are their `ord`.
     fn write_index(&self, rid: i64, old: (&Rows, i64), new: (&Rows, i64)) -> Result<(), Error>;
 }
@@ -79,6 +87,16 @@ pub trait WriteResources: Resources {
 pub trait Index {
     /// The first resources with a key: `(rid, vid)`, in order of rid.
     fn with_key(&self, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error>;
+    /// The first resources with a value of a token, whatever its system: `(rid, vid)`, in order of rid.
+    fn with_value(&self, value: i64, max: usize) -> Result<Vec<(i64, i64)>, Error>;
+    /// Those of them that have a second key, such as that of their patient. At most `looked_at_max` of the first are looked at.
+    fn with_value_and(
+        &self,
+        value: i64,
+        key: Key,
+        max: usize,
+        looked_at_max: usize,
+    ) -> Result<Vec<(i64, i64)>, Error>;
     /// The ids of the first resources with a key, in order of rid.
     fn ids_with_key(&self, key: Key, max: usize) -> Result<Vec<String>, Error>;
     /// The systems a key's code has, at most `max`, in order.
@@ -132,24 +150,38 @@ pub trait WriteSubmissions: Submissions {
     ) -> Result<(), Error>;
 }
 
-/// Studies, series, instances and performed steps.
+/// Studies, series, instances and performed steps. A study is named by its key, see [`StudyRow`].
 pub trait Studies {
-    /// The current instance with a SOP Instance UID.
-    fn instance(&self, sop: &str) -> Result<Option<InstanceFile>, Error>;
-    /// A study.
-    fn study(&self, uid: &str) -> Result<Option<StudyRow>, Error>;
-    /// Studies that are due: long dirty, or dirty and quiet.
+    /// The current instances with a SOP Instance UID: one, unless senders use it twice.
+    fn instances_with(&self, sop: &str) -> Result<Vec<InstancePlace>, Error>;
+    /// A study by its key.
+    fn study(&self, key: &str) -> Result<Option<StudyRow>, Error>;
+    /// The studies with a Study Instance UID, the one whose key is the UID first: one, unless senders use it for several patients.
+    fn studies_with(&self, uid: &str) -> Result<Vec<(String, StudyRow)>, Error>;
+    /// The key of the study that a resource is drawn of.
+    fn study_drawn_as(&self, rid: i64) -> Result<Option<String>, Error>;
+    /// Keys of the studies of a patient, at most `max`.
+    fn studies_of_patient(&self, rid: i64, max: usize) -> Result<Vec<String>, Error>;
+    /// Keys of the studies that name an order by a number, at most `max`.
+    fn studies_with_number(&self, value: &str, max: usize) -> Result<Vec<String>, Error>;
+    /// Keys of studies that are due: long dirty, or dirty and quiet.
     fn due_studies(&self, due: &Due) -> Result<Vec<String>, Error>;
-    /// Studies that are dirty, at most `max`; with `uid` only that one.
+    /// Keys of studies that are dirty, at most `max`; with `uid` only those of this Study Instance UID.
     fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error>;
+    /// The blobs of the instances of a study, superseded ones too.
+    fn blobs_of_study(&self, key: &str) -> Result<Vec<BlobId>, Error>;
     /// The elements of a series.
-    fn series(&self, uid: &str) -> Result<Option<String>, Error>;
-    /// The series of a study, in order of number: UID and elements.
+    fn series(&self, study: &str, uid: &str) -> Result<Option<String>, Error>;
+    /// The series of a study that have an image or are announced by a step, in order of number: UID and elements.
     fn series_of(&self, study: &str) -> Result<Vec<(String, String)>, Error>;
     /// The current instances of a series, in order of number: UID, SOP class and elements.
-    fn instances_of(&self, series: &str) -> Result<Vec<(String, String, String)>, Error>;
-    /// State, revision and attributes of a performed step.
-    fn performed_step(&self, uid: &str) -> Result<Option<(i64, i64, String)>, Error>;
+    fn instances_of(&self, study: &str, series: &str) -> Result<Vec<(String, String, String)>, Error>;
+    /// A performed step.
+    fn performed_step(&self, uid: &str) -> Result<Option<StepRow>, Error>;
+    /// The performed steps of a study: Procedure (`system|value`) and state, in the order of their UIDs.
+    fn steps_of(&self, study: &str) -> Result<Vec<(String, i64)>, Error>;
+    /// Whether a performed step is of a patient.
+    fn has_step_of(&self, patient: i64) -> Result<bool, Error>;
 }
 
 /// Writes studies, series, instances and performed steps.
@@ -157,36 +189,33 @@ pub trait WriteStudies: Studies {
     /// Adds an instance as the current one.
     fn add_instance(&self, row: &InstanceEntry<'_>) -> Result<(), Error>;
     /// Makes the current instance a superseded one.
-    fn supersede_instance(&self, sop: &str, submission: u64) -> Result<(), Error>;
+    fn supersede_instance(&self, study: &str, series: &str, sop: &str, submission: u64) -> Result<(), Error>;
+    /// Notes that a study names an order by a number.
+    fn put_study_number(&self, value: &str, key: &str) -> Result<(), Error>;
     /// Adds a study.
-    fn add_study(&self, uid: &str, row: &StudyRow, now: i64, last_instance: Option<i64>)
+    fn add_study(&self, key: &str, row: &StudyRow, now: i64, last_instance: Option<i64>)
     -> Result<(), Error>;
     /// Changes a study; `conflicts` are added to those counted before.
     fn change_study(
         &self,
-        uid: &str,
+        key: &str,
         row: &StudyRow,
         conflicts: u32,
         now: i64,
         last_instance: Option<i64>,
     ) -> Result<(), Error>;
     /// Notes that a study has something to publish.
-    fn touch_study(&self, uid: &str, now: i64, last_instance: Option<i64>) -> Result<(), Error>;
-    /// Notes what a performed step says of its study.
-    fn set_procedure(&self, uid: &str, procedure: &str, is_discontinued: bool) -> Result<(), Error>;
-    /// Notes that a study is published.
-    fn set_published(&self, uid: &str, now: i64) -> Result<(), Error>;
+    fn touch_study(&self, key: &str, now: i64, last_instance: Option<i64>) -> Result<(), Error>;
+    /// Notes that a study is published, as which resource.
+    fn set_published(&self, key: &str, now: i64, rid: Option<i64>) -> Result<(), Error>;
+    /// Removes the rows of a study, its series, its instances and its performed steps.
+    fn remove_study(&self, key: &str) -> Result<(), Error>;
     /// Adds or changes a series.
-    fn put_series(&self, uid: &str, study: &str, number: Option<i64>, elements: &str) -> Result<(), Error>;
+    fn put_series(&self, study: &str, uid: &str, number: Option<i64>, elements: &str) -> Result<(), Error>;
     /// Adds or changes a performed step.
-    fn put_performed_step(
-        &self,
-        uid: &str,
-        study: &str,
-        state: i64,
-        revision: i64,
-        attributes: &str,
-    ) -> Result<(), Error>;
+    fn put_performed_step(&self, uid: &str, row: &StepRow) -> Result<(), Error>;
+    /// Forgets the series a performed step announced.
+    fn clear_expectations(&self, step: &str) -> Result<(), Error>;
     /// Notes how many images a performed step announced for a series.
     fn put_expectation(
         &self,
@@ -237,6 +266,8 @@ pub trait WriteQuarantine: Quarantine {
     fn keep_original(&self, sequence: u64, received: i64, bytes: u64) -> Result<(), Error>;
     /// Removes the original of a submission; its blob is noted as an orphan.
     fn remove_original(&self, sequence: i64) -> Result<(), Error>;
+    /// The submissions that brought these blobs name them no more; the blobs are noted as orphans.
+    fn forget_blobs(&self, blobs: &[BlobId]) -> Result<(), Error>;
     /// Strikes orphans off: their files are gone for good, or somebody refers to them.
     fn settle_orphans(&self, blobs: &[BlobId]) -> Result<(), Error>;
     /// Those of the blobs that no row names. Where several edges share a store they are claimed: until that is settled no row may name them.

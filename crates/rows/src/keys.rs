@@ -74,6 +74,9 @@ pub fn rows(entries: &Entries) -> Rows {
     let mut rows = Rows::default();
     for entry in &entries.entries {
         let parameter = entry.parameter;
+        if let EntryValue::Reference { target: None, identifier: Some((system, value)) } = &entry.value {
+            rows.keys.push(waiting_key(system.as_deref(), value));
+        }
         if !is_indexed(parameter) || widest(parameter) != parameter {
             continue;
         }
@@ -111,10 +114,24 @@ pub fn rows(entries: &Entries) -> Rows {
 
 /// The key of an identifier, by which targets are matched.
 pub fn identifier_key(resource_type: ResourceType, system: Option<&str>, value: &str) -> Key {
-    Key {
-        value: hash_parts(resource_type, "identifier", b't', "", value),
-        system: system.map_or(0, system_hash),
-    }
+    Key { value: identifier_value(resource_type, value), system: system.map_or(0, system_hash) }
+}
+
+/// The part of [`identifier_key`] that is the same for every system.
+pub fn identifier_value(resource_type: ResourceType, value: &str) -> i64 {
+    hash_parts(resource_type.name(), "identifier", b't', "", value)
+}
+
+/// The key of what belongs to a patient; `None` for types without one.
+pub fn patient_key(of: ResourceType, patient: ResourceType, id: &str) -> Option<Key> {
+    let named = |name: &str| parameters(of).iter().find(|p| p.name == name);
+    let parameter = named("patient").or_else(|| named("subject"))?;
+    reference_key(widest(parameter), &Reference::Local(patient, id.to_owned()))
+}
+
+/// The key of a logical reference that nothing is known for yet: it waits for a resource with this identifier.
+pub fn waiting_key(system: Option<&str>, value: &str) -> Key {
+    Key { value: hash_parts("*", "waiting", b'q', system.unwrap_or_default(), value), system: 0 }
 }
 
 /// How a filter is looked up.
@@ -188,12 +205,12 @@ pub fn cut(normal: &str) -> &str {
 }
 
 fn hash(parameter: &Parameter, tag: u8, system: &str, code: &str) -> i64 {
-    hash_parts(parameter.resource_type, parameter.name, tag, system, code)
+    hash_parts(parameter.resource_type.name(), parameter.name, tag, system, code)
 }
 
-fn hash_parts(resource_type: ResourceType, parameter: &str, tag: u8, system: &str, code: &str) -> i64 {
+fn hash_parts(resource_type: &str, parameter: &str, tag: u8, system: &str, code: &str) -> i64 {
     let mut input = Vec::with_capacity(32 + parameter.len() + system.len() + code.len());
-    for part in [resource_type.name(), parameter, system, code] {
+    for part in [resource_type, parameter, system, code] {
         input.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_le_bytes());
         input.extend_from_slice(part.as_bytes());
     }
@@ -211,7 +228,7 @@ mod tests {
         let [value, system] = PINNED;
         assert_eq!(identifier_key(patient, Some("urn:a"), "1"), Key { value, system });
         assert_eq!(identifier_key(patient, None, "1"), Key { value, system: 0 });
-        assert_ne!(hash_parts(patient, "a", b's', "bc", "d"), hash_parts(patient, "a", b's', "b", "cd"));
+        assert_ne!(hash_parts("Patient", "a", b's', "bc", "d"), hash_parts("Patient", "a", b's', "b", "cd"));
     }
 
     const PINNED: [i64; 2] = [8_715_678_301_877_817_879, 651_329_334];

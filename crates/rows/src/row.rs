@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hilum_fhir::{Match, ResourceType, Timestamp};
 
 use crate::keys::{self, Key};
-use crate::{BlobId, Error, Operation, Version, body};
+use crate::{BlobId, Error, InstanceFile, Operation, Version, body};
 
 /// Resources looked at that have one identifier.
 pub const SAME_IDENTIFIER_MAX: usize = 8;
@@ -66,8 +66,10 @@ pub struct Head {
     pub vid: i64,
     pub ord: i64,
     pub deleted: bool,
-    /// Milliseconds of the last event applied.
+    /// Milliseconds of the last event applied of `sender`.
     pub applied: Option<i64>,
+    /// Hash of the first sender whose event was applied; times of further ones are rows of their own.
+    pub sender: Option<i64>,
     /// The rid of the survivor.
     pub successor: Option<i64>,
 }
@@ -112,8 +114,8 @@ pub struct HeadRow<'r> {
     pub version: u64,
     pub vid: u64,
     pub ord: i64,
-    /// `None` leaves what is there.
-    pub applied: Option<i64>,
+    /// Time of the event and hash of its sender; `None` leaves what is there.
+    pub applied: Option<(i64, Option<i64>)>,
 }
 
 /// A hit of the index.
@@ -198,16 +200,50 @@ pub struct Orphan {
 /// A submission committed before: its number and its answer.
 pub type Duplicate = (u64, Option<Vec<u8>>);
 
-/// A study; texts of elements are JSON objects.
+/// A study; texts of elements are JSON objects. Its key is the Study Instance UID; where senders use one UID for several patients, each
+/// further patient's study has the key `UID@rid of the patient`, so that no study shows another patient's images.
 #[derive(Clone)]
 pub struct StudyRow {
     pub patient: Option<i64>,
     pub accession: Option<(String, String)>,
     pub elements: String,
-    /// `system|value` of the Procedure.
-    pub procedure: Option<String>,
-    pub is_discontinued: bool,
+    /// JSON: for each order the identifiers that name it, `[[[system, value], …], …]`.
+    pub orders: Option<String>,
+    /// Whether somebody has to look at it.
+    pub attention: bool,
     pub has_instances: bool,
+    /// The rid of the ImagingStudy drawn of it.
+    pub drawn_as: Option<i64>,
+    /// When it was published last, ms since 1970.
+    pub published: Option<i64>,
+    /// Counts the changes of the study and everything below it.
+    pub revision: i64,
+}
+
+/// A performed step; the text of attributes is a JSON object.
+#[derive(Clone)]
+pub struct StepRow {
+    /// Key of its study.
+    pub study: String,
+    pub patient: Option<i64>,
+    /// `system|value` of its Procedure.
+    pub procedure: String,
+    pub state: i64,
+    pub revision: i64,
+    pub attributes: String,
+}
+
+/// Where the current instance with a SOP Instance UID stands.
+pub struct InstancePlace {
+    /// Key of its study.
+    pub study: String,
+    pub series: String,
+    pub file: InstanceFile,
+}
+
+/// The Study Instance UID of a study's key.
+pub fn study_uid(key: &str) -> &str {
+    key.split('@').next().unwrap_or(key)
 }
 
 /// An instance to add.

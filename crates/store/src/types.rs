@@ -149,6 +149,60 @@ pub struct Commit {
     pub answer: Option<Bytes>,
     /// The same submission had been committed before; nothing was written.
     pub duplicate: bool,
+    /// What the sender and the people who run the edge should know: late, joined, in conflict, left out.
+    pub remarks: Vec<Remark>,
+}
+
+/// Something that became known only when a submission met what is stored. It blocked nothing.
+#[derive(Clone, Debug)]
+pub struct Remark {
+    /// What kind of thing it is.
+    pub kind: RemarkKind,
+    /// What and where, without a value of the message.
+    pub issue: Issue,
+}
+
+/// The kinds of [`Remark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemarkKind {
+    /// Older than what the same sender said before: it changed nothing.
+    Late,
+    /// A number without an authority was joined with a known patient.
+    Joined,
+    /// Senders disagree whose something is: somebody has to look at it.
+    Conflict,
+    /// A value was left out.
+    LeftOut,
+}
+
+impl RemarkKind {
+    /// As metrics, logs and the attention list name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Joined => "joined",
+            Self::Conflict => "identity-conflict",
+            Self::LeftOut => "left-out",
+        }
+    }
+}
+
+/// Renders the answer of a submission with what became known of it in the commit.
+pub type Render = std::sync::Arc<dyn Fn(&[Issue]) -> Bytes + Send + Sync>;
+
+/// The answer that is stored with a submission and replayed to its repeats.
+#[derive(Clone, Default)]
+pub struct Answer {
+    /// The answer when the commit has nothing to add.
+    pub plain: Option<Bytes>,
+    /// Renders it anew when the commit has remarks; `None` = they are not told.
+    pub with_remarks: Option<Render>,
+}
+
+impl From<Option<Bytes>> for Answer {
+    fn from(plain: Option<Bytes>) -> Self {
+        Self { plain, with_remarks: None }
+    }
 }
 
 /// What happened to one change.

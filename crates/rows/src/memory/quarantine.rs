@@ -51,6 +51,17 @@ impl WriteQuarantine for Session {
         Ok(())
     }
 
+    fn forget_blobs(&self, blobs: &[BlobId]) -> Result<(), Error> {
+        let tables = &mut *self.tables.borrow_mut();
+        Arc::make_mut(&mut tables.orphans).extend(blobs.iter().map(|blob| blob.0));
+        for row in Arc::make_mut(&mut tables.submissions).values_mut() {
+            if row.blob.is_some_and(|blob| blobs.contains(&BlobId(blob))) {
+                *row = Arc::new(StoredSubmission { blob: None, ..(**row).clone() });
+            }
+        }
+        Ok(())
+    }
+
     fn settle_orphans(&self, blobs: &[BlobId]) -> Result<(), Error> {
         let tables = &mut *self.tables.borrow_mut();
         Arc::make_mut(&mut tables.orphans).retain(|orphan| !blobs.contains(&BlobId(*orphan)));

@@ -1,5 +1,6 @@
 //! Heads, versions, the index.
 
+use std::collections::BTreeSet;
 use std::ops::Bound::{Excluded, Included};
 use std::sync::Arc;
 
@@ -67,6 +68,17 @@ impl Resources for Session {
             .map(|(position, version)| Ok(FeedEntry { position, version: version? }))
             .collect()
     }
+
+    fn replaced_by(&self, survivor: i64, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+        let tables = self.tables.borrow();
+        let replaced = tables.heads.values().filter(|named| named.head.successor == Some(survivor));
+        let live = replaced.filter(|named| !named.head.deleted);
+        Ok(live.take(max).map(|named| (named.head.rid, named.head.vid)).collect())
+    }
+
+    fn heard(&self, rid: i64, sender: i64) -> Result<Option<i64>, Error> {
+        Ok(self.tables.borrow().heard.get(&(rid, sender)).copied())
+    }
 }
 
 impl WriteResources for Session {
@@ -94,7 +106,8 @@ impl WriteResources for Session {
             vid: row.vid.cast_signed(),
             ord: row.ord,
             deleted: false,
-            applied: row.applied,
+            applied: row.applied.map(|(applied, _)| applied),
+            sender: row.applied.and_then(|(_, sender)| sender),
             successor: None,
         };
         add(&mut tables.names, (row.resource_type.number(), row.id.to_owned()), row.rid)?;
@@ -105,7 +118,10 @@ impl WriteResources for Session {
         self.change_head(row.rid, |head| {
             (head.version, head.vid, head.deleted) = (row.version, row.vid.cast_signed(), false);
             head.ord = row.ord;
-            head.applied = row.applied.or(head.applied);
+            if let Some((applied, sender)) = row.applied {
+                head.applied = Some(applied);
+                head.sender = sender.or(head.sender);
+            }
         });
         Ok(())
     }
@@ -117,8 +133,21 @@ impl WriteResources for Session {
         Ok(())
     }
 
-    fn set_successor(&self, prior: i64, survivor: i64) -> Result<(), Error> {
-        self.change_head(prior, |head| head.successor = Some(survivor));
+    fn set_successor(&self, prior: i64, survivor: Option<i64>) -> Result<(), Error> {
+        self.change_head(prior, |head| head.successor = survivor);
+        Ok(())
+    }
+
+    fn set_applied(&self, rid: i64, sender: Option<i64>, applied: i64) -> Result<(), Error> {
+        self.change_head(rid, |head| {
+            head.applied = Some(applied);
+            head.sender = sender.or(head.sender);
+        });
+        Ok(())
+    }
+
+    fn put_heard(&self, rid: i64, sender: i64, applied: i64) -> Result<(), Error> {
+        Arc::make_mut(&mut self.tables.borrow_mut().heard).insert((rid, sender), applied);
         Ok(())
     }
 
@@ -156,6 +185,28 @@ impl Index for Session {
     fn with_key(&self, key: Key, max: usize) -> Result<Vec<(i64, i64)>, Error> {
         let tables = self.tables.borrow();
         Ok(tables.live_with(key).take(max).map(|named| (named.head.rid, named.head.vid)).collect())
+    }
+
+    fn with_value(&self, value: i64, max: usize) -> Result<Vec<(i64, i64)>, Error> {
+        let tables = self.tables.borrow();
+        let rids: BTreeSet<i64> = tables.rows_of_value(value).map(|(_, _, rid)| *rid).collect();
+        let live = rids.into_iter().filter_map(|rid| tables.live(rid));
+        Ok(live.take(max).map(|found| (found.rid, found.vid)).collect())
+    }
+
+    fn with_value_and(
+        &self,
+        value: i64,
+        key: Key,
+        max: usize,
+        looked_at_max: usize,
+    ) -> Result<Vec<(i64, i64)>, Error> {
+        let tables = self.tables.borrow();
+        let looked_at = tables.rows_of_value(value).take(looked_at_max);
+        let both = looked_at.filter(|(_, ord, rid)| tables.keys.contains(&(key, *ord, *rid)));
+        let rids: BTreeSet<i64> = both.map(|(_, _, rid)| *rid).collect();
+        let live = rids.into_iter().filter_map(|rid| tables.live(rid));
+        Ok(live.take(max).map(|found| (found.rid, found.vid)).collect())
     }
 
     fn ids_with_key(&self, key: Key, max: usize) -> Result<Vec<String>, Error> {
@@ -274,6 +325,12 @@ impl Tables {
 
     fn rows_of(&self, key: Key) -> impl Iterator<Item = &(Key, i64, i64)> {
         self.keys.range((key, i64::MIN, i64::MIN)..=(key, i64::MAX, i64::MAX))
+    }
+
+    /// The rows of a value, whatever the system.
+    fn rows_of_value(&self, value: i64) -> impl Iterator<Item = &(Key, i64, i64)> {
+        let first = (Key { value, system: i64::MIN }, i64::MIN, i64::MIN);
+        self.keys.range(first..).take_while(move |(key, ..)| key.value == value)
     }
 
     /// The rids of strings that start with a prefix.

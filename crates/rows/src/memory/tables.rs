@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hilum_fhir::ResourceType;
 
 use crate::keys::Key;
-use crate::row::{Counters, Head, StoredSubmission, StudyRow};
+use crate::row::{Counters, Head, StepRow, StoredSubmission, StudyRow};
 use crate::{Delivery, Destination, Error, InstanceFile, Operation};
 
 /// A table: shared until it is written to.
@@ -35,12 +35,16 @@ pub(super) struct Tables {
     pub(super) submissions: Table<i64, Arc<StoredSubmission>>,
     /// By duplicate key and SHA-256.
     pub(super) duplicates: Table<(i64, [u8; 32]), u64>,
-    /// By SOP Instance UID and the submission that superseded it; 0 = current.
-    pub(super) instances: Table<(String, u64), Arc<InstanceRow>>,
+    /// The last event of further senders, by rid and sender.
+    pub(super) heard: Table<(i64, i64), i64>,
+    /// By study, series, SOP Instance UID and the submission that superseded it; 0 = current.
+    pub(super) instances: Table<(String, String, String, u64), Arc<InstanceRow>>,
     pub(super) studies: Table<String, Study>,
-    pub(super) series: Table<String, Series>,
-    /// By UID: study, state, revision, attributes.
-    pub(super) steps: Table<String, (String, i64, i64, String)>,
+    /// Numbers of the orders that studies name, with the key of the study.
+    pub(super) study_numbers: Arc<BTreeSet<(String, String)>>,
+    /// By study and UID.
+    pub(super) series: Table<(String, String), Series>,
+    pub(super) steps: Table<String, Arc<StepRow>>,
     /// By series and step: study and images.
     pub(super) expectations: Table<(String, String), (String, Option<i64>)>,
     pub(super) destinations: Table<String, Destination>,
@@ -75,7 +79,6 @@ pub(super) struct StoredRow {
 /// An instance.
 pub(super) struct InstanceRow {
     pub(super) file: InstanceFile,
-    pub(super) series: String,
     pub(super) class: String,
     pub(super) number: Option<i64>,
     pub(super) elements: String,
@@ -87,13 +90,11 @@ pub(super) struct Study {
     pub(super) row: StudyRow,
     pub(super) dirty_since: Option<i64>,
     pub(super) last_instance_at: Option<i64>,
-    pub(super) published_at: Option<i64>,
 }
 
 /// A series.
 #[derive(Clone)]
 pub(super) struct Series {
-    pub(super) study: String,
     pub(super) number: Option<i64>,
     pub(super) elements: String,
 }

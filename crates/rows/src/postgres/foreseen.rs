@@ -17,12 +17,12 @@ const DUPLICATES: &str = concat!("SELECT d.ctl, d.sha, d.seq, s.answer FROM ", e
     JOIN dedupe d ON d.site=$1 AND d.ctl=u.ctl AND d.sha=u.sha LEFT JOIN LATERAL (SELECT answer FROM submission s WHERE s.site=$1 AND s.seq=d.seq OFFSET 0) s ON true");
 // a cast of `rt` in the statement could fail, and row level security keeps what could tell by failing away from the index
 const HEADS: &str = concat!(
-    "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid
+    "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.sender, h.rt::bigint, h.fid
     FROM ",
     each!("$2::smallint[],$3::text[]"),
     " u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid"
 );
-const HEADS_WITH_CONTENT: &str = concat!("SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.rt::bigint, h.fid, v.lm, v.enc::bigint, v.body
+const HEADS_WITH_CONTENT: &str = concat!("SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.sender, h.rt::bigint, h.fid, v.lm, v.enc::bigint, v.body
     FROM ", each!("$2::smallint[],$3::text[]"), " u(rt,fid) JOIN head h ON h.site=$1 AND h.rt=u.rt AND h.fid=u.fid", version_at!("h.vid"));
 /// The first resources with each of many keys, in order of rid.
 const KEYS: &str = concat!(
@@ -32,9 +32,9 @@ const KEYS: &str = concat!(
     "WHERE NOT h.deleted AND i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
     ORDER BY f.rid"
 );
-const KEYS_WITH_CONTENT: &str = concat!("SELECT u.key, u.sys, f.rid, f.vid, f.ver::bigint, f.ord, f.applied, f.successor, f.rt::bigint, f.fid, f.lm, f.enc::bigint, f.body
+const KEYS_WITH_CONTENT: &str = concat!("SELECT u.key, u.sys, f.rid, f.vid, f.ver::bigint, f.ord, f.applied, f.successor, f.sender, f.rt::bigint, f.fid, f.lm, f.enc::bigint, f.body
     FROM unnest($2::bigint[],$3::bigint[]) u(key,sys) CROSS JOIN LATERAL (
-        SELECT i.rid, h.vid, h.ver, h.ord, h.applied, h.successor, h.rt, h.fid, v.lm, v.enc, v.body
+        SELECT i.rid, h.vid, h.ver, h.ord, h.applied, h.successor, h.sender, h.rt, h.fid, v.lm, v.enc, v.body
         FROM ix i", head_of!("i.rid"), version_at!("h.vid"), "WHERE NOT h.deleted AND i.site=$1 AND i.key=u.key AND i.sys=u.sys ORDER BY i.rid LIMIT $4) f
     ORDER BY f.rid");
 
@@ -128,9 +128,9 @@ impl Asked {
             foreseen.claims.insert(BlobId(digest(row.get(0))?), true);
         }
         for row in received(heads)? {
-            let (head, name) = (head_at(&row, 0), (row.get(7), row.get(8)));
+            let (head, name) = (head_at(&row, 0), (row.get(8), row.get(9)));
             if with_content {
-                foreseen.whole(&head, name, &row, 9);
+                foreseen.whole(&head, name, &row, 10);
             } else {
                 foreseen.heads.insert(name, Some(head));
             }
@@ -148,8 +148,9 @@ impl Asked {
                     deleted: false,
                     applied: row.get(6),
                     successor: row.get(7),
+                    sender: row.get(8),
                 };
-                foreseen.whole(&head, (row.get(8), row.get(9)), &row, 10);
+                foreseen.whole(&head, (row.get(9), row.get(10)), &row, 11);
             }
         }
         Ok(foreseen)

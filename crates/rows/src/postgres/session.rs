@@ -85,6 +85,7 @@ pub(super) struct Heads {
     pub(super) vid: Vec<i64>,
     pub(super) ord: Vec<i64>,
     pub(super) applied: Vec<Option<i64>>,
+    pub(super) sender: Vec<Option<i64>>,
 }
 
 #[derive(Default)]
@@ -390,7 +391,7 @@ impl Gathered {
         let h = self.heads;
         add(
             !h.rid.is_empty(),
-            "INSERT INTO head(site,rid,rt,fid,ver,vid,ord,applied) SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::text[],$5::bigint[],$6::bigint[],$7::bigint[],$8::bigint[])",
+            "INSERT INTO head(site,rid,rt,fid,ver,vid,ord,applied,sender) SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::text[],$5::bigint[],$6::bigint[],$7::bigint[],$8::bigint[],$9::bigint[])",
             vec![
                 Box::new(h.rid),
                 Box::new(h.of),
@@ -399,19 +400,21 @@ impl Gathered {
                 Box::new(h.vid),
                 Box::new(h.ord),
                 Box::new(h.applied),
+                Box::new(h.sender),
             ],
         );
         let m = self.moves;
         add(
             !m.rid.is_empty(),
-            concat!("UPDATE head h SET ver=u.ver, vid=u.vid, ord=u.ord, deleted=false, applied=coalesce(u.applied,h.applied)
-             FROM ", each!("$2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[]"), " u(rid,ver,vid,ord,applied) WHERE h.site=$1 AND h.rid=u.rid"),
+            concat!("UPDATE head h SET ver=u.ver, vid=u.vid, ord=u.ord, deleted=false, applied=coalesce(u.applied,h.applied), sender=coalesce(u.sender,h.sender)
+             FROM ", each!("$2::bigint[],$3::bigint[],$4::bigint[],$5::bigint[],$6::bigint[],$7::bigint[]"), " u(rid,ver,vid,ord,applied,sender) WHERE h.site=$1 AND h.rid=u.rid"),
             vec![
                 Box::new(m.rid),
                 Box::new(m.version),
                 Box::new(m.vid),
                 Box::new(m.ord),
                 Box::new(m.applied),
+                Box::new(m.sender),
             ],
         );
         let (rid, version, vid) = self.deletions;

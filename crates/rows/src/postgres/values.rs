@@ -25,5 +25,6 @@ pub(super) fn head_at(row: &Row, at: usize) -> Head {
         deleted: row.get(at + 4),
         applied: row.get(at + 5),
         successor: row.get(at + 6),
+        sender: row.get(at + 7),
     }
 }

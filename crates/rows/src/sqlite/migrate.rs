@@ -4,8 +4,8 @@ use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
 use rusqlite::{Connection, OptionalExtension};
 
-use super::rows::{content, head, write_index};
 use crate::Error;
+use crate::face::{Resources, WriteResources};
 use crate::keys::Rows;
 use crate::row::Head;
 use crate::stored::indexed;
@@ -18,11 +18,12 @@ struct Step {
 }
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 5] = [
     Step { sql: include_str!("schema.sql"), reindexes: false },
     Step { sql: include_str!("schema-2.sql"), reindexes: true },
     Step { sql: include_str!("schema-3.sql"), reindexes: false },
     Step { sql: include_str!("schema-4.sql"), reindexes: false },
+    Step { sql: include_str!("schema-5.sql"), reindexes: false },
 ];
 
 /// Brings a database to the current schema and returns its cursor secret.
@@ -71,7 +72,7 @@ pub(super) fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Er
     while let Some(row) = rows.next()? {
         let Some(of) = ResourceType::from_number(row.get(0)?) else { continue };
         if let Some((head, Some(due))) = current_index(connection, of, &row.get::<_, String>(1)?, zone)? {
-            write_index(connection, head.rid, (&Rows::default(), head.ord), (&due, head.ord))?;
+            connection.write_index(head.rid, (&Rows::default(), head.ord), (&due, head.ord))?;
         }
     }
     Ok(())
@@ -84,8 +85,8 @@ pub(super) fn current_index(
     id: &str,
     zone: &TimeZone,
 ) -> Result<Option<(Head, Option<Rows>)>, Error> {
-    let Some(head) = head(connection, of, id)? else { return Ok(None) };
-    let content = content(connection, head.vid)?;
+    let Some(head) = connection.head(of, id)? else { return Ok(None) };
+    let content = connection.content(head.vid)?;
     Ok(Some((head, indexed(&content, zone)?.map(|(_, rows)| rows))))
 }
 

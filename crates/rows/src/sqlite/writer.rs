@@ -303,7 +303,7 @@ mod tests {
         super::super::migrate::migrate(&connection, &zone).unwrap();
         let mut counters = counters(&connection).unwrap();
         connection.execute_batch("PRAGMA query_only=ON").unwrap();
-        let put = |tx: &dyn Tx, _: &mut Counters| tx.set_published("1.2", 0).map(|()| 0);
+        let put = |tx: &dyn Tx, _: &mut Counters| tx.set_published("1.2", 0, None).map(|()| 0);
         let (mut jobs, answers): (Vec<Job>, Vec<_>) =
             [Job::new(1, |_, _| Ok(0)), Job::new(1, put), Job::new(1, put)].into_iter().unzip();
         let failed = transact(&connection, &mut counters, &mut jobs).unwrap_err();

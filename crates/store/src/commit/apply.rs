@@ -7,8 +7,8 @@ use hilum_rows::row::{Counters, HeadRow, VersionRow};
 use hilum_rows::{Tx, body};
 use jiff::tz::TimeZone;
 
-use crate::query::lookup::{self, Base};
-use crate::{Error, Operation};
+use crate::query::lookup::Base;
+use crate::{Error, Operation, Remark};
 
 /// What extraction needs to know of a site.
 #[derive(Clone, Debug)]
@@ -45,6 +45,8 @@ pub(crate) struct Apply<'t> {
     pub(super) submission: u64,
     /// Microseconds since 1970.
     pub(super) now: i64,
+    /// What the submission being applied has to say of itself.
+    pub(super) remarks: Vec<Remark>,
 }
 
 /// Prepares a resource: stored form, compression, index rows.
@@ -66,7 +68,7 @@ pub(super) fn prepare(resource: &Resource, id: &str, zone: &TimeZone, now: i64) 
 impl<'t> Apply<'t> {
     pub(super) fn new(db: &'t (dyn Tx + 't), counters: &'t mut Counters, context: &'t SiteContext) -> Self {
         let now = jiff::Timestamp::now().as_microsecond();
-        Self { db, counters, context, submission: 0, now }
+        Self { db, counters, context, submission: 0, now, remarks: Vec::new() }
     }
 
     /// Writes a version after `base` (or the first one).
@@ -74,7 +76,7 @@ impl<'t> Apply<'t> {
         &mut self,
         prepared: &Prepared,
         base: Option<&Base>,
-        happened: Option<i64>,
+        applied: Option<(i64, Option<i64>)>,
     ) -> Result<Written, Error> {
         let last_updated = base.map_or(self.now, |base| self.now.max(base.last_updated + 1));
         let version = base.map_or(1, |base| base.head.version + 1);
@@ -98,7 +100,7 @@ impl<'t> Apply<'t> {
             version,
             vid,
             ord,
-            applied: happened,
+            applied,
         };
         if base.is_some() {
             self.db.move_head(&row)?
@@ -142,18 +144,9 @@ impl<'t> Apply<'t> {
         Ok(vid)
     }
 
-    /// Writes a resource of our own under an id (ImagingStudy drawn from rows); nothing when the content is the same.
-    pub(super) fn put(&mut self, resource: &Resource, id: &str) -> Result<Option<Written>, Error> {
-        let zone = self.context.zone.clone();
-        let base = lookup::base(self.db, resource.resource_type(), id, &zone)?;
-        if let Some(base) = &base
-            && !base.head.deleted
-            && base.resource.as_ref().is_some_and(|stored| hilum_fhir::merge::same_content(stored, resource))
-        {
-            return Ok(None);
-        }
-        let prepared = prepare(resource, id, &zone, self.now);
-        self.write(&prepared, base.as_ref(), None).map(Some)
+    /// Takes a feed position without a version: what a plan may rest on changed, so plans made before are looked at again.
+    pub(super) fn take_position(&mut self) {
+        self.counters.vid += 1;
     }
 
     /// Takes the next submission number.

@@ -4,7 +4,7 @@
 //! the submission; `imaging` writes studies and draws their ImagingStudy; `submission` packs originals and tells them again.
 
 pub(crate) mod apply;
-mod imaging;
+pub(crate) mod imaging;
 pub(crate) mod plan;
 pub(crate) mod submission;
 
@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 
 use crate::Error;
 use crate::commit::apply::{Apply, SiteContext};
-use crate::commit::plan::{Executed, Plan, planner};
+use crate::commit::plan::{Executed, Plan, Speaker, planner};
 use crate::commit::submission::Packed;
 use crate::engine::SiteDb;
 
@@ -73,24 +73,34 @@ pub(crate) enum Applied {
     /// Committed before; the stored answer.
     Duplicate(u64, Option<Vec<u8>>),
     /// Written: the plan and what came of it.
-    Written(u64, Box<(Arc<Plan>, Executed)>),
+    Written(Box<Done>),
+}
+
+/// A submission that was written.
+pub(crate) struct Done {
+    submission: u64,
+    plan: Arc<Plan>,
+    executed: Executed,
+    answer: Option<bytes::Bytes>,
 }
 
 impl Applied {
     /// The commit as it is told. Runs on the caller's side: bodies are put together off the writer.
-    pub(crate) fn told(self, answer: Option<bytes::Bytes>) -> crate::Commit {
+    pub(crate) fn told(self) -> crate::Commit {
         match self {
             Self::Duplicate(submission, answer) => crate::Commit {
                 submission,
                 outcomes: Vec::new(),
                 answer: answer.map(Into::into),
                 duplicate: true,
+                remarks: Vec::new(),
             },
-            Self::Written(submission, written) => crate::Commit {
-                submission,
-                outcomes: written.0.outcomes(&written.1),
-                answer,
+            Self::Written(written) => crate::Commit {
+                submission: written.submission,
+                outcomes: written.plan.outcomes(&written.executed),
+                answer: written.answer,
                 duplicate: false,
+                remarks: written.executed.remarks,
             },
         }
     }
@@ -103,7 +113,7 @@ impl Apply<'_> {
         packed: &Packed,
         plan: &Arc<Plan>,
         changes: &[hilum_fhir::Change],
-        answer: Option<&[u8]>,
+        answer: &crate::Answer,
     ) -> Result<Applied, Error> {
         if let Some(key) = packed.control_key()
             && let Some((submission, answer)) = self.db.duplicate(key, &packed.original.sha256)?
@@ -115,12 +125,20 @@ impl Apply<'_> {
         let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
             plan.clone()
         } else {
-            Arc::new(planner::plan(self.db, &zone, self.now, self.counters.vid, changes)?)
+            let speaker = Speaker::of(&packed.original);
+            Arc::new(planner::plan(self.db, &zone, self.now, self.counters.vid, speaker, changes)?)
         };
         let submission = self.begin_submission();
         let executed = plan.execute(self)?;
-        self.submission(packed, answer, None, &executed.targets)?;
-        Ok(Applied::Written(submission, Box::new((plan, executed))))
+        let answer = match (&answer.with_remarks, executed.remarks.is_empty()) {
+            (Some(render), false) => {
+                let issues: Vec<_> = executed.remarks.iter().map(|remark| remark.issue.clone()).collect();
+                Some(render(&issues))
+            }
+            _ => answer.plain.clone(),
+        };
+        self.submission(packed, answer.as_deref(), None, &executed.targets)?;
+        Ok(Applied::Written(Box::new(Done { submission, plan, executed, answer })))
     }
 
     /// Keeps a rejected submission; `kept` is the size of its original, when there is one.

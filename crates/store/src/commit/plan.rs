@@ -4,17 +4,23 @@
 //! look-up it rests on is repeated ([`Plan::holds`]); when one differs the plan is made again there. So conditions are decided under
 //! the write lock, and the writer hardly computes.
 
+mod guard;
+mod links;
+mod numbers;
+mod person;
 pub(crate) mod planner;
+mod supersede;
 
 use hilum_fhir::imaging::{Instance, PerformedStep, Study};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
 use hilum_rows::row::Ask;
 use hilum_rows::{Db, body};
 use jiff::tz::TimeZone;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::{Apply, Prepared, Written};
 use crate::query::lookup::{Base, Lookup, look};
-use crate::{Effect, Error, Outcome};
+use crate::{Effect, Error, Original, OriginalKind, Outcome, Remark, RemarkKind};
 
 /// What the changes of a submission come to.
 pub(crate) struct Plan {
@@ -24,7 +30,45 @@ pub(crate) struct Plan {
     /// A feed position reached before what it was made on was read: while nothing was written since, it holds.
     newest: u64,
     imaging: Vec<Imaging>,
-    superseded: Vec<(usize, usize)>,
+    /// By whom Patients are replaced from now on; `None` = by nobody any more.
+    successors: Vec<(usize, Option<Successor>)>,
+    /// Numbers that orders and Procedures have from now on: studies that name them are drawn again.
+    order_numbers: Vec<String>,
+    /// What the sender and the people who run the edge should know of it.
+    remarks: Vec<Remark>,
+    speaker: Speaker,
+}
+
+/// Who says what a plan is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Speaker {
+    /// Hash of the sender's identity: an update is late by what this sender said before. `None` = nobody whose time counts.
+    sender: Option<i64>,
+    /// Whether it may only say what a message may: REST corrects, a message never gives a resource another patient.
+    is_message: bool,
+    /// When it came in, ms since 1970.
+    received_ms: i64,
+}
+
+impl Speaker {
+    /// Who sent an original: the application that gives the control ids, else who the peer proved to be.
+    pub(crate) fn of(original: &Original) -> Self {
+        let is_message = !matches!(original.kind, OriginalKind::Fhir | OriginalKind::Internal);
+        let identity = original.control.as_ref().map(|(identity, _)| identity).or(original.identity.as_ref());
+        let hash = || {
+            let text = format!("{}\0{}", original.kind.number(), identity.map_or("", String::as_str));
+            xxh3_64(text.as_bytes()).cast_signed()
+        };
+        Self { sender: is_message.then(hash), is_message, received_ms: original.received.millis() }
+    }
+}
+
+/// Who replaces a Patient.
+enum Successor {
+    /// A stored one, by its rid.
+    Row(i64),
+    /// One of the same plan.
+    Draft(usize),
 }
 
 /// A resource the submission touches.
@@ -37,7 +81,10 @@ struct Draft {
     /// The content after all changes so far; `None` = deleted.
     content: Option<Resource>,
     touched: bool,
-    happened: Option<i64>,
+    /// Time of the event, ms since 1970.
+    clock: Option<i64>,
+    /// What this sender said last of it, where another one was first.
+    heard: Option<i64>,
     prepared: Option<Prepared>,
 }
 
@@ -66,6 +113,8 @@ pub(crate) struct Executed {
     written: Vec<Option<Written>>,
     /// For each imaging change what it did.
     imaging: Vec<(Effect, Option<(String, Written)>)>,
+    /// What the plan and its execution have to say.
+    pub(super) remarks: Vec<Remark>,
     /// `rid/version` of everything written.
     pub(super) targets: String,
 }
@@ -85,7 +134,7 @@ impl Plan {
         let seen = self.seen.iter().filter_map(|seen| match &seen.what {
             Lookup::Id(of, id) => Some(Ask::Head(*of, id.clone())),
             Lookup::Match(wanted) => Some(Ask::of(wanted)),
-            Lookup::Query(_) => None,
+            _ => None,
         });
         seen.chain(self.read_drafts().map(|draft| Ask::Head(draft.resource_type, draft.id.clone())))
     }
@@ -114,47 +163,108 @@ impl Plan {
         Ok(true)
     }
 
-    /// Writes everything.
+    /// Writes everything. What may refuse it is looked at first: a refusal writes nothing.
     pub(super) fn execute(&self, apply: &mut Apply<'_>) -> Result<Executed, Error> {
-        use std::fmt::Write;
-        let mut executed = Executed { written: Vec::new(), imaging: Vec::new(), targets: String::new() };
+        for imaging in &self.imaging {
+            apply.refuse_imaging(imaging, |at| self.known_rid(at))?;
+        }
+        let mut executed = Executed {
+            written: Vec::new(),
+            imaging: Vec::new(),
+            remarks: self.remarks.clone(),
+            targets: String::new(),
+        };
         for draft in &self.drafts {
-            let written = match (&draft.prepared, &draft.content, &draft.base) {
-                (Some(prepared), ..) => Some(apply.write(prepared, draft.base.as_ref(), draft.happened)?),
-                (None, None, Some(base)) if draft.touched && !base.head.deleted => {
-                    Some(apply.delete(draft.resource_type, &draft.id, base)?)
-                }
-                _ => None,
-            };
-            if let Some(written) = written {
-                let _ = write!(executed.targets, "{}/{} ", written.rid, written.version);
-            }
+            let written = self.execute_draft(draft, apply)?;
+            executed.target(written.as_ref());
             executed.written.push(written);
         }
-        for (gone, keep) in &self.superseded {
-            let rid = |at: usize| {
-                executed.written[at].map(|w| w.rid).or(self.drafts[at].base.as_ref().map(|b| b.head.rid))
-            };
-            if let (Some(gone), Some(keep)) = (rid(*gone), rid(*keep)) {
-                apply.db.set_successor(gone, keep)?;
-            }
+        self.execute_merges(&executed, apply)?;
+        for number in &self.order_numbers {
+            apply.touch_studies_with_number(number)?;
         }
         for imaging in &self.imaging {
-            let rid = |at: Option<usize>| {
-                let at = at?;
-                executed.written[at].map(|w| w.rid).or(self.drafts[at].base.as_ref().map(|b| b.head.rid))
-            };
-            let (effect, drawn) = match imaging {
+            let rid = |at: Option<usize>| at.and_then(|at| self.rid(at, &executed));
+            let done = match imaging {
                 Imaging::Study(study, patient) => apply.study(study, rid(*patient))?,
                 Imaging::Instance(instance, patient) => apply.instance(instance, rid(*patient))?,
                 Imaging::Step(step, patient) => apply.step(step, rid(*patient))?,
             };
-            if let Some((_, written)) = &drawn {
-                let _ = write!(executed.targets, "{}/{} ", written.rid, written.version);
-            }
-            executed.imaging.push((effect, drawn));
+            executed.target(done.1.as_ref().map(|(_, written)| written));
+            executed.imaging.push(done);
         }
+        executed.remarks.append(&mut apply.remarks);
         Ok(executed)
+    }
+
+    fn execute_draft(&self, draft: &Draft, apply: &mut Apply<'_>) -> Result<Option<Written>, Error> {
+        match (&draft.prepared, &draft.content, &draft.base) {
+            (Some(prepared), ..) => {
+                let written = apply.write(prepared, draft.base.as_ref(), self.head_clock(draft))?;
+                self.execute_heard(draft, written.rid, apply)?;
+                Ok(Some(written))
+            }
+            (None, None, Some(base)) if draft.touched && !base.head.deleted => {
+                apply.delete(draft.resource_type, &draft.id, base).map(Some)
+            }
+            (None, Some(_), Some(base)) => {
+                // nothing new, but heard later than before: what comes in between is late
+                if let Some((clock, sender)) = self.head_clock(draft)
+                    && base.head.applied != Some(clock)
+                {
+                    apply.db.set_applied(base.head.rid, sender, clock)?;
+                    apply.take_position();
+                }
+                if self.execute_heard(draft, base.head.rid, apply)? {
+                    apply.take_position();
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The time a head keeps: of the first sender that spoke of the resource.
+    fn head_clock(&self, draft: &Draft) -> Option<(i64, Option<i64>)> {
+        let clock = draft.clock?;
+        let head = draft.base.as_ref().map(|base| base.head);
+        let (applied, first) = head.map_or((None, None), |head| (head.applied, head.sender));
+        let is_first = applied.is_none() || first.is_none() || first == self.speaker.sender;
+        is_first.then(|| (applied.map_or(clock, |applied| applied.max(clock)), self.speaker.sender))
+    }
+
+    /// Notes the time of a further sender; whether there was something to note.
+    fn execute_heard(&self, draft: &Draft, rid: i64, apply: &mut Apply<'_>) -> Result<bool, Error> {
+        let (Some(clock), Some(sender)) = (draft.clock, self.speaker.sender) else { return Ok(false) };
+        if self.head_clock(draft).is_some() || draft.heard.is_some_and(|heard| heard >= clock) {
+            return Ok(false);
+        }
+        apply.db.put_heard(rid, sender, clock)?;
+        Ok(true)
+    }
+
+    /// Who is replaced by whom; the studies of those who are replaced are drawn again.
+    fn execute_merges(&self, executed: &Executed, apply: &mut Apply<'_>) -> Result<(), Error> {
+        for (at, successor) in &self.successors {
+            let Some(rid) = self.rid(*at, executed) else { continue };
+            let to = match successor {
+                None => None,
+                Some(Successor::Row(rid)) => Some(*rid),
+                Some(Successor::Draft(at)) => self.rid(*at, executed),
+            };
+            apply.db.set_successor(rid, to)?;
+            apply.touch_studies_of_patient(rid)?;
+        }
+        Ok(())
+    }
+
+    fn rid(&self, at: usize, executed: &Executed) -> Option<i64> {
+        executed.written[at].map(|written| written.rid).or_else(|| self.known_rid(at))
+    }
+
+    /// The rid of a draft that was stored before.
+    fn known_rid(&self, at: usize) -> Option<i64> {
+        self.drafts[at].base.as_ref().map(|base| base.head.rid)
     }
 
     /// What is told of each change.
@@ -218,6 +328,15 @@ impl Plan {
                     body,
                 }
             }
+        }
+    }
+}
+
+impl Executed {
+    fn target(&mut self, written: Option<&Written>) {
+        use std::fmt::Write;
+        if let Some(written) = written {
+            let _ = write!(self.targets, "{}/{} ", written.rid, written.version);
         }
     }
 }

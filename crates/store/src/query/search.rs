@@ -4,13 +4,14 @@
 //! `_sort`, and those sorted by the clinical date, stream in it and stop at the end of the page; other sorts are made in memory
 //! within `candidates_max`.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use hilum_fhir::search::{
-    Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary, Total,
-    clinical_parameter, index, normal_form, parameters,
+    Condition, Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary,
+    Total, clinical_parameter, index, normal_form, parameters,
 };
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, Timestamp};
 use hilum_rows::keys::{Key, Lookup};
@@ -18,7 +19,7 @@ use hilum_rows::row::{Candidate, Position, Walk};
 use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
-use super::{cursor, terms};
+use super::{cursor, lookup, terms};
 use crate::engine::SiteDb;
 use crate::{Error, ErrorKind, Page, Version};
 
@@ -75,9 +76,43 @@ pub(crate) fn search(
     let after = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
     let patience = Patience::new(within);
     let done = db.snapshot(|rows| {
+        let query = &*followed(rows, query)?;
         Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, after)
     });
     if patience.over.get() { Ok(None) } else { done.map(Some) }
+}
+
+/// The query with every Patient it names followed by those that one replaced: what hangs on them is the survivor's.
+pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
+    let mut followed = Cow::Borrowed(query);
+    for (at, filter) in query.filters.iter().enumerate() {
+        let Condition::Reference(wanted) = &filter.condition else { continue };
+        let mut further = Vec::new();
+        for reference in wanted {
+            let id = match reference {
+                Reference::Local(of, id) if *of == lookup::patient_type() => id,
+                Reference::Id(id) if filter.parameter.targets.contains(&lookup::patient_type()) => id,
+                _ => continue,
+            };
+            for id in replaced(rows, id)? {
+                further.push(Reference::Local(lookup::patient_type(), id));
+            }
+        }
+        if !further.is_empty() {
+            let mut all = wanted.clone();
+            all.extend(further);
+            followed.to_mut().filters[at].condition = Condition::Reference(all);
+        }
+    }
+    Ok(followed)
+}
+
+/// Ids of the Patients that the one with this id replaced.
+fn replaced(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
+    match rows.head(lookup::patient_type(), id)? {
+        Some(head) => lookup::replaced_ids(rows, head.rid),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// At most two matches of a condition, as `(rid, vid)`.
@@ -89,6 +124,7 @@ pub(super) fn first_two(
 ) -> Result<Vec<(i64, i64)>, Error> {
     let mut found = Vec::new();
     let patience = &Patience::new(None);
+    let query = &*followed(rows, query)?;
     let stream = Stream { rows, query, zone, now, candidates_max: 100_000, descending: false, patience };
     stream.run(None, &mut |_, candidate, version| {
         let _ = version;
@@ -324,9 +360,12 @@ impl Search<'_> {
         };
         let mut found = Vec::new();
         for parameter in all {
-            let wanted = Reference::Local(target.resource_type, target.id.clone());
-            let filter =
-                Filter { parameter, condition: hilum_fhir::search::Condition::Reference(vec![wanted]) };
+            let mut wanted = vec![Reference::Local(target.resource_type, target.id.clone())];
+            if target.resource_type == lookup::patient_type() {
+                let further = replaced(self.rows, &target.id)?;
+                wanted.extend(further.into_iter().map(|id| Reference::Local(target.resource_type, id)));
+            }
+            let filter = Filter { parameter, condition: Condition::Reference(wanted) };
             let Some(Lookup::Keys { keys, .. }) = terms::lookup(self.rows, &filter)? else { continue };
             for key in keys {
                 let ids = self.rows.ids_with_key(key, max + 1)?;
