@@ -2,5 +2,6 @@
 
 mod cursor;
 pub(crate) mod lookup;
+mod patients;
 pub(crate) mod search;
 mod terms;
