@@ -11,12 +11,25 @@ const COLUMNS: &str = "h.rt, h.fid, v.ver, v.lm, v.op, v.sub, v.enc, v.body, v.v
 
 /// The numbers given out so far.
 pub(super) fn counters(connection: &Connection) -> Result<Counters, Error> {
-    let max = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, i64>(0));
-    Ok(Counters {
-        rid: max("SELECT coalesce(max(rid),0) FROM head")?,
-        vid: max("SELECT coalesce(max(vid),0) FROM version")?.cast_unsigned(),
-        seq: max("SELECT coalesce(max(seq),0) FROM submission")?.cast_unsigned(),
-    })
+    let mut statement = connection.prepare_cached("SELECT given FROM counter WHERE name=?1")?;
+    let mut given = |name: &str| statement.query_row([name], |r| r.get::<_, i64>(0));
+    let (rid, vid, seq) = (given("rid")?, given("vid")?, given("seq")?);
+    Ok(Counters { rid, vid: vid.cast_unsigned(), seq: seq.cast_unsigned() })
+}
+
+/// Notes the numbers given out, in the transaction that gave them.
+pub(super) fn set_counters(connection: &Connection, before: Counters, now: Counters) -> Result<(), Error> {
+    let mut statement = connection.prepare_cached("UPDATE counter SET given=?2 WHERE name=?1")?;
+    for (name, before, now) in [
+        ("rid", before.rid, now.rid),
+        ("vid", before.vid.cast_signed(), now.vid.cast_signed()),
+        ("seq", before.seq.cast_signed(), now.seq.cast_signed()),
+    ] {
+        if before != now && statement.execute(params![name, now])? != 1 {
+            return Err(Error::unavailable("site.db has no counters: run `hilum fsck`, restore a backup"));
+        }
+    }
+    Ok(())
 }
 
 pub(crate) fn head(connection: &Connection, of: ResourceType, id: &str) -> Result<Option<Head>, Error> {

@@ -238,9 +238,11 @@ fn transact(
 ) -> Result<(), Error> {
     let begun = connection.execute_batch("BEGIN IMMEDIATE");
     let done = begun.map_err(Error::from).and_then(|()| {
+        let before = *counters;
         for job in jobs {
             run(connection, counters, context, job)?;
         }
+        super::set_counters(connection, before, *counters)?;
         Ok(connection.execute_batch("COMMIT")?)
     });
     if done.is_err() {
