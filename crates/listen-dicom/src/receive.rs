@@ -2,7 +2,7 @@
 
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::normalise::{InstanceHeader, Payload};
-use hilum_intake::store::{BlobWriter, FinishedBlob, Health, Site};
+use hilum_intake::store::{BlobWriter, FinishedBlob, Site};
 use hilum_intake::{Receipt, Source, Submission, now};
 use hilum_listen::Peer;
 use hilum_listen::limits::Dicom as Limits;
@@ -56,7 +56,7 @@ impl Receiving {
             );
         }
         // nothing is written that could not be committed
-        if let Health::NotAccepting(_) = door.intake.store().health() {
+        if door.intake.store().accepting(site).is_err() {
             return Self::discard(context, command, status::OUT_OF_RESOURCES, "not possible now, send again");
         }
         let us = (IMPLEMENTATION_UID, IMPLEMENTATION_NAME);

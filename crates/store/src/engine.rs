@@ -20,6 +20,8 @@ pub(crate) struct SiteDb {
     /// The site's zone, for dates without one.
     pub(crate) zone: TimeZone,
     pub(crate) blobs: Blobs,
+    /// Whether its database takes writes.
+    pub(crate) gate: Arc<Gate>,
     /// The newest feed position.
     pub(crate) newest: watch::Receiver<u64>,
     /// Key of the cursors.
@@ -49,7 +51,8 @@ impl SiteDb {
         let context = SiteContext { zone: zone.clone() };
         let (engine, secret, newest) = match server {
             None => {
-                let (file, secret, newest) = sqlite::SiteFile::open(config, site.id(), &dir, context, gate)?;
+                let (file, secret, newest) =
+                    sqlite::SiteFile::open(config, site.id(), &dir, context, gate.clone())?;
                 (Engine::Sqlite(file), secret, newest)
             }
             Some(server) => {
@@ -57,7 +60,7 @@ impl SiteDb {
                 (Engine::Postgres(tables), secret, newest)
             }
         };
-        Ok(Arc::new(Self { config: config.clone(), zone, blobs, newest, secret, dir, engine }))
+        Ok(Arc::new(Self { config: config.clone(), zone, blobs, gate, newest, secret, dir, engine }))
     }
 
     /// Whether a blob may be begun.

@@ -57,12 +57,14 @@ use tokio::sync::Semaphore;
 use crate::blobs::{Blobs, Disk, S3};
 use crate::db::{Ask, Db};
 use crate::engine::SiteDb;
-use crate::gate::Gate;
+use crate::gate::Gates;
 use crate::postgres::Server;
 use crate::submission::{INLINE_BYTES_MAX, Packed};
 
 /// Holds a second edge out of the data folder.
 const LOCK_FILE: &str = "lock";
+/// What the gate of a server is of.
+const ALL_SITES: &str = "all sites";
 /// A search that takes longer leaves the async thread it began on.
 const SEARCH_INLINE_MAX: Duration = Duration::from_millis(2);
 /// Studies published before one search.
@@ -77,7 +79,7 @@ pub struct Store {
 struct Inner {
     config: Config,
     control: Control,
-    gate: Arc<Gate>,
+    gates: Gates,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
     bucket: Option<Arc<dyn ObjectStore>>,
     /// The database of all sites; `None` = a file for each.
@@ -114,16 +116,16 @@ impl Store {
         sqlite::probe(&config.data_dir)?;
         let lock = if config.exclusive { Some(lock(&config)?) } else { None };
         let control = Control::open_for(&config)?;
-        let gate = Arc::<Gate>::default();
+        let gates = Gates::default();
         let server = match &config.postgres {
-            Some(of) => Some(Server::open(&config, of, gate.clone(), control.clone())?),
+            Some(of) => Some(Server::open(&config, of, gates.gate(ALL_SITES), control.clone())?),
             None => None,
         };
         let processors = std::thread::available_parallelism().map_or(4, NonZero::get);
         let inner = Inner {
             config,
             control,
-            gate,
+            gates,
             sites: RwLock::default(),
             bucket,
             server,
@@ -386,17 +388,17 @@ impl Store {
         self.ask(site, move |rows| rows.instance(&sop_uid)).await
     }
 
-    /// Whether writes are accepted, and why not.
+    /// Whether writes are accepted for all sites, and why not.
     pub fn health(&self) -> Health {
-        self.inner.gate.health()
+        self.inner.gates.health()
     }
 
-    /// Whether a submission would be taken now.
+    /// Whether a submission to a site would be taken now.
     ///
     /// # Errors
     /// `Full` or `Unavailable`: the answer to a submission before any work is done for it.
-    pub fn accepting(&self) -> Result<(), Error> {
-        self.inner.gate.accepting()
+    pub fn accepting(&self, site: &Site) -> Result<(), Error> {
+        self.site_db(site)?.gate.accepting()
     }
 
     /// Waits for queued writes, checkpoints, closes.
@@ -430,13 +432,10 @@ impl Store {
             return Ok(db.clone());
         }
         let blobs = self.blobs(site)?;
-        let db = SiteDb::open(
-            &self.inner.config,
-            site,
-            blobs,
-            self.inner.gate.clone(),
-            self.inner.server.as_ref(),
-        )?;
+        let server = self.inner.server.as_ref();
+        let of_site = format!("site {}", site.id());
+        let gate = self.inner.gates.gate(if server.is_some() { ALL_SITES } else { &of_site });
+        let db = SiteDb::open(&self.inner.config, site, blobs, gate, server)?;
         sites.insert(site.id().to_owned(), db.clone());
         Ok(db)
     }
