@@ -6,6 +6,7 @@
 //! sync is never retried and then acknowledged. Every job hears why it failed, also one that was never begun.
 
 use std::io::Write;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -63,7 +64,7 @@ impl Writer {
             probed: None,
         };
         let thread =
-            std::thread::Builder::new().name(format!("writer-{site}")).spawn(move || thread.run())?;
+            std::thread::Builder::new().name(format!("writer-{site}")).spawn(move || thread.go_on())?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             waiting_bytes,
@@ -116,16 +117,27 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self) {
+    /// Runs until the queue is closed, and begins again after a panic: what was being written is not acknowledged, and the gate is closed
+    /// until a probe with new handles succeeds.
+    fn go_on(mut self) {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.connection = None;
+            self.probed = Some(Instant::now());
+            metrics::counter!("hilum_panics_total", "place" => "writer").increment(1);
+            self.gate.close(ErrorKind::Unavailable, "the writer panicked; it begins again".to_owned());
+        }
+        if let Some(connection) = self.connection {
+            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
+        }
+    }
+
+    fn run(&mut self) {
         loop {
             match self.waiting.recv_timeout(TICK) {
                 Ok(job) => self.batch(job),
                 Err(RecvTimeoutError::Timeout) => self.recover(),
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-        }
-        if let Some(connection) = self.connection {
-            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
         }
     }
 
@@ -326,6 +338,44 @@ pub(crate) fn free_bytes(folder: &Path) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Its drop panics: the answer of a job that nobody waits for does that in the writer, after the commit.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a test of the writer");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panicked_closes_its_gate_and_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, gate) = (Config::new(dir.path().to_owned()), Arc::new(Gate::new("a")));
+        let context = SiteContext { zone: jiff::tz::TimeZone::UTC };
+        let (file, ..) =
+            super::super::SiteFile::open(&config, "a", dir.path(), context, gate.clone()).unwrap();
+        let (bomb, nobody) = Job::new(1, |_| Ok(Bomb));
+        drop(nobody);
+        file.writer.send(bomb).unwrap();
+        for _ in 0..2_000 {
+            if gate.accepting().is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(gate.accepting().unwrap_err().message.contains("panicked"));
+        for _ in 0..2_000 {
+            let (job, answered) = Job::new(1, |_| Ok(7));
+            file.writer.send(job).unwrap();
+            if answered.await.is_ok_and(|done| done.is_ok_and(|seven| seven == 7)) {
+                file.writer.close();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it never wrote again");
+    }
 
     /// A job behind one that breaks the connection is never begun, and hears the same as those before it.
     #[test]
