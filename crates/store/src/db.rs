@@ -159,6 +159,8 @@ face! {
     fn give_up(destination: &str, last: u64, reason: &str) -> ();
     /// Notes what became of a delivery.
     fn mark(delivery: &Delivery) -> ();
+    /// Refuses when another edge delivers to one of the destinations since the epoch given.
+    fn check_deliverer(epochs: &[(String, i64)]) -> ();
 }
 
 // what is kept of rejected submissions
@@ -272,6 +274,8 @@ pub(crate) enum Ask {
     Key(Key),
     /// Whether it is claimed.
     Claim(BlobId),
+    /// The epoch of a destination.
+    Epoch(String),
 }
 
 impl Ask {

@@ -12,7 +12,7 @@ use crate::db::{Ask, Db};
 use crate::gate::Gate;
 use crate::jobs::{Job, broken_off};
 use crate::postgres::{Server, SiteTables};
-use crate::{Config, Error, ErrorKind, Site, sqlite};
+use crate::{Config, Error, ErrorKind, Site, outbox, sqlite};
 
 /// The database of one site, and its blobs.
 pub(crate) struct SiteDb {
@@ -175,7 +175,38 @@ impl SiteDb {
     pub(crate) fn delivers(&self, destination: &str) -> Result<bool, Error> {
         match &self.engine {
             Engine::Sqlite(_) => Ok(true),
-            Engine::Postgres(tables) => tables.delivers(destination),
+            Engine::Postgres(tables) => Ok(tables.delivers(destination)?.is_some()),
         }
+    }
+
+    /// As [`SiteDb::upkeep`], for what is written about destinations: refused when another edge delivers to one of them.
+    ///
+    /// # Errors
+    /// As [`SiteDb::write`]; `Unavailable` when another edge delivers.
+    pub(crate) async fn upkeep_of<T: Send + 'static>(
+        self: &Arc<Self>,
+        destinations: Vec<String>,
+        bytes: usize,
+        work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let epochs = self.apart(|db| db.epochs(destinations)).await?;
+        let asks = epochs.iter().map(|(destination, _)| Ask::Epoch(destination.clone())).collect();
+        let (mut job, answered) = Job::new(bytes, move |apply| {
+            apply.db.check_deliverer(&epochs)?;
+            work(apply)
+        });
+        (job.is_upkeep, job.asks) = (true, asks);
+        self.send(job)?;
+        answered.await.map_err(|_| broken_off())?
+    }
+
+    /// The epochs under which this edge delivers; none where it is the only edge. May block.
+    fn epochs(&self, destinations: Vec<String>) -> Result<Vec<(String, i64)>, Error> {
+        let Engine::Postgres(tables) = &self.engine else { return Ok(Vec::new()) };
+        let epoch_of = |destination: String| {
+            let epoch = tables.delivers(&destination)?;
+            epoch.map(|epoch| (destination, epoch)).ok_or_else(outbox::of_another_edge)
+        };
+        destinations.into_iter().map(epoch_of).collect()
     }
 }

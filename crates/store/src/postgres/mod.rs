@@ -9,6 +9,7 @@ mod fences;
 mod committer;
 mod connection;
 mod control;
+mod deliverer;
 mod foreseen;
 mod fsck;
 mod imaging;
@@ -41,6 +42,7 @@ pub(crate) use submission::*;
 
 use self::committer::{Committers, Lane};
 use self::connection::{Connection, Io};
+use self::deliverer::Deliverer;
 use self::settings::Target;
 use self::watcher::Watcher;
 use crate::apply::SiteContext;
@@ -97,19 +99,13 @@ pub(crate) struct Server {
     watcher: Watcher,
     /// Key of the cursors.
     secret: [u8; 32],
-    /// The session that holds the locks of the destinations this edge delivers to.
-    deliverer: Mutex<Option<Deliverer>>,
+    deliverer: Deliverer,
 }
 
 #[derive(Default)]
 struct Readers {
     idle: Vec<Connection>,
     taken: usize,
-}
-
-struct Deliverer {
-    connection: Connection,
-    held: std::collections::HashSet<i64>,
 }
 
 /// The tables of one site.
@@ -141,6 +137,7 @@ impl Server {
         let committers = Committers::start(place.clone(), config, settings.committers, gate.clone())?;
         let committers = Arc::new(committers);
         let watcher = Watcher::start(place.clone(), committers.clone(), control, gate)?;
+        let deliverer = Deliverer::start(place.clone())?;
         Ok(Arc::new(Self {
             place,
             readers: Mutex::default(),
@@ -150,7 +147,7 @@ impl Server {
             committers,
             watcher,
             secret,
-            deliverer: Mutex::new(None),
+            deliverer,
         }))
     }
 
@@ -174,7 +171,7 @@ impl Server {
     pub(crate) fn close(&self) {
         self.watcher.close();
         self.committers.close();
-        drop(self.deliverer.lock().take());
+        self.deliverer.close();
     }
 
     fn with_reader<T>(&self, work: impl FnOnce(&Connection) -> Result<T, Error>) -> Result<T, Error> {
@@ -214,28 +211,6 @@ impl Server {
         self.readers.lock().taken -= 1;
         self.returned.notify_one();
     }
-
-    /// Whether this edge is the one that delivers to a destination: it holds an advisory lock in a session of its own, which the server gives
-    /// to another edge when this one is gone.
-    fn delivers(&self, key: i64) -> Result<bool, Error> {
-        let mut deliverer = self.deliverer.lock();
-        if deliverer.as_ref().is_some_and(|d| !d.connection.is_usable()) {
-            *deliverer = None;
-        }
-        let deliverer = match &mut *deliverer {
-            Some(deliverer) => deliverer,
-            none => none.insert(Deliverer { connection: self.place.connect()?, held: Default::default() }),
-        };
-        if deliverer.held.contains(&key) {
-            return Ok(true);
-        }
-        let rows = deliverer.connection.query("SELECT pg_try_advisory_lock($1)", &[&key])?;
-        let held = rows.first().is_some_and(|row| row.get(0));
-        if held {
-            deliverer.held.insert(key);
-        }
-        Ok(held)
-    }
 }
 
 impl SiteTables {
@@ -269,9 +244,8 @@ impl SiteTables {
         self.server.committers.send(&self.lane, job)
     }
 
-    /// Whether this edge is the one that delivers to a destination. Blocks.
-    pub(crate) fn delivers(&self, destination: &str) -> Result<bool, Error> {
-        let key = format!("{}/{destination}", self.number);
-        self.server.delivers(xxhash_rust::xxh3::xxh3_64(key.as_bytes()).cast_signed())
+    /// The epoch under which this edge delivers to a destination; `None` = another edge does. Blocks.
+    pub(crate) fn delivers(&self, destination: &str) -> Result<Option<i64>, Error> {
+        self.server.deliverer.epoch(self.number, destination)
     }
 }

@@ -118,3 +118,21 @@ pub(crate) fn mark(session: &Session, delivery: &Delivery) -> Result<(), Error> 
     );
     Ok(())
 }
+
+/// Read behind the lock of the site, which every write about deliveries takes: who has the newest epoch writes after all who had older ones.
+pub(crate) fn check_deliverer(session: &Session, epochs: &[(String, i64)]) -> Result<(), Error> {
+    for (destination, epoch) in epochs {
+        let destination = clean(destination);
+        let newest = match session.foreseen_epoch(&destination) {
+            Some(newest) => newest,
+            None => {
+                let sql = "SELECT epoch FROM deliverer WHERE site=$1 AND ref=$2";
+                session.row(sql, &[&destination])?.map(|row| row.get(0))
+            }
+        };
+        if newest != Some(*epoch) {
+            return Err(crate::outbox::of_another_edge());
+        }
+    }
+    Ok(())
+}

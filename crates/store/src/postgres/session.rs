@@ -239,6 +239,11 @@ impl Session {
         self.foreseen.borrow().claim(blob).filter(|_| !self.has_claimed.get())
     }
 
+    /// The epoch of a destination, when it was foreseen: no transaction of a site writes it.
+    pub(super) fn foreseen_epoch(&self, destination: &str) -> Option<Option<i64>> {
+        self.foreseen.borrow().epoch(destination)
+    }
+
     /// Type and id, head and time of the current version of a row, when it was foreseen.
     pub(super) fn foreseen_row(&self, rid: i64) -> Option<((i64, String), Head, i64)> {
         let foreseen = self.foreseen.borrow();

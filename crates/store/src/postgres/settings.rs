@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::CertificateDer;
@@ -12,6 +13,11 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::Error;
+
+/// A connection on which nothing comes for so long is looked after; as the server does with its side (`connection.rs`).
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVES_COUNT: u32 = 3;
 
 /// A PostgreSQL server, version 15 or newer.
 #[derive(Clone, PartialEq, Eq)]
@@ -97,7 +103,8 @@ impl Target {
             return Err(wrong("it names no database".to_owned()));
         }
         config.application_name("hilum").connect_timeout(super::CONNECT_PATIENCE);
-        config.tcp_user_timeout(super::PATIENCE).keepalives_idle(super::PATIENCE);
+        config.tcp_user_timeout(super::PATIENCE).keepalives_idle(KEEPALIVES_IDLE);
+        config.keepalives_interval(KEEPALIVES_INTERVAL).keepalives_retries(KEEPALIVES_COUNT);
         let tls = tls(settings).map_err(|error| wrong(error.to_string()))?;
         Ok(Self { config, tls: MakeRustlsConnect::new(tls), shown })
     }
