@@ -83,6 +83,10 @@ face! {
     fn count(of: ResourceType) -> u64;
     /// The next candidates of a key, or of a whole type, in index order.
     fn step(walk: &Walk) -> Vec<Candidate>;
+    /// The newest feed position, as this transaction sees it.
+    fn newest() -> u64;
+    /// The resources of a type among the first `max` versions behind a feed position.
+    fn changed_since(of: ResourceType, after: u64, max: u32) -> Vec<Changed>;
     /// Those of the candidates that have all keys, with their versions, in the order given.
     fn versions_of(candidates: &[Candidate], keys: &[Key]) -> Vec<(Candidate, Version)>;
 }
@@ -357,6 +361,16 @@ pub(crate) struct Candidate {
     pub(crate) ord: i64,
     pub(crate) rid: i64,
     pub(crate) vid: i64,
+}
+
+/// A resource that changed since a feed position.
+pub(crate) struct Changed {
+    pub(crate) rid: i64,
+    pub(crate) ord: i64,
+    /// By now.
+    pub(crate) deleted: bool,
+    /// Its version of then, as a feed position; `None` when there was none.
+    pub(crate) earlier: Option<i64>,
 }
 
 /// A step in index order.

@@ -4,6 +4,7 @@
 //! versions, index rows, imaging rows and the duplicate key. Everything else reads.
 
 mod apply;
+mod as_of;
 mod blobs;
 mod body;
 mod control;

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
 use super::session::{Session, clean};
-use crate::db::{Candidate, Content, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
+use crate::db::{Candidate, Changed, Content, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
 use crate::keys::{Key, Lookup, Rows};
 use crate::lookup::SAME_IDENTIFIER_MAX;
 use crate::{Error, FeedEntry, Version};
@@ -347,6 +347,30 @@ pub(crate) fn step(session: &Session, walk: &Walk) -> Result<Vec<Candidate>, Err
 
 fn candidate(row: &Row) -> Candidate {
     Candidate { ord: row.get(0), rid: row.get(1), vid: row.get(2) }
+}
+
+pub(crate) fn newest(session: &Session) -> Result<u64, Error> {
+    let row = session.row("SELECT vid FROM site WHERE no=$1", &[])?;
+    Ok(row.map_or(0, |row| row.get::<_, i64>(0).cast_unsigned()))
+}
+
+pub(crate) fn changed_since(
+    session: &Session,
+    of: ResourceType,
+    after: u64,
+    max: u32,
+) -> Result<Vec<Changed>, Error> {
+    // the versions of a resource are looked up by its rid, whatever else their order could serve
+    let sql = concat!(
+        "SELECT h.rid, h.ord, h.deleted, (SELECT max(vid) FROM (SELECT p.vid FROM version p WHERE p.site=$1 AND p.rid=h.rid OFFSET 0) p WHERE p.vid<=$2)
+        FROM (SELECT DISTINCT rid FROM (SELECT v.rid FROM version v WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $4) v) c",
+        head_of!("c.rid"),
+        "WHERE h.rt=$3::bigint::smallint"
+    );
+    let rows = session.rows(sql, &[&after.cast_signed(), &of.number(), &i64::from(max)])?;
+    let changed =
+        |row: &Row| Changed { rid: row.get(0), ord: row.get(1), deleted: row.get(2), earlier: row.get(3) };
+    Ok(rows.iter().map(changed).collect())
 }
 
 pub(crate) fn candidates(

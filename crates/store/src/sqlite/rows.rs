@@ -3,7 +3,9 @@
 use hilum_fhir::ResourceType;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use crate::db::{Candidate, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix};
+use crate::db::{
+    Candidate, Changed, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix,
+};
 use crate::keys::{Key, Lookup, Rows};
 use crate::{Error, FeedEntry, Version};
 
@@ -304,6 +306,26 @@ pub(crate) fn step(connection: &Connection, walk: &Walk) -> Result<Vec<Candidate
         found.push(Candidate { ord: row.get(0)?, rid: row.get(1)?, vid: row.get(2)? });
     }
     Ok(found)
+}
+
+pub(crate) fn newest(connection: &Connection) -> Result<u64, Error> {
+    let mut statement = connection.prepare_cached("SELECT coalesce(max(vid),0) FROM version")?;
+    Ok(statement.query_row([], |r| r.get::<_, i64>(0))?.cast_unsigned())
+}
+
+pub(crate) fn changed_since(
+    connection: &Connection,
+    of: ResourceType,
+    after: u64,
+    max: u32,
+) -> Result<Vec<Changed>, Error> {
+    let sql = "SELECT h.rid, h.ord, h.deleted, (SELECT max(p.vid) FROM version p WHERE p.rid=h.rid AND p.vid<=?1)
+        FROM (SELECT DISTINCT rid FROM (SELECT rid FROM version WHERE vid>?1 ORDER BY vid LIMIT ?3)) c CROSS JOIN head h ON h.rid=c.rid WHERE h.rt=?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows = statement.query_map(params![after.cast_signed(), of.number(), max], |r| {
+        Ok(Changed { rid: r.get(0)?, ord: r.get(1)?, deleted: r.get(2)?, earlier: r.get(3)? })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 pub(crate) fn candidates(

@@ -2,6 +2,7 @@
 
 mod fsck;
 mod limits;
+mod pages;
 mod resources;
 mod retention;
 mod sites;
