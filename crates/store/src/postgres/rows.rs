@@ -18,9 +18,9 @@ pub(crate) fn head(session: &Session, of: ResourceType, id: &str) -> Result<Opti
     }
     let found = |rows: Vec<Row>| rows.first().map(|row| head_at(row, 0));
     let values: [&(dyn ToSql + Sync); 2] = [&name.0, &name.1];
-    if !session.gathered.borrow().names.contains(&name) {
+    if !session.is_written(|written| written.names.contains(&name)) {
         let head = found(session.rows_unaffected(sql, &values)?);
-        if !head.is_some_and(|head| session.gathered.borrow().rids.contains(&head.rid)) {
+        if !head.is_some_and(|head| session.is_written(|written| written.rids.contains(&head.rid))) {
             return Ok(head);
         }
     }
@@ -265,10 +265,9 @@ pub(crate) fn with_key(session: &Session, key: Key, max: usize) -> Result<Vec<(i
     {
         return Ok(found);
     }
-    if !session.gathered.borrow().keys.contains(&key) {
+    if !session.is_written(|written| written.keys.contains(&key)) {
         let found = found(session.rows_unaffected(sql, &values)?);
-        let gathered = session.gathered.borrow();
-        if !found.iter().any(|(rid, _)| gathered.rids.contains(rid)) {
+        if !found.iter().any(|(rid, _)| session.is_written(|written| written.rids.contains(rid))) {
             return Ok(found);
         }
     }
