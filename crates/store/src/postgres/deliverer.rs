@@ -52,7 +52,11 @@ impl Deliverer {
         let asking = locks.clone();
         let thread = std::thread::Builder::new().name("deliverer".into()).spawn(move || {
             while stopped.recv_timeout(QUESTION_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {
-                asking.ask();
+                let asked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| asking.ask()));
+                if asked.is_err() {
+                    metrics::counter!("hilum_panics_total", "place" => "deliverer").increment(1);
+                    drop(asking.session.lock().take());
+                }
             }
         })?;
         Ok(Self { locks, asking: Mutex::new(Some((stop, thread))) })
