@@ -1,6 +1,7 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
 mod backup;
+mod checkpoint;
 mod control;
 mod fsck;
 mod imaging;

@@ -14,9 +14,11 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
+use super::checkpoint::Checkpoints;
 use crate::apply::{Apply, SiteContext};
 use crate::db::{Counters, Db};
 use crate::gate::Gate;
@@ -26,7 +28,8 @@ use crate::{Config, Error, ErrorKind, Health};
 const STATEMENTS_MAX: usize = 128;
 const TICK: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 256 MiB.
+/// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 256 MiB. By a thread of its own (`checkpoint.rs`); in a commit only
+/// where there is none, in a migration or `fsck`.
 const CHECKPOINT_PAGES: u32 = 65_536;
 
 /// The handle of a site's writer.
@@ -42,7 +45,7 @@ impl Writer {
     pub(super) fn start(
         site: &str,
         path: PathBuf,
-        connection: Connection,
+        mut connection: Connection,
         counters: Counters,
         context: SiteContext,
         config: &Config,
@@ -51,9 +54,12 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (jobs, waiting) = sync_channel(config.queue_jobs_max);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let checkpoints = Checkpoints::start(site, &path)?;
+        checkpoints.serve(&mut connection, CHECKPOINT_PAGES)?;
         let thread = Thread {
             path,
             connection: Some(connection),
+            checkpoints,
             counters,
             context,
             config: config.clone(),
@@ -106,6 +112,7 @@ impl Writer {
 struct Thread {
     path: PathBuf,
     connection: Option<Connection>,
+    checkpoints: Checkpoints,
     counters: Counters,
     context: SiteContext,
     config: Config,
@@ -126,7 +133,13 @@ impl Thread {
             metrics::counter!("hilum_panics_total", "place" => "writer").increment(1);
             self.gate.close(ErrorKind::Unavailable, "the writer panicked; it begins again".to_owned());
         }
-        if let Some(connection) = self.connection {
+        // the connection holds a way to wake the thread
+        let connection = self.connection.take().map(|mut connection| {
+            let _ = connection.wal_hook(None::<fn(&mut Wal, i32) -> rusqlite::Result<()>>);
+            connection
+        });
+        self.checkpoints.close();
+        if let Some(connection) = connection {
             let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
         }
     }
@@ -227,7 +240,8 @@ impl Thread {
             return;
         }
         let reopened = probe(self.folder()).and_then(|()| {
-            let connection = open(&self.path, self.config.cache_bytes)?;
+            let mut connection = open(&self.path, self.config.cache_bytes)?;
+            self.checkpoints.serve(&mut connection, CHECKPOINT_PAGES)?;
             self.counters = super::counters(&connection)?;
             Ok(connection)
         });
