@@ -1,11 +1,13 @@
 //! A copy of everything, made while an edge runs, and its way back.
 //!
 //! Databases first, each in one snapshot (`VACUUM INTO`), then the blobs those copies refer to: blobs never change, so every one a copy
-//! refers to can still be had. The manifest is written last and removed first: a folder with one is whole.
+//! refers to can still be had, but for what the edge forgot meanwhile (a rejected original, an old one). That the copy forgets too. The manifest is
+//! written last and removed first: a folder with one is whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rusqlite::Connection;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::{Config, Error};
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
 const SITE_FILE: &str = "site.db";
+/// A database in use is waited for so long.
+const BUSY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,22 +64,29 @@ pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
     let begun = jiff::Timestamp::now().to_string();
     fs::create_dir_all(out)?;
     remove_if_there(&out.join(MANIFEST))?;
-    let control = snapshot(&data_dir.join(CONTROL_FILE), &out.join(CONTROL_FILE))?;
+    snapshot(&data_dir.join(CONTROL_FILE), &out.join(CONTROL_FILE))?;
+    let control = hash(&out.join(CONTROL_FILE))?;
     let mut sites = Vec::new();
     for id in site_ids(data_dir)? {
         let (from, to) = (data_dir.join("sites").join(&id), out.join("sites").join(&id));
         fs::create_dir_all(&to)?;
         tell(format!("site {id}: database"));
-        let sha256 = snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
+        snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
         let copied = Connection::open(to.join(SITE_FILE))?;
         let newest: i64 = copied.query_row("SELECT coalesce(max(vid),0) FROM version", [], |r| r.get(0))?;
         let (blobs, blob_bytes) = match &config.bucket {
-            None => copy_blobs(&id, &referred(&copied)?, &from, &to, tell)?,
+            None => {
+                let forget = |blob: &BlobId| forget_too(&from.join(SITE_FILE), &copied, blob);
+                copy_blobs(&id, &referred(&copied)?, &from, &to, &forget, tell)?
+            }
             Some(of) => {
                 tell(format!("site {id}: its blobs stay in the bucket {}; keep its versions", of.bucket));
                 (0, 0)
             }
         };
+        drop(copied);
+        File::open(to.join(SITE_FILE))?.sync_all()?;
+        let sha256 = hash(&to.join(SITE_FILE))?;
         sites.push(SiteCopy { id, sha256, newest: newest.cast_unsigned(), blobs, blob_bytes });
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -113,7 +124,7 @@ pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Re
         copy_checked(&from.join(SITE_FILE), &to.join(SITE_FILE), &site.sha256)?;
         if config.bucket.is_none() {
             let copied = Connection::open(to.join(SITE_FILE))?;
-            copy_blobs(&site.id, &referred(&copied)?, &from, &to, tell)?;
+            copy_blobs(&site.id, &referred(&copied)?, &from, &to, &|_| Ok(false), tell)?;
         }
     }
     Ok(manifest)
@@ -130,15 +141,14 @@ pub(super) fn of_files(config: &Config, what: &str) -> Result<(), Error> {
     }
 }
 
-/// A consistent copy of a database that may be in use. Returns its SHA-256.
-fn snapshot(from: &Path, to: &Path) -> Result<String, Error> {
+/// A consistent copy of a database that may be in use.
+fn snapshot(from: &Path, to: &Path) -> Result<(), Error> {
     let new = to.with_extension("new");
     remove_if_there(&new)?;
     let connection = Connection::open(from)?;
-    connection.busy_timeout(std::time::Duration::from_secs(30))?;
+    connection.busy_timeout(BUSY_TIMEOUT)?;
     connection.execute("VACUUM INTO ?1", [new.to_string_lossy()])?;
-    put(&new, to)?;
-    hash(to)
+    put(&new, to)
 }
 
 fn copy_checked(from: &Path, to: &Path, sha256: &str) -> Result<(), Error> {
@@ -173,40 +183,73 @@ pub(super) fn referred(connection: &Connection) -> Result<Vec<BlobId>, Error> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Whether a blob that is not there any more was forgotten by the edge since the copy: its rows go before its file. Then the copy forgets it.
+fn forget_too(live: &Path, copied: &Connection, blob: &BlobId) -> Result<bool, Error> {
+    let live = Connection::open(live)?;
+    live.busy_timeout(BUSY_TIMEOUT)?;
+    let sql = "SELECT EXISTS(SELECT 1 FROM submission WHERE blob=?1) OR EXISTS(SELECT 1 FROM instance WHERE blob=?1)";
+    if live.query_row(sql, [blob.0], |row| row.get(0))? {
+        return Ok(false);
+    }
+    for sql in [
+        "DELETE FROM quarantine WHERE seq IN (SELECT seq FROM submission WHERE blob=?1)",
+        "UPDATE submission SET body=NULL, blob=NULL WHERE blob=?1",
+    ] {
+        copied.execute(sql, [blob.0])?;
+    }
+    // no image is ever forgotten
+    Ok(!copied.prepare_cached("SELECT 1 FROM instance WHERE blob=?1 LIMIT 1")?.exists([blob.0])?)
+}
+
+/// Copies the blobs that are wanted and not there yet; `forget` says whether one that is missing is not wanted any more. Returns how many
+/// there are, and their bytes.
 fn copy_blobs(
     site: &str,
     wanted: &[BlobId],
     from: &Path,
     to: &Path,
+    forget: &dyn Fn(&BlobId) -> Result<bool, Error>,
     tell: &mut dyn FnMut(String),
 ) -> Result<(u64, u64), Error> {
-    let (mut bytes, mut folders) = (0, std::collections::BTreeSet::new());
+    let (mut copied, mut bytes, mut folders) = (0, 0, std::collections::BTreeSet::new());
     for (number, blob) in wanted.iter().enumerate() {
         if number % 1000 == 0 {
             tell(format!("site {site}: blobs {number}/{}", wanted.len()));
         }
         let (source, target) = (path_in(&from.join("blobs"), blob), path_in(&to.join("blobs"), blob));
-        let length = fs::metadata(&source)
-            .map_err(|e| {
-                Error::unavailable(format!("the blob {} of site {site} is missing", blob.hex())).because(e)
-            })?
-            .len();
-        bytes += length;
-        if fs::metadata(&target).is_ok_and(|there| there.len() == length) {
-            continue;
-        }
-        let folder = target.parent().map(Path::to_owned).unwrap_or_default();
-        fs::create_dir_all(&folder)?;
-        let new = target.with_extension("new");
-        fs::copy(&source, &new)?;
-        File::open(&new)?.sync_all()?;
-        fs::rename(&new, &target)?;
-        folders.insert(folder);
+        let length = match place(&source, &target) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && forget(blob)? => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let text = format!(
+                    "the blob {} of site {site} is missing: `hilum fsck --deep` tells whose it is",
+                    blob.hex()
+                );
+                return Err(Error::unavailable(text).because(error));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        (copied, bytes) = (copied + 1, bytes + length);
+        folders.extend(target.parent().map(Path::to_owned));
     }
     for folder in folders {
         File::open(folder)?.sync_all()?;
     }
-    Ok((wanted.len() as u64, bytes))
+    Ok((copied, bytes))
+}
+
+/// Copies a blob to its place, unless it is there. Its length.
+fn place(source: &Path, target: &Path) -> io::Result<u64> {
+    let length = fs::metadata(source)?.len();
+    if fs::metadata(target).is_ok_and(|there| there.len() == length) {
+        return Ok(length);
+    }
+    fs::create_dir_all(target.parent().unwrap_or(target))?;
+    let new = target.with_extension("new");
+    fs::copy(source, &new)?;
+    File::open(&new)?.sync_all()?;
+    fs::rename(&new, target)?;
+    Ok(length)
 }
 
 fn write_manifest(out: &Path, manifest: &Manifest) -> Result<(), Error> {
