@@ -13,8 +13,8 @@ use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::{AmazonS3Builder, AmazonS3ConfigKey, Checksum};
 use object_store::path::Path;
 use object_store::{
-    BackoffConfig, ClientConfigKey, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload,
-    RetryConfig, WriteMultipart,
+    BackoffConfig, ClientOptions, ObjectMeta, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    WriteMultipart,
 };
 use parking_lot::Mutex;
 use tokio::sync::RwLock;
@@ -429,6 +429,7 @@ fn root(error: &object_store::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use object_store::ClientConfigKey;
     use object_store::memory::InMemory;
     use object_store::throttle::{ThrottleConfig, ThrottledStore};
     use tokio::io::AsyncReadExt;
