@@ -88,7 +88,7 @@ impl Intake {
     ///
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
     pub async fn accept(&self, submission: Submission) -> Receipt {
-        if let Err(error) = self.store.accepting() {
+        if let Err(error) = self.store.accepting(&submission.site) {
             return deferred(&submission.site, &submission.source, error);
         }
         let Some(normalised) = self.normalise(&submission).await else {

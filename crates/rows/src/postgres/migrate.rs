@@ -6,10 +6,11 @@ use super::values::digest;
 use crate::Error;
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 3] = [
+const STEPS: &[Step] = &[
     FIRST,
     Step { sql: include_str!("schema-2.sql"), partitioned: &[], secured: &[] },
     Step { sql: include_str!("schema-3.sql"), partitioned: &[], secured: &["heard", "study_number"] },
+    Step { sql: include_str!("schema-deliverer.sql"), partitioned: &[], secured: &["deliverer"] },
 ];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),

@@ -1,5 +1,6 @@
 //! What is found: by id, identifier and key, and by searches.
 
+mod as_of;
 mod cursor;
 pub(crate) mod lookup;
 mod patients;
