@@ -9,7 +9,10 @@ use hilum_fhir::{Match, ResourceType, Timestamp};
 
 use crate::cursor::Position;
 use crate::keys::{self, Key, Rows};
-use crate::{BlobId, Delivery, Destination, Error, InstanceFile, Operation, Version, body, postgres, sqlite};
+use crate::{
+    About, BlobId, Delivery, Destination, Error, InstanceFile, Operation, SubmissionFilter, Version, body,
+    postgres, sqlite,
+};
 
 /// A connection of one of the engines.
 #[derive(Clone, Copy)]
@@ -99,6 +102,14 @@ face! {
     fn submission(sequence: u64) -> Option<StoredSubmission>;
     /// The newest submissions before `before`.
     fn submissions(before: Option<u64>, count: u32) -> Vec<StoredSubmission>;
+    /// Submissions from `floor` on that a filter lets through, newest first, without their large columns.
+    fn submissions_matching(filter: &SubmissionFilter, floor: u64) -> Vec<StoredSubmission>;
+    /// The first submission from a number on: its number, and when it was received (ms since 1970).
+    fn submission_from(sequence: u64) -> Option<(u64, i64)>;
+    /// Whether a version of a type was written behind a feed position.
+    fn has_changed(of: ResourceType, after: u64) -> bool;
+    /// The deliveries of versions, each by rid and version; at most so many.
+    fn deliveries_of(versions: &[(i64, i64)], max: u32) -> Vec<Delivery>;
     /// The numbers of those that caused the versions of a row, newest first.
     fn submissions_of(rid: i64, count: u32) -> Vec<u64>;
 }
@@ -387,6 +398,9 @@ pub(crate) struct SubmissionEntry<'r> {
     pub(crate) body: Option<&'r [u8]>,
     pub(crate) blob: Option<[u8; 32]>,
     pub(crate) report: Option<&'r [u8]>,
+    pub(crate) about: &'r About,
+    /// Why somebody should look at it.
+    pub(crate) attention: Option<&'r str>,
 }
 
 /// A submission as read.
@@ -407,6 +421,11 @@ pub(crate) struct StoredSubmission {
     pub(crate) body: Option<Vec<u8>>,
     pub(crate) blob: Option<[u8; 32]>,
     pub(crate) report: Option<Vec<u8>>,
+    pub(crate) content_type: Option<String>,
+    pub(crate) message: Option<String>,
+    pub(crate) called: Option<String>,
+    pub(crate) replays: Option<i64>,
+    pub(crate) attention: Option<String>,
 }
 
 /// A blob that was left behind.

@@ -149,6 +149,10 @@ impl SiteDb {
 
     fn send(&self, job: Job) -> Result<(), Error> {
         match &self.engine {
+            // its numbers are given out by the edge that has the lock
+            Engine::Sqlite(_) if !self.config.exclusive => {
+                Err(Error::unavailable("only the edge that has the lock of the data folder writes to it"))
+            }
             Engine::Sqlite(file) => file.writer.send(job),
             Engine::Postgres(tables) => tables.send(job),
         }

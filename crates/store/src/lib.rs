@@ -36,7 +36,7 @@ pub use fsck::{Checks, Findings, fsck};
 pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
 pub use postgres::PostgresConfig;
 pub use retention::Removed;
-pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
+pub use site::{Authority, Client, Hl7Identity, Retention, Site, SiteSettings, Unidentified};
 pub use sqlite::{Manifest, SiteCopy, backup, restore};
 pub use types::*;
 
@@ -110,9 +110,14 @@ impl Store {
     }
 
     fn open_now(config: Config, bucket: Option<Arc<dyn ObjectStore>>) -> Result<Self, Error> {
-        std::fs::create_dir_all(&config.data_dir)?;
-        sqlite::probe(&config.data_dir)?;
-        let lock = if config.exclusive { Some(lock(&config)?) } else { None };
+        let lock = if config.exclusive {
+            std::fs::create_dir_all(&config.data_dir)?;
+            sqlite::probe(&config.data_dir)?;
+            Some(lock(&config)?)
+        } else {
+            beside(&config)?;
+            None
+        };
         let control = Control::open_for(&config)?;
         let gate = Arc::<Gate>::default();
         let server = match &config.postgres {
@@ -314,6 +319,55 @@ impl Store {
         self.ask(site, move |rows| submission::newest(rows, before, count)).await
     }
 
+    /// A page of the submissions that a filter lets through, newest first.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list_submissions(
+        &self,
+        site: &Site,
+        filter: SubmissionFilter,
+    ) -> Result<SubmissionPage, Error> {
+        self.ask(site, move |rows| submission::matching(rows, &filter)).await
+    }
+
+    /// The deliveries of the versions that a submission caused, at most so many. Goes through all that is queued or was delivered lately.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn deliveries_of(&self, site: &Site, sequence: u64, max: u32) -> Result<Vec<Delivery>, Error> {
+        self.ask(site, move |rows| submission::deliveries(rows, sequence, max)).await
+    }
+
+    /// What committing changes would do now, resource by resource; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn foretell(&self, site: &Site, changes: Vec<Change>) -> Result<Vec<Foretold>, Error> {
+        let now = jiff::Timestamp::now().as_microsecond();
+        let planning = move |db: &SiteDb| {
+            let newest = *db.newest.borrow();
+            db.snapshot(|rows| {
+                rows.foresee(&plan::asks(&changes))?;
+                Ok(plan::plan(rows, &db.zone, now, newest, &changes)?.foretold())
+            })
+        };
+        self.site_db(site)?.apart(planning).await
+    }
+
+    /// Whether anything of a type was written behind a feed position.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn has_changed(
+        &self,
+        site: &Site,
+        resource_type: ResourceType,
+        after: u64,
+    ) -> Result<bool, Error> {
+        self.ask(site, move |rows| rows.has_changed(resource_type, after)).await
+    }
+
     /// Versions after feed position `after`, in feed order, at most `limit`.
     ///
     /// # Errors
@@ -460,6 +514,17 @@ impl Store {
         let blob = db.blobs.put(bytes).await?;
         Ok(Packed::new(original, Some(blob)))
     }
+}
+
+/// Refuses to make a store where an edge was expected to have one.
+fn beside(config: &Config) -> Result<(), Error> {
+    if config.postgres.is_some() || config.data_dir.join(control::CONTROL_FILE).exists() {
+        return Ok(());
+    }
+    let data = config.data_dir.display();
+    Err(Error::unavailable(format!(
+        "there is no store in {data}; name the configuration of the edge (--config FILE)"
+    )))
 }
 
 fn lock(config: &Config) -> Result<File, Error> {

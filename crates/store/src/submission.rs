@@ -8,7 +8,9 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::apply::Apply;
 use crate::blobs::Blobs;
 use crate::db::{Db, StoredSubmission, SubmissionEntry};
-use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow, body};
+use crate::{
+    BlobId, Delivery, Error, Original, OriginalKind, SubmissionFilter, SubmissionPage, SubmissionRow, body,
+};
 
 /// Originals up to this many bytes are kept in the row, larger ones as blobs.
 pub(crate) const INLINE_BYTES_MAX: usize = 16 * 1024;
@@ -104,7 +106,12 @@ impl Apply<'_> {
             listener: &original.listener,
             peer: original.peer.map(|p| p.to_string()),
             identity: original.identity.as_deref(),
-            control: original.control.as_ref().map(|(_, control)| control.as_str()),
+            control: original
+                .control
+                .as_ref()
+                .map(|(_, control)| control)
+                .or(original.about.reference.as_ref())
+                .map(String::as_str),
             sha256: &original.sha256,
             accepted,
             answer,
@@ -115,6 +122,8 @@ impl Apply<'_> {
             body: packed.inline.as_deref(),
             blob: packed.blob.map(|blob| blob.0),
             report: report.map(Vec::as_slice),
+            about: &original.about,
+            attention: issues.and_then(attention),
         })?;
         match packed.control_key().filter(|_| accepted) {
             Some(key) => self.db.add_duplicate_key(key, &original.sha256, self.submission, received),
@@ -169,7 +178,74 @@ pub(crate) fn of(
     sequences.into_iter().filter_map(|sequence| one(db, sequence).transpose()).collect()
 }
 
+/// Numbers looked at for one page when no index leads to what is asked for.
+const LOOKED_MAX: u64 = 200_000;
+/// A clock may have been set back: submissions are in the order of their times but for so much.
+const CLOCK_SLACK_MS: i64 = 3_600_000;
+
+/// A page of those a filter lets through, newest first.
+pub(crate) fn matching(db: Db<'_>, filter: &SubmissionFilter) -> Result<SubmissionPage, Error> {
+    let first = first_since(db, filter)?;
+    let end = match filter.before {
+        Some(before) => before,
+        None => db.submissions(None, 1)?.first().map_or(0, |newest| newest.sequence.cast_unsigned() + 1),
+    };
+    let is_indexed = filter.control.is_some() || filter.attention || filter.accepted == Some(false);
+    let looked_from = if is_indexed { 0 } else { end.saturating_sub(LOOKED_MAX) };
+    let floor = first.max(looked_from);
+    let count = filter.count.clamp(1, SubmissionFilter::COUNT_MAX);
+    // one more tells whether there is a next page
+    let asked = SubmissionFilter { before: Some(end), count: count + 1, ..filter.clone() };
+    let mut found = db.submissions_matching(&asked, floor)?;
+    let is_full = found.len() > count as usize;
+    found.truncate(count as usize);
+    let next = if is_full {
+        found.last().map(|row| row.sequence.cast_unsigned())
+    } else {
+        Some(floor).filter(|floor| *floor > first.max(1))
+    };
+    let rows = found.into_iter().map(listed).collect::<Result<_, Error>>()?;
+    Ok(SubmissionPage { rows, next })
+}
+
+/// The number from which on submissions may have been received since the time asked for. Found by halving: numbers are given out in the order of
+/// receipt, but for the slack.
+fn first_since(db: Db<'_>, filter: &SubmissionFilter) -> Result<u64, Error> {
+    let Some(since) = filter.since else { return Ok(0) };
+    let since = since.millis().saturating_sub(CLOCK_SLACK_MS);
+    let newest = db.submissions(None, 1)?.first().map_or(0, |row| row.sequence.cast_unsigned());
+    let (mut low, mut high) = (0, newest + 1);
+    while low < high {
+        let middle = low + (high - low) / 2;
+        match db.submission_from(middle)? {
+            Some((sequence, received)) if received < since => low = sequence + 1,
+            _ => high = middle,
+        }
+    }
+    Ok(low)
+}
+
+/// The deliveries of the versions a submission caused, at most so many.
+pub(crate) fn deliveries(db: Db<'_>, sequence: u64, max: u32) -> Result<Vec<Delivery>, Error> {
+    let targets = db.submission(sequence)?.and_then(|row| row.targets).unwrap_or_default();
+    let versions: Vec<(i64, i64)> = numbers(&targets).collect();
+    if versions.is_empty() { Ok(Vec::new()) } else { db.deliveries_of(&versions, max) }
+}
+
+/// A row of a list: nothing is looked up for it.
+fn listed(row: StoredSubmission) -> Result<SubmissionRow, Error> {
+    with_targets(row, Vec::new())
+}
+
 fn told(db: Db<'_>, row: StoredSubmission) -> Result<SubmissionRow, Error> {
+    let targets = targets(db, row.targets.as_deref().unwrap_or_default())?;
+    with_targets(row, targets)
+}
+
+fn with_targets(
+    row: StoredSubmission,
+    targets: Vec<(ResourceType, String, u64)>,
+) -> Result<SubmissionRow, Error> {
     let unpack = |encoding: i64, bytes: Option<Vec<u8>>| {
         bytes.map(|b| body::decode(encoding, &b).map(Bytes::from)).transpose()
     };
@@ -185,23 +261,42 @@ fn told(db: Db<'_>, row: StoredSubmission) -> Result<SubmissionRow, Error> {
         accepted: row.accepted,
         answer: row.answer.map(Bytes::from),
         issues: row.issues.map(|text| issues_from(&text)).unwrap_or_default(),
-        targets: targets(db, row.targets.as_deref().unwrap_or_default())?,
+        versions: numbers(row.targets.as_deref().unwrap_or_default()).count(),
+        targets,
         bytes: unpack(row.encodings & 0xff, row.body)?,
         blob: row.blob.map(BlobId),
+        content_type: row.content_type,
         report: unpack(row.encodings >> 8, row.report)?,
+        message: row.message,
+        called: row.called,
+        replays: row.replays.map(i64::cast_unsigned),
+        attention: row.attention,
     })
 }
 
 /// `rid/version rid/version` as type, id and version.
 fn targets(db: Db<'_>, text: &str) -> Result<Vec<(ResourceType, String, u64)>, Error> {
     let mut found = Vec::new();
-    for (rid, version) in text.split(' ').filter_map(|target| target.split_once('/')) {
-        let (Ok(rid), Ok(version)) = (rid.parse(), version.parse()) else { continue };
+    for (rid, version) in numbers(text) {
         if let Some((resource_type, id)) = db.name(rid)? {
-            found.push((resource_type, id, version));
+            found.push((resource_type, id, version.cast_unsigned()));
         }
     }
     Ok(found)
+}
+
+/// `rid/version rid/version` as numbers.
+fn numbers(text: &str) -> impl Iterator<Item = (i64, i64)> {
+    let pairs = text.split(' ').filter_map(|target| target.split_once('/'));
+    pairs.filter_map(|(rid, version)| Some((rid.parse().ok()?, version.parse().ok()?)))
+}
+
+/// The mark of a rejected submission that somebody should look at: whose it is could not be decided (HL7 table 0357: 205).
+fn attention(issues: &[Issue]) -> Option<&'static str> {
+    let is_conflict = |issue: &Issue| {
+        issue.rejects() && (issue.hl7_code == Some(205) || issue.code == IssueCode::MultipleMatches)
+    };
+    issues.iter().any(is_conflict).then_some("identity-conflict")
 }
 
 /// Severity, code, place, text, HL7 code.

@@ -5,7 +5,11 @@ use super::connection::Connection;
 use crate::Error;
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 2] = [FIRST, Step { sql: include_str!("schema-2.sql"), partitioned: &[], secured: &[] }];
+const STEPS: [Step; 3] = [
+    FIRST,
+    Step { sql: include_str!("schema-2.sql"), partitioned: &[], secured: &[] },
+    Step { sql: include_str!("schema-submissions.sql"), partitioned: &[], secured: &[] },
+];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),
     partitioned: &["head", "version", "ix", "ix_str", "ix_range", "submission"],

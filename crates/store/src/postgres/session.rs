@@ -148,6 +148,10 @@ pub(super) struct Submissions {
     pub(super) body: Vec<Option<Vec<u8>>>,
     pub(super) blob: Vec<Option<Vec<u8>>>,
     pub(super) report: Vec<Option<Vec<u8>>>,
+    pub(super) message: Vec<Option<String>>,
+    pub(super) called: Vec<Option<String>>,
+    pub(super) replays: Vec<Option<i64>>,
+    pub(super) attention: Vec<Option<String>>,
 }
 
 impl Session {
@@ -483,9 +487,10 @@ impl Gathered {
         let s = self.submissions;
         add(
             !s.sequence.is_empty(),
-            "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report)
+            "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report,message,called,replays,attention)
              SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::text[],$6::text[],$7::text[],$8::text[],$9::bytea[],$10::bool[],
-                $11::bytea[],$12::text[],$13::text[],$14::text[],$15::bigint[],$16::bytea[],$17::bytea[],$18::bytea[])",
+                $11::bytea[],$12::text[],$13::text[],$14::text[],$15::bigint[],$16::bytea[],$17::bytea[],$18::bytea[],
+                $19::text[],$20::text[],$21::bigint[],$22::text[])",
             vec![
                 Box::new(s.sequence),
                 Box::new(s.kind),
@@ -504,6 +509,10 @@ impl Gathered {
                 Box::new(s.body),
                 Box::new(s.blob),
                 Box::new(s.report),
+                Box::new(s.message),
+                Box::new(s.called),
+                Box::new(s.replays),
+                Box::new(s.attention),
             ],
         );
         statements.extend(self.others);

@@ -1,10 +1,11 @@
 //! Submissions and their duplicate keys.
 
+use hilum_fhir::ResourceType;
 use tokio_postgres::Row;
 
 use super::session::{Session, clean};
-use crate::Error;
 use crate::db::{Duplicate, StoredSubmission, SubmissionEntry};
+use crate::{Delivery, DeliveryState, Error, OriginalKind, SubmissionFilter};
 
 pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
     let sql = "SELECT d.seq, s.answer FROM dedupe d LEFT JOIN submission s ON s.site=$1 AND s.seq=d.seq WHERE d.site=$1 AND d.ctl=$2 AND d.sha=$3";
@@ -41,6 +42,10 @@ pub(crate) fn add_submission(session: &Session, row: &SubmissionEntry<'_>) -> Re
         rows.body.push(row.body.map(<[u8]>::to_vec));
         rows.blob.push(row.blob.map(|blob| blob.to_vec()));
         rows.report.push(row.report.map(<[u8]>::to_vec));
+        rows.message.push(row.about.message.as_deref().map(clean));
+        rows.called.push(row.about.called.as_deref().map(clean));
+        rows.replays.push(row.about.replays.map(u64::cast_signed));
+        rows.attention.push(row.attention.map(clean));
     });
     Ok(())
 }
@@ -63,7 +68,7 @@ pub(crate) fn add_duplicate_key(
 }
 
 pub(crate) fn submission(session: &Session, sequence: u64) -> Result<Option<StoredSubmission>, Error> {
-    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report
+    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report, ctype, message, called, replays, attention
         FROM submission WHERE site=$1 AND seq=$2";
     session.row(sql, &[&sequence.cast_signed()])?.map(|row| read(&row)).transpose()
 }
@@ -73,10 +78,93 @@ pub(crate) fn submissions(
     before: Option<u64>,
     count: u32,
 ) -> Result<Vec<StoredSubmission>, Error> {
-    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report
+    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report, ctype, message, called, replays, attention
         FROM submission WHERE site=$1 AND seq<$2 ORDER BY seq DESC LIMIT $3";
     let rows = session.rows(sql, &[&before.map_or(i64::MAX, u64::cast_signed), &i64::from(count)])?;
     rows.iter().map(read).collect()
+}
+
+/// A list of submissions, led by the index that leads to the fewest rows.
+macro_rules! matching {
+    ($led_by:literal) => {
+        concat!(
+            "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, NULL::bytea, err, targets, enc::bigint, NULL::bytea, blob,
+               NULL::bytea, ctype, message, called, replays, attention
+             FROM submission WHERE site=$1 AND ",
+            $led_by,
+            " AND seq<$2 AND seq>=$3 AND received>=$4 AND ($5::bool IS NULL OR accepted=$5) AND (NOT $6::bool OR attention IS NOT NULL)
+               AND ($7::bigint IS NULL OR kind=$7) AND ($8::text IS NULL OR control=$8) AND ($9::text IS NULL OR listener=$9)
+               AND ($10::text IS NULL OR message=$10 OR left(message,length($10)+1) IN ($10||'^', $10||' '))
+               AND ($11::text IS NULL OR peer=$11 OR left(peer,length($11)+1)=$11||':' OR left(peer,length($11)+3)='['||$11||']:'
+                 OR identity=$11 OR strpos('|'||identity||'|','|'||$11||'|')>0)
+             ORDER BY seq DESC LIMIT $12"
+        )
+    };
+}
+
+pub(crate) fn submissions_matching(
+    session: &Session,
+    filter: &SubmissionFilter,
+    floor: u64,
+) -> Result<Vec<StoredSubmission>, Error> {
+    let sql = match filter {
+        // the index holds the first letters: what a sender makes of a control id has any length
+        SubmissionFilter { control: Some(_), .. } => matching!("left(control,64)=left($8::text,64)"),
+        SubmissionFilter { attention: true, .. } => matching!("attention IS NOT NULL"),
+        SubmissionFilter { accepted: Some(false), .. } => matching!("NOT accepted"),
+        _ => matching!("true"),
+    };
+    let rows = session.rows(
+        sql,
+        &[
+            &filter.before.map_or(i64::MAX, u64::cast_signed),
+            &floor.cast_signed(),
+            &filter.since.map_or(i64::MIN, |since| since.millis()),
+            &filter.accepted,
+            &filter.attention,
+            &filter.kind.map(OriginalKind::number),
+            &filter.control.as_deref().map(clean),
+            &filter.listener.as_deref().map(clean),
+            &filter.message.as_deref().map(clean),
+            &filter.peer.as_deref().map(clean),
+            &i64::from(filter.count),
+        ],
+    )?;
+    rows.iter().map(read).collect()
+}
+
+pub(crate) fn submission_from(session: &Session, sequence: u64) -> Result<Option<(u64, i64)>, Error> {
+    let sql = "SELECT seq, received FROM submission WHERE site=$1 AND seq>=$2 ORDER BY seq LIMIT 1";
+    let row = session.row(sql, &[&sequence.cast_signed()])?;
+    Ok(row.map(|row| (row.get::<_, i64>(0).cast_unsigned(), row.get(1))))
+}
+
+pub(crate) fn has_changed(session: &Session, of: ResourceType, after: u64) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM version v JOIN head h ON h.site=$1 AND h.rid=v.rid WHERE v.site=$1 AND v.vid>$2 AND h.rt=$3::bigint::smallint)";
+    Ok(session.row(sql, &[&after.cast_signed(), &of.number()])?.is_some_and(|row| row.get(0)))
+}
+
+pub(crate) fn deliveries_of(
+    session: &Session,
+    versions: &[(i64, i64)],
+    max: u32,
+) -> Result<Vec<Delivery>, Error> {
+    let (rids, numbers): (Vec<i64>, Vec<i64>) = versions.iter().copied().unzip();
+    let sql = "SELECT d.dest, d.n, d.vid, d.state::bigint, d.attempt::bigint, d.next_at, d.first_at, d.err
+        FROM unnest($2::bigint[],$3::bigint[]) u(rid,ver) JOIN version v ON v.site=$1 AND v.rid=u.rid AND v.ver=u.ver
+        JOIN delivery d ON d.site=$1 AND d.vid=v.vid ORDER BY d.dest, d.n LIMIT $4";
+    let rows = session.rows(sql, &[&rids, &numbers, &i64::from(max)])?;
+    let delivery = |row: &Row| Delivery {
+        destination: row.get(0),
+        number: row.get::<_, i64>(1).cast_unsigned(),
+        position: row.get::<_, i64>(2).cast_unsigned(),
+        state: DeliveryState::from_number(row.get(3)),
+        attempts: u32::try_from(row.get::<_, i64>(4)).unwrap_or(u32::MAX),
+        next_at: row.get(5),
+        first_attempt_at: row.get(6),
+        error: row.get(7),
+    };
+    Ok(rows.iter().map(delivery).collect())
 }
 
 pub(crate) fn submissions_of(session: &Session, rid: i64, count: u32) -> Result<Vec<u64>, Error> {
@@ -103,6 +191,11 @@ fn read(row: &Row) -> Result<StoredSubmission, Error> {
         body: row.get(13),
         blob: row.get::<_, Option<&[u8]>>(14).map(digest).transpose()?,
         report: row.get(15),
+        content_type: row.get(16),
+        message: row.get(17),
+        called: row.get(18),
+        replays: row.get(19),
+        attention: row.get(20),
     })
 }
 

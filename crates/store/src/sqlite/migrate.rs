@@ -17,11 +17,12 @@ struct Step {
 }
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 4] = [
+const STEPS: [Step; 5] = [
     Step { sql: include_str!("schema.sql"), reindexes: false },
     Step { sql: include_str!("schema-2.sql"), reindexes: true },
     Step { sql: include_str!("schema-3.sql"), reindexes: false },
     Step { sql: include_str!("schema-4.sql"), reindexes: false },
+    Step { sql: include_str!("schema-submissions.sql"), reindexes: false },
 ];
 
 /// Brings a database to the current schema and returns its cursor secret.
@@ -51,6 +52,12 @@ pub(super) fn refuse_other(connection: &Connection) -> Result<(), Error> {
     Err(Error::unavailable(format!(
         "site.db has schema {version}, this version knows {known}: run `hilum migrate`"
     )))
+}
+
+/// The cursor secret of a database that an edge may be using; one of another schema is refused.
+pub(super) fn as_it_is(connection: &Connection) -> Result<[u8; 32], Error> {
+    refuse_other(connection)?;
+    Ok(connection.query_row("SELECT v FROM meta WHERE k='cursor_hmac_key'", [], |r| r.get(0))?)
 }
 
 fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {

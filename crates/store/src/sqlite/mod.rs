@@ -57,8 +57,15 @@ impl SiteFile {
         gate: Arc<Gate>,
     ) -> Result<(Self, [u8; 32], watch::Receiver<u64>), Error> {
         let path = dir.join("site.db");
+        if !config.exclusive && !path.exists() {
+            return Err(Error::unavailable("the site has no database yet; the edge makes it when it starts"));
+        }
         let connection = writer::open(&path, config.cache_bytes)?;
-        let secret = migrate::migrate(&connection, &context.zone)?;
+        let secret = if config.exclusive {
+            migrate::migrate(&connection, &context.zone)?
+        } else {
+            migrate::as_it_is(&connection)?
+        };
         let counters = counters(&connection)?;
         let (newest_in, newest) = watch::channel(counters.vid);
         let writer =

@@ -52,6 +52,7 @@ pub(crate) async fn submit(store: &Store, site: &Site, number: usize) {
         content_type: "x",
         received: Timestamp::from_micros(1),
         report: None,
+        about: Default::default(),
     };
     let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }],
         "gender": "male", "birthDate": "1960-01-01" });
