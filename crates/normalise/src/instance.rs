@@ -392,7 +392,9 @@ mod tests {
             site: "s".into(),
             zone: TimeZone::get("Europe/Berlin").unwrap(),
             patient_identifier_system: "urn:mrn".into(),
-            naming_systems: Vec::new(),
+            naming_systems: [].into(),
+            join_unqualified: true,
+            keep_unidentified: false,
             received: hilum_fhir::Timestamp::from_micros(0),
             seed: 0,
         };

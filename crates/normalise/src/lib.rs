@@ -49,8 +49,13 @@ pub struct Context {
     pub zone: TimeZone,
     /// Identifier system of patients without a known assigning authority.
     pub patient_identifier_system: String,
-    /// HD namespace to identifier system (from NamingSystem resources).
-    pub naming_systems: Vec<(String, String)>,
+    /// Names of assigning authorities and their identifier systems: from the active NamingSystem resources of the site, then from
+    /// `[[site.authority]]`. The first that names one decides.
+    pub naming_systems: Arc<[(String, String)]>,
+    /// Whether numbers without an authority may be joined with a Patient known under another system (`[[site]] join_unqualified`).
+    pub join_unqualified: bool,
+    /// Whether a message whose patient has no number makes a Patient of its own (`[[site]] unidentified = "keep"`), or is refused.
+    pub keep_unidentified: bool,
     /// When the submission came in.
     pub received: Timestamp,
     /// A random seed from the caller, from which the full URLs of this submission's changes are made.

@@ -19,7 +19,9 @@ fn context() -> Context {
         site: "default".into(),
         zone: jiff::tz::TimeZone::get("Europe/Berlin").unwrap(),
         patient_identifier_system: "urn:hilum:site:default:mrn".into(),
-        naming_systems: vec![("NORTH".into(), "https://north.example/ids".into())],
+        naming_systems: [("NORTH".into(), "https://north.example/ids".into())].into(),
+        join_unqualified: true,
+        keep_unidentified: false,
         received: Timestamp::from_micros(1_700_000_000_000_000),
         seed: 1,
     }
