@@ -123,15 +123,17 @@ impl Receiving {
                 let refusal = self.mismatch(&header);
                 (header, refusal)
             }
-            Err(malformed) => (Header::default(), Some((status::CANNOT_UNDERSTAND, malformed.to_string()))),
+            Err(malformed) => {
+                let issue = Issue::error(IssueCode::Structure, malformed.to_string());
+                let issue = issue.at(format!("byte {}", malformed.position));
+                (Header::default(), Some((status::CANNOT_UNDERSTAND, issue)))
+            }
         };
         let study = header.uid(STUDY);
         let submission = self.submission(association, peer, header, &finished);
         let receipt = match &refusal {
             None => door.intake.accept(submission).await,
-            Some((_, comment)) => {
-                door.intake.reject(submission, vec![Issue::error(IssueCode::Structure, comment)]).await
-            }
+            Some((_, issue)) => door.intake.reject(submission, vec![issue.clone()]).await,
         };
         match (receipt, refusal) {
             (Receipt::Accepted(_), _) => self.done(status::SUCCESS, String::new(), study),
@@ -139,7 +141,7 @@ impl Receiving {
                 tracing::warn!(%error, "an instance was deferred");
                 self.done(status::OUT_OF_RESOURCES, "not possible now, send again".into(), None)
             }
-            (Receipt::Rejected(_), Some((code, comment))) => self.done(code, comment, None),
+            (Receipt::Rejected(_), Some((code, issue))) => self.done(code, issue.diagnostics, None),
             (Receipt::Rejected(issues), None) => {
                 let comment =
                     issues.iter().find(|i| i.rejects()).map(|i| i.diagnostics.clone()).unwrap_or_default();
@@ -149,17 +151,21 @@ impl Receiving {
     }
 
     /// Class, instance, study and series must be there, and agree with the command.
-    fn mismatch(&self, header: &Header) -> Option<(u16, String)> {
-        let differs = header.uid(SOP_INSTANCE).as_deref() != Some(&self.command.sop_instance)
-            || header.uid(SOP_CLASS).as_deref() != Some(&self.command.sop_class);
-        if differs {
+    fn mismatch(&self, header: &Header) -> Option<(u16, Issue)> {
+        let of_command = [(SOP_INSTANCE, &self.command.sop_instance), (SOP_CLASS, &self.command.sop_class)];
+        let differs = of_command.into_iter().find(|(tag, uid)| header.uid(*tag).as_ref() != Some(uid));
+        if let Some((tag, _)) = differs {
+            let text = "sop class or instance differs from the command";
             return Some((
                 status::DATA_SET_MISMATCH,
-                "sop class or instance differs from the command".into(),
+                Issue::error(IssueCode::Structure, text).at(tag.to_string()),
             ));
         }
         let missing = [STUDY, SERIES].into_iter().find(|tag| header.uid(*tag).is_none());
-        missing.map(|tag| (status::CANNOT_UNDERSTAND, format!("{tag} is missing or no uid")))
+        missing.map(|tag| {
+            let issue = Issue::error(IssueCode::Structure, format!("{tag} is missing or no uid"));
+            (status::CANNOT_UNDERSTAND, issue.at(tag.to_string()))
+        })
     }
 
     fn submission(
