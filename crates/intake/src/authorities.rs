@@ -53,15 +53,12 @@ impl Authorities {
         let configured = &site.settings().authorities;
         let commits = self.commits.load(Ordering::SeqCst);
         let kept = self.sites.lock().get(site.id()).and_then(|known| known.kept(configured, newest, commits));
-        match kept {
-            Some((systems, None)) => return Ok(systems),
-            Some((systems, Some(position))) => {
-                if !store.has_changed(site, naming_system()?, position).await? {
-                    self.looked(site, newest);
-                    return Ok(systems);
-                }
+        if let Some((systems, unlooked)) = kept {
+            let Some(position) = unlooked else { return Ok(systems) };
+            if !store.has_changed(site, naming_system()?, position).await? {
+                self.looked(site, newest);
+                return Ok(systems);
             }
-            None => {}
         }
         let systems = read(store, site).await?;
         let known = Known {

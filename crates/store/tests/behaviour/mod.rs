@@ -5,3 +5,4 @@ mod limits;
 mod resources;
 mod retention;
 mod sites;
+mod submissions;
