@@ -1,10 +1,11 @@
 //! What is told of each submission: one log line and its metrics. No value of the content in either.
 
 use hilum_fhir::{Issue, IssueCode, Severity, json};
-use hilum_normalise::Payload;
+use hilum_normalise::{InstanceHeader, Payload};
 use hilum_store::{About, Effect, Error, ErrorKind, Outcome};
 use hilum_wire::er7::Header;
-use hilum_wire::scan::Tag;
+use hilum_wire::scan::{Tag, is_uid};
+use hilum_wire::v3::{Id, Wrapper};
 use serde_json::Value;
 
 use crate::{Source, Submission, now};
@@ -29,48 +30,57 @@ pub(crate) enum Ending<'e> {
 impl Submission {
     /// What it is called by those who look for it.
     pub(crate) fn about(&self) -> About {
-        let (message, named) = match &self.payload {
+        let mut about = match &self.payload {
             Payload::V2(bytes) => of_v2(bytes),
-            Payload::V3(message) => (
-                word(&message.wrapper.interaction),
-                message.wrapper.id.as_ref().map(hilum_wire::v3::Id::joined),
-            ),
+            Payload::V3(message) => of_v3(&message.wrapper),
             Payload::Mpps(bytes) => of_mpps(bytes),
-            Payload::Instance(instance) => {
-                let modality = instance.header.text(MODALITY).and_then(|modality| word(&modality));
-                let message = modality.map_or("C-STORE".to_owned(), |modality| format!("C-STORE {modality}"));
-                (Some(message), Some(instance.sop_instance.clone()))
-            }
-            Payload::Fhir(changes) => (Some(of_fhir(changes)), None),
+            Payload::Instance(instance) => of_instance(instance),
+            Payload::Fhir(changes) => About { message: Some(of_fhir(changes)), ..About::default() },
         };
-        let called = match &self.payload {
-            Payload::V3(message) => message.wrapper.receiver.as_ref().map(hilum_wire::v3::Id::joined),
-            Payload::V2(bytes) => {
-                Header::read(bytes).map(|header| format!("{}|{}", header.text(5), header.text(6)))
-            }
-            _ => None,
-        };
-        About {
-            message,
-            reference: named.filter(|_| self.control.is_none()),
-            called: self.source.called.clone().or(called.filter(|called| called != "|")),
-            replays: self.source.replays,
-        }
+        about.reference = about.reference.filter(|_| self.control.is_none());
+        about.called = self.source.called.clone().or(about.called);
+        about.replays = self.source.replays;
+        about
     }
 }
 
-/// `ADT^A08` and MSH-10.
-fn of_v2(bytes: &[u8]) -> (Option<String>, Option<String>) {
-    let Some(header) = Header::read(bytes) else { return (None, None) };
+/// `ADT^A08`, MSH-10, and MSH-5 with MSH-6.
+fn of_v2(bytes: &[u8]) -> About {
+    let Some(header) = Header::read(bytes) else { return About::default() };
     let (kind, event) = header.message_type();
-    let message =
-        word(&kind).map(|kind| word(&event).map_or(kind.clone(), |event| format!("{kind}^{event}")));
+    let message = word(&kind).map(|kind| match word(&event) {
+        Some(event) => format!("{kind}^{event}"),
+        None => kind,
+    });
     let control = String::from_utf8_lossy(&header.control_id()).into_owned();
-    (message, Some(control).filter(|control| !control.is_empty()))
+    let called = format!("{}|{}", header.text(5), header.text(6));
+    About {
+        message,
+        reference: Some(control).filter(|control| !control.is_empty()),
+        called: Some(called).filter(|called| called != "|"),
+        replays: None,
+    }
+}
+
+/// The interaction, its id, and its receiver.
+fn of_v3(wrapper: &Wrapper) -> About {
+    About {
+        message: word(&wrapper.interaction),
+        reference: wrapper.id.as_ref().map(Id::joined),
+        called: wrapper.receiver.as_ref().map(Id::joined),
+        replays: None,
+    }
+}
+
+/// `C-STORE CT` and the SOP Instance UID.
+fn of_instance(instance: &InstanceHeader) -> About {
+    let modality = instance.header.text(MODALITY).and_then(|modality| word(&modality));
+    let message = modality.map_or("C-STORE".to_owned(), |modality| format!("C-STORE {modality}"));
+    About { message: Some(message), reference: Some(instance.sop_instance.clone()), ..About::default() }
 }
 
 /// `MPPS COMPLETED` and the SOP Instance UID of the step.
-fn of_mpps(bytes: &[u8]) -> (Option<String>, Option<String>) {
+fn of_mpps(bytes: &[u8]) -> About {
     let step = json::parse(bytes, &json::Limits::default()).unwrap_or_default();
     let text = |name: &str, tag: &str| {
         let coded = || step.get(tag)?.get("Value")?.get(0);
@@ -80,7 +90,8 @@ fn of_mpps(bytes: &[u8]) -> (Option<String>, Option<String>) {
     let known = ["IN PROGRESS", "COMPLETED", "DISCONTINUED"];
     let state = state.filter(|state| known.contains(&state.as_str()));
     let message = state.map_or("MPPS".to_owned(), |state| format!("MPPS {state}"));
-    (Some(message), text("sop_instance_uid", "00080018").filter(|uid| hilum_wire::scan::is_uid(uid)))
+    let uid = text("sop_instance_uid", "00080018").filter(|uid| is_uid(uid));
+    About { message: Some(message), reference: uid, ..About::default() }
 }
 
 /// `FHIR create`, or `FHIR transaction` for several changes.
@@ -195,14 +206,16 @@ mod tests {
 
     #[test]
     fn a_kind_is_told_in_words_of_the_standard_and_nothing_else() {
+        let named = |about: About| (about.message, about.reference);
         let v2 = |kind: &str| of_v2(format!("MSH|^~\\&|A|B|C|D|1||{kind}|77|P|2.5\r").as_bytes());
-        assert_eq!(v2("ADT^A08"), (Some("ADT^A08".into()), Some("77".into())));
-        assert_eq!(v2("ACK").0.as_deref(), Some("ACK"));
-        assert_eq!(v2("Doe, John^A08").0, None, "what is no word is not repeated");
-        assert_eq!(of_v2(b"PID|1"), (None, None));
+        assert_eq!(named(v2("ADT^A08")), (Some("ADT^A08".into()), Some("77".into())));
+        assert_eq!(v2("ACK").message.as_deref(), Some("ACK"));
+        assert_eq!(v2("ACK").called.as_deref(), Some("C|D"));
+        assert_eq!(v2("Doe, John^A08").message, None, "what is no word is not repeated");
+        assert_eq!(of_v2(b"PID|1"), About::default());
         let step = br#"{"sop_instance_uid":"1.2.3","status":"COMPLETED"}"#;
-        assert_eq!(of_mpps(step), (Some("MPPS COMPLETED".into()), Some("1.2.3".into())));
-        assert_eq!(of_mpps(br#"{"status":"Doe"}"#), (Some("MPPS".into()), None));
+        assert_eq!(named(of_mpps(step)), (Some("MPPS COMPLETED".into()), Some("1.2.3".into())));
+        assert_eq!(named(of_mpps(br#"{"status":"Doe"}"#)), (Some("MPPS".into()), None));
     }
 
     #[test]
