@@ -15,7 +15,9 @@ mod timestamp;
 mod types;
 pub mod validate;
 
-pub use change::{Action, Change, Match, Precondition, Target};
+pub use change::{
+    Action, Change, Clue, Disagreement, Key, Keys, Match, PatientNumbers, Precondition, Target,
+};
 pub use issue::{Issue, IssueCode, Severity};
 pub use resource::Resource;
 pub use timestamp::Timestamp;

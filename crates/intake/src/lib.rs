@@ -19,7 +19,7 @@ use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_normalise::{Context, Normalised, Payload, Rules};
-use hilum_store::{About, Commit, Site, Store, Unidentified};
+use hilum_store::{About, Answer, Commit, Render, Site, Store, Unidentified};
 use tokio_util::sync::CancellationToken;
 
 pub use hilum_normalise as normalise;
@@ -163,7 +163,7 @@ impl Intake {
     }
 
     async fn commit(&self, submission: Submission, about: About, mut normalised: Normalised) -> Receipt {
-        let answer = submission.answer(&Verdict::Accepted(&normalised.issues));
+        let answer = answer(&submission, &normalised.issues);
         let original = submission.original(about.clone(), report(&submission.payload, &normalised));
         let changes = std::mem::take(&mut normalised.changes);
         match self.store.commit(&submission.site, original, changes, answer).await {
@@ -174,8 +174,8 @@ impl Intake {
             Ok(commit) => {
                 self.authorities.committed(&commit);
                 let mut issues = normalised.issues;
-                issues.extend(told::late(&commit.outcomes));
-                tell(&submission, &about, Ending::Accepted(commit.submission, &issues));
+                issues.extend(commit.remarks.iter().map(|remark| remark.issue.clone()));
+                tell(&submission, &about, Ending::Accepted(&commit, &issues));
                 Receipt::Accepted(Accepted { commit, issues })
             }
             Err(error) if error.kind.is_ours() => deferred(&submission, &about, error),
@@ -220,6 +220,18 @@ pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Contex
 
 fn report(payload: &Payload, normalised: &Normalised) -> Option<Bytes> {
     (!matches!(payload, Payload::Fhir(_))).then(|| normalised.report())
+}
+
+/// The answer to what will be accepted: with what mapping remarked, and what the commit will.
+fn answer(submission: &Submission, issues: &[Issue]) -> Answer {
+    let plain = submission.answer(&Verdict::Accepted(issues));
+    let with_remarks = submission.reply.clone().map(|reply| {
+        let issues = issues.to_vec();
+        let render: Render =
+            Arc::new(move |remarks: &[Issue]| reply(&Verdict::Accepted(&[&issues[..], remarks].concat())));
+        render
+    });
+    Answer { plain, with_remarks }
 }
 
 fn refusals(error: store::Error) -> Vec<Issue> {

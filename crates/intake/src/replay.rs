@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hilum_fhir::Issue;
 use hilum_normalise::{InstanceHeader, Normalised, Payload};
-use hilum_store::{BlobId, BlobReader, Error, Foretold, OriginalKind, Site, SubmissionRow};
+use hilum_store::{About, BlobId, BlobReader, Error, Foretold, OriginalKind, Site, SubmissionRow};
 use hilum_wire::er7::Header;
 use hilum_wire::part10::{HEAD_BYTES_MAX, Head};
 use hilum_wire::scan::{self, Scanner};
@@ -148,15 +148,13 @@ impl Intake {
             ack_warnings: true,
             replays: Some(row.sequence),
         };
-        let mut submission = match row.kind {
+        let submission = match row.kind {
             OriginalKind::Dicom => self.image(site, row, source).await?,
             _ => {
                 let bytes = self.original(site, row).await?.ok_or_else(|| NoReplay::gone(row.kind))?;
                 message(site, row, source, bytes)?
             }
         };
-        // a repeat of the same bytes is what is wanted here
-        submission.control = None;
         let normalised = self.normalise(&submission, row.received).await?;
         Ok((submission, normalised))
     }
@@ -190,7 +188,11 @@ impl Intake {
         let effects = if rejected {
             Vec::new()
         } else {
-            match self.store().foretell(&submission.site, changes).await {
+            match self
+                .store()
+                .foretell(&submission.site, &submission.original(About::default(), None), changes)
+                .await
+            {
                 Ok(effects) => effects,
                 Err(error) if error.kind.is_ours() => return Err(error.into()),
                 Err(error) => {
@@ -248,8 +250,7 @@ async fn header(mut blob: BlobReader, id: &BlobId, sha256: [u8; 32]) -> Result<I
     let head = Head::read(&piece[..filled]).ok_or_else(broken)?;
     let mut scanner = Scanner::new(&head.transfer_syntax, scan::Limits::default());
     scanner.feed(piece.get(head.data_set_at..filled).unwrap_or_default());
-    // what is behind the pixel data matters to nobody
-    while !scanner.is_done() {
+    loop {
         let read = blob.reader.read(&mut piece).await.map_err(Error::from)?;
         if read == 0 {
             break;

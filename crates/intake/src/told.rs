@@ -1,8 +1,8 @@
 //! What is told of each submission: one log line and its metrics. No value of the content in either.
 
-use hilum_fhir::{Issue, IssueCode, Severity, json};
+use hilum_fhir::{Issue, Severity, json};
 use hilum_normalise::{InstanceHeader, Payload};
-use hilum_store::{About, Effect, Error, ErrorKind, Outcome};
+use hilum_store::{About, Commit, Error, ErrorKind};
 use hilum_wire::er7::Header;
 use hilum_wire::scan::{Tag, is_uid};
 use hilum_wire::v3::{Id, Wrapper};
@@ -17,8 +17,8 @@ const MODALITY: Tag = Tag::new(0x0008, 0x0060);
 /// How a submission ended.
 #[derive(Clone, Copy)]
 pub(crate) enum Ending<'e> {
-    /// Durable; its number, and what was remarked.
-    Accepted(u64, &'e [Issue]),
+    /// Durable; what was committed, and what was remarked.
+    Accepted(&'e Commit, &'e [Issue]),
     /// Committed before; the number of that submission.
     Duplicate(u64),
     /// Kept with its issues under a number.
@@ -132,7 +132,7 @@ pub(crate) fn line(
     ending: Ending<'_>,
 ) {
     let (receipt, number, issues) = match ending {
-        Ending::Accepted(number, issues) => ("accepted", Some(number), issues),
+        Ending::Accepted(commit, issues) => ("accepted", Some(commit.submission), issues),
         Ending::Duplicate(number) => ("duplicate", Some(number), &[][..]),
         Ending::Rejected(number, issues) => ("rejected", Some(number), issues),
         Ending::Deferred(_) => ("deferred", None, &[][..]),
@@ -146,9 +146,10 @@ pub(crate) fn line(
     let listener = source.listener.to_string();
     metrics::counter!("hilum_submissions_total", "listener" => listener, "receipt" => receipt, "reason" => reason)
         .increment(1);
-    for remark in issues.iter().filter_map(remark) {
-        let listener = source.listener.to_string();
-        metrics::counter!("hilum_remarks_total", "listener" => listener, "remark" => remark).increment(1);
+    let remarks = if let Ending::Accepted(commit, _) = ending { &commit.remarks[..] } else { &[] };
+    for remark in remarks {
+        let (listener, kind) = (source.listener.to_string(), remark.kind.as_str());
+        metrics::counter!("hilum_remarks_total", "listener" => listener, "remark" => kind).increment(1);
     }
     let remarks = issues.iter().filter(|issue| issue.severity == Severity::Warning).count();
     let (calling, control) = (source.identity.as_deref().map(short), control.map(short));
@@ -176,28 +177,6 @@ pub(crate) fn line(
 /// The first letters of a name that came from outside.
 fn short(text: &str) -> &str {
     text.char_indices().nth(NAME_LETTERS_MAX).map_or(text, |(end, _)| &text[..end])
-}
-
-/// The remark of a kind that is watched: what came late (`expired`), was joined with another (`business-rule`), or contradicts what is stored
-/// (`conflict`).
-fn remark(issue: &Issue) -> Option<&'static str> {
-    match issue.code {
-        _ if issue.rejects() => None,
-        IssueCode::Expired => Some("late"),
-        IssueCode::BusinessRule => Some("joined"),
-        IssueCode::Conflict | IssueCode::MultipleMatches | IssueCode::Duplicate => Some("conflict"),
-        _ => None,
-    }
-}
-
-/// What a commit left undone because the peer had said something newer.
-pub(crate) fn late(outcomes: &[Outcome]) -> Vec<Issue> {
-    let is_late = |outcome: &&Outcome| outcome.effect == Effect::Late;
-    let remark = |outcome: &Outcome| {
-        let text = "is older than what was applied before and changed nothing";
-        Issue::warning(IssueCode::Expired, text).at(outcome.resource_type.name())
-    };
-    outcomes.iter().filter(is_late).map(remark).collect()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ fn benches(c: &mut Criterion) {
         site: "default".into(),
         zone: jiff::tz::TimeZone::get("Europe/Berlin").unwrap(),
         patient_identifier_system: "urn:hilum:site:default:mrn".into(),
-        naming_systems: [("NORTH".into(), "https://north.example/ids".into())].into(),
+        naming_systems: [("NORTH".to_owned(), "https://north.example/ids".to_owned())].into(),
         join_unqualified: true,
         keep_unidentified: false,
         received: Timestamp::from_micros(1_700_000_000_000_000),

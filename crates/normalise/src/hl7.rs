@@ -1,30 +1,8 @@
-//! What HL7 v2 and v3 have in common: timestamps, names as parts of URIs, and which identifier names a patient. Both versions must
-//! say the same here, so that their messages for one patient meet in one Patient.
+//! What HL7 v2 and v3 have in common: timestamps.
 
-use hilum_fhir::{Match, ResourceType};
 use hilum_wire::er7::{DateTime, Precision};
 use jiff::civil;
 use jiff::tz::{Offset, TimeZone};
-use serde_json::Value;
-
-/// The identifier that names the patient: of type MR or PI first, then in order.
-pub(crate) fn patient_key(patient: &Value) -> Option<Match> {
-    let list = patient["identifier"].as_array()?;
-    let is_record =
-        |identifier: &&Value| matches!(identifier["type"]["coding"][0]["code"].as_str(), Some("MR" | "PI"));
-    identifier_key("Patient", list.iter().find(is_record).or_else(|| list.first())?)
-}
-
-/// An identifier as the key of a resource.
-pub(crate) fn identifier_key(of: &str, identifier: &Value) -> Option<Match> {
-    let system = identifier["system"].as_str().map(str::to_owned);
-    Some(Match { resource_type: resource_type(of), system, value: identifier["value"].as_str()?.to_owned() })
-}
-
-/// A name as part of a URI.
-pub(crate) fn harmless(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
-}
 
 /// What a timestamp becomes.
 #[derive(Clone, Copy, PartialEq)]
@@ -91,8 +69,4 @@ pub(crate) fn instant(text: &str, zone: &TimeZone) -> Option<hilum_fhir::Timesta
         .and_then(|m| Offset::from_seconds(i32::from(m) * 60).ok())
         .map_or_else(|| zone.clone(), TimeZone::fixed);
     zone.to_timestamp(civil(&time)?).ok().map(Into::into)
-}
-
-fn resource_type(name: &str) -> ResourceType {
-    ResourceType::from_name(name).unwrap_or_else(|| unreachable!("types are named by this crate"))
 }

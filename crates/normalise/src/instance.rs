@@ -2,12 +2,13 @@
 //! `maps/dicom/instance.csv`.
 
 use hilum_fhir::imaging::{Instance, Series, Study};
-use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType};
+use hilum_fhir::{Action, Change, Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Resource};
 use hilum_wire::scan::{self, Header, Tag};
 use jiff::civil;
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
 
+use crate::identity::{self, Authority, Kind, NUMBERS_MAX};
 use crate::{Context, Lineage, Normalised};
 
 /// The rule of what no row decides.
@@ -25,6 +26,26 @@ const STUDY_TIME: Tag = Tag::new(0x0008, 0x0030);
 const SERIES_DATE: Tag = Tag::new(0x0008, 0x0021);
 const SERIES_TIME: Tag = Tag::new(0x0008, 0x0031);
 const OFFSET: Tag = Tag::new(0x0008, 0x0201);
+/// Issuer of Patient ID Qualifiers, Other Patient IDs, Issuer of Accession Number, Request Attributes: sequences.
+const ISSUER_QUALIFIERS: Tag = Tag::new(0x0010, 0x0024);
+const OTHER_PATIENT_IDS: Tag = Tag::new(0x0010, 0x1002);
+const ACCESSION_ISSUER: Tag = Tag::new(0x0008, 0x0051);
+const REQUEST_ATTRIBUTES: Tag = Tag::new(0x0040, 0x0275);
+const PLACER: Tag = Tag::new(0x0040, 0x2016);
+const FILLER: Tag = Tag::new(0x0040, 0x2017);
+/// The Hierarchic Designator macro, PS3.3 table 10-17.
+const NAMESPACE: Tag = Tag::new(0x0040, 0x0031);
+const UNIVERSAL: Tag = Tag::new(0x0040, 0x0032);
+const UNIVERSAL_KIND: Tag = Tag::new(0x0040, 0x0033);
+/// Items of one sequence that are read.
+const ITEMS_MAX: usize = 100;
+/// Elements of items that are read here.
+const NESTED: [(Tag, &[Tag]); 4] = [
+    (ISSUER_QUALIFIERS, &[NAMESPACE, UNIVERSAL, UNIVERSAL_KIND]),
+    (ACCESSION_ISSUER, &[NAMESPACE, UNIVERSAL, UNIVERSAL_KIND]),
+    (OTHER_PATIENT_IDS, &[PATIENT_ID, ISSUER]),
+    (REQUEST_ATTRIBUTES, &[ACCESSION, PLACER, FILLER]),
+];
 /// Consumed by others: encoding, issuer, times.
 const OTHER: [Tag; 5] = [CHARSET, ISSUER, STUDY_TIME, SERIES_TIME, OFFSET];
 const CHARSET: Tag = Tag::new(0x0008, 0x0005);
@@ -145,7 +166,9 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
     let mut issues: Vec<Issue> =
         header.issues.iter().map(|text| Issue::warning(IssueCode::Structure, *text)).collect();
     mapping.note_fixed();
-    let patient = mapping.patient(rows, &study_uid, &mut issues);
+    let accession = mapping.accession(header);
+    let orders = mapping.orders(accession.as_ref());
+    let patient = mapping.patient(rows, clues(&study_uid, &orders), &mut issues);
     let mut study = mapping.elements(rows, Level::Study);
     if let Some(started) = mapping.time(STUDY_DATE, STUDY_TIME) {
         study.insert("started".into(), started.into());
@@ -156,8 +179,6 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
         series.insert("started".into(), started.into());
         mapping.note(Level::Series, "started", SERIES_DATE, FIXED.to_owned());
     }
-    let accession =
-        header.text(ACCESSION).map(|value| (format!("urn:hilum:site:{}:accession", context.site), value));
     let row = Instance {
         uid: instance.sop_instance.clone(),
         sop_class: instance.sop_class.clone(),
@@ -168,7 +189,7 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
         blob: instance.blob,
         blob_bytes: instance.blob_bytes,
         series: Series { uid: series_uid, elements: series },
-        study: Study { uid: study_uid, patient: Some(patient), accession, elements: study },
+        study: Study { uid: study_uid, patient, accession, orders, elements: study },
     };
     Normalised {
         unmapped: unmapped(header, &mapping.lineage),
@@ -181,16 +202,39 @@ pub(crate) fn normalise(instance: &InstanceHeader, rows: &[Row], context: &Conte
 /// What has a value and fills nothing: copied elements, and of a listing the others. One within a sequence is named by its own tag.
 fn unmapped(header: &Header, lineage: &[Lineage]) -> Vec<String> {
     let used = |name: &String| lineage.iter().any(|l| l.source == *name);
-    let copied = header.elements.iter().map(|e| (e.tag, e.parent.is_some()));
-    let listed = header.listing.iter().map(|tag| (*tag, false));
+    let is_read = |parent: (Tag, u16), tag: Tag| {
+        usize::from(parent.1) < ITEMS_MAX
+            && NESTED.iter().any(|(sequence, tags)| *sequence == parent.0 && tags.contains(&tag))
+    };
     let mut unmapped: Vec<String> = Vec::new();
-    for (tag, nested) in copied.chain(listed) {
-        let name = tag.to_string();
-        if (nested || !(OTHER.contains(&tag) || used(&name))) && !unmapped.contains(&name) {
+    let mut add = |name: String| {
+        if !unmapped.contains(&name) {
             unmapped.push(name);
+        }
+    };
+    for element in &header.elements {
+        let name = element.tag.to_string();
+        match element.parent {
+            Some(parent) if !is_read(parent, element.tag) => add(name),
+            None if !OTHER.contains(&element.tag) && !used(&name) => add(name),
+            _ => {}
+        }
+    }
+    for tag in &header.listing {
+        let name = tag.to_string();
+        let is_read = OTHER.contains(tag) || NESTED.iter().any(|(sequence, _)| sequence == tag);
+        if !is_read && !used(&name) {
+            add(name);
         }
     }
     unmapped
+}
+
+/// What else names the patient: the study, and orders whose numbers have an authority.
+fn clues(study_uid: &str, orders: &[Vec<Match>]) -> Vec<Clue> {
+    let orders = orders.iter().flatten().cloned();
+    let orders = orders.filter_map(|order| identity::order_clue(order.system, order.value));
+    std::iter::once(Clue::Study(study_uid.to_owned())).chain(orders).collect()
 }
 
 struct Mapping<'h> {
@@ -200,42 +244,103 @@ struct Mapping<'h> {
 }
 
 impl Mapping<'_> {
-    /// The patient's identifier and the Patient to create when it is unknown; without a Patient ID a placeholder of the study.
-    fn patient(&mut self, rows: &[Row], study_uid: &str, issues: &mut Vec<Issue>) -> (Match, Resource) {
-        let site = &self.context.site;
+    /// The numbers of the patient and the Patient to create when it is unknown; none without a Patient ID (type 2, it may be empty).
+    fn patient(
+        &mut self,
+        rows: &[Row],
+        clues: Vec<Clue>,
+        issues: &mut Vec<Issue>,
+    ) -> Option<(PatientNumbers, Resource)> {
+        let Some(id) = self.header.text(PATIENT_ID) else {
+            let text = "the patient id is empty: the study is nobody's until an image or an order names one";
+            issues.push(Issue::information(IssueCode::Informational, text).at(PATIENT_ID.to_string()));
+            return None;
+        };
+        let qualifiers = self.items(ISSUER_QUALIFIERS).into_iter().next();
         let issuer = self.header.text(ISSUER);
-        let system = match issuer {
-            Some(name) => {
-                let known = self
-                    .context
-                    .naming_systems
-                    .iter()
-                    .find(|(n, _)| *n == name)
-                    .map(|(_, system)| system.clone());
-                let harmless: String = name
-                    .chars()
-                    .map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' })
-                    .collect();
-                known.unwrap_or_else(|| format!("urn:hilum:site:{site}:hd:{harmless}"))
-            }
-            None => self.context.patient_identifier_system.clone(),
-        };
-        let (system, value) = match self.header.text(PATIENT_ID) {
-            Some(id) => (system, id),
-            None => {
-                let text = "the patient id is missing; a placeholder patient stands for the study's";
-                issues.push(Issue::warning(IssueCode::Required, text).at(PATIENT_ID.to_string()));
-                (format!("urn:hilum:site:{site}:unknown-patient-of-study"), study_uid.to_owned())
-            }
-        };
-        let patient_type =
-            ResourceType::from_name("Patient").unwrap_or_else(|| unreachable!("a type of fhir r4"));
-        let mut patient = Resource::new(patient_type);
-        patient.set("identifier", json!([{ "system": system, "value": value }]));
+        let own = (self.authority(Kind::Patient, issuer.as_deref(), qualifiers.as_ref()), id);
+        let others = self.items(OTHER_PATIENT_IDS).into_iter().filter_map(|item| {
+            // without an issuer it may be anybody's of the site
+            let issuer = item.text(ISSUER)?;
+            let system = self.authority(Kind::Other, Some(&issuer), None);
+            Some((system, item.text(PATIENT_ID)?))
+        });
+        let others = others.take(NUMBERS_MAX - 1);
+        let numbers = std::iter::once(own).chain(others).filter_map(|(system, value)| Some((system?, value)));
+        let numbers = identity::named_by(self.context, numbers, clues, Disagreement::KeepApart).ok()?;
+        let mut patient = Resource::new(identity::kind("Patient"));
+        let identifiers = numbers.numbers.iter();
+        patient.set(
+            "identifier",
+            identifiers.map(|(system, value)| json!({ "system": system, "value": value })).collect(),
+        );
         for (name, value) in self.elements(rows, Level::Patient) {
             patient.set(&name, value);
         }
-        (Match { resource_type: patient_type, system: Some(system), value }, patient)
+        Some((numbers, patient))
+    }
+
+    /// The system of a number by an issuer's name and an item of the Hierarchic Designator macro.
+    fn authority(&self, kind: Kind, name: Option<&str>, item: Option<&Header>) -> Option<String> {
+        let part = |tag| item.and_then(|item| item.text(tag));
+        let (namespace, universal, of) = (part(NAMESPACE), part(UNIVERSAL), part(UNIVERSAL_KIND));
+        let sent = Authority {
+            namespace: name.or(namespace.as_deref()),
+            universal: universal.as_deref(),
+            kind: of.as_deref(),
+        };
+        identity::system(self.context, kind, &sent)
+    }
+
+    /// The accession number of the data set or of an item, and its system: (0008,0050) with (0008,0051) of the data set.
+    fn accession(&self, item: &Header) -> Option<(String, String)> {
+        let value = item.text(ACCESSION)?;
+        let issuer = self.items(ACCESSION_ISSUER).into_iter().next();
+        Some((self.authority(Kind::Accession, None, issuer.as_ref())?, value))
+    }
+
+    /// The orders the image says it belongs to: of each item of Request Attributes filler, placer and accession number, else the
+    /// accession number of the study. Issuers within the items are not read: a filler or placer number there has no system.
+    fn orders(&self, study: Option<&(String, String)>) -> Vec<Vec<Match>> {
+        let order = |system: Option<String>, value: String| Match {
+            resource_type: identity::kind("ServiceRequest"),
+            system,
+            value,
+        };
+        let of_study = study.map(|(system, value)| order(Some(system.clone()), value.clone()));
+        let mut orders: Vec<Vec<Match>> = Vec::new();
+        for item in self.items(REQUEST_ATTRIBUTES) {
+            let numbers = [FILLER, PLACER].into_iter().filter_map(|tag| Some(order(None, item.text(tag)?)));
+            let own = self.accession(&item).map(|(system, value)| order(Some(system), value));
+            let numbers: Vec<Match> = numbers.chain(own.or_else(|| of_study.clone())).collect();
+            if !numbers.is_empty() && !orders.contains(&numbers) {
+                orders.push(numbers);
+            }
+        }
+        if orders.is_empty() {
+            orders.extend(of_study.map(|accession| vec![accession]));
+        }
+        orders
+    }
+
+    /// The items of a sequence, each as a header of its own.
+    fn items(&self, sequence: Tag) -> Vec<Header> {
+        let mut items: Vec<(u16, Header)> = Vec::new();
+        let charset = self.header.elements.iter().find(|e| e.tag == CHARSET && e.parent.is_none());
+        for element in &self.header.elements {
+            let Some((_, number)) = element.parent.filter(|(tag, _)| *tag == sequence) else { continue };
+            if items.last().is_none_or(|(known, _)| *known != number) {
+                if items.len() >= ITEMS_MAX {
+                    break;
+                }
+                let elements = charset.cloned().into_iter().collect();
+                items.push((number, Header { elements, ..Header::default() }));
+            }
+            if let Some((_, item)) = items.last_mut() {
+                item.elements.push(scan::Element { parent: None, ..element.clone() });
+            }
+        }
+        items.into_iter().map(|(_, item)| item).collect()
     }
 
     fn elements(&mut self, rows: &[Row], level: Level) -> Map<String, Value> {
@@ -435,21 +540,55 @@ mod tests {
         assert_eq!(instance.study.elements["started"], "2024-03-01T12:00:00+01:00");
         assert_eq!(instance.study.accession, Some(("urn:hilum:site:s:accession".into(), "A1".into())));
         assert_eq!(instance.series.elements["modality"]["code"], "CT");
-        let (key, patient) = instance.study.patient.as_ref().unwrap();
-        assert_eq!((key.system.as_deref(), key.value.as_str()), (Some("urn:mrn"), "P1"));
+        let (numbers, patient) = instance.study.patient.as_ref().unwrap();
+        assert_eq!(numbers.numbers, [("urn:mrn".to_owned(), "P1".to_owned())]);
         assert_eq!(patient.get("name").unwrap()[0]["given"], json!(["Jane", "M"]));
         assert_eq!(patient.get("name").unwrap()[1]["extension"][0]["valueCode"], "IDE");
         assert!(hilum_fhir::validate::validate(patient).is_empty());
     }
 
     #[test]
-    fn without_patient_id_a_placeholder_stands_in_and_without_study_nothing_is_taken() {
+    fn without_patient_id_the_study_is_nobodys_and_without_study_nothing_is_taken() {
         let mapped = map(vec![element(0x0020_000D, "1.2"), element(0x0020_000E, "1.3")]);
-        assert_eq!(mapped.issues.len(), 1);
+        assert_eq!(mapped.issues[0].severity, hilum_fhir::Severity::Information);
         let Action::Instance(instance) = &mapped.changes[0].action else { panic!("an instance") };
-        assert!(
-            instance.study.patient.as_ref().unwrap().0.system.as_ref().unwrap().contains("unknown-patient")
-        );
+        assert_eq!(instance.study.patient, None);
         assert!(map(vec![element(0x0020_000E, "1.3")]).rejected());
+    }
+
+    #[test]
+    fn each_request_attributes_item_is_an_order_and_its_accession_comes_last() {
+        let item = |number, tag, text: &str| scan::Element {
+            parent: Some((REQUEST_ATTRIBUTES, number)),
+            ..element(tag, text)
+        };
+        let study = |more: Vec<scan::Element>| {
+            let mut elements = vec![element(0x0008_0050, "A1"), element(0x0010_0020, "P1")];
+            elements.extend(more);
+            elements.extend([element(0x0020_000D, "1.2"), element(0x0020_000E, "1.3")]);
+            let mapped = map(elements);
+            let Action::Instance(instance) = &mapped.changes[0].action else { panic!("an instance") };
+            instance.study.clone()
+        };
+        let orders = |study: &Study| -> Vec<Vec<String>> {
+            study
+                .orders
+                .iter()
+                .map(|order| order.iter().map(|number| number.value.clone()).collect())
+                .collect()
+        };
+        let of_items = study(vec![
+            item(0, 0x0040_2017, "F1"),
+            item(0, 0x0040_2016, "L1"),
+            item(1, 0x0008_0050, "A2"),
+            item(1, 0x0040_2017, "F2"),
+        ]);
+        assert_eq!(orders(&of_items), [vec!["F1", "L1", "A1"], vec!["F2", "A2"]]);
+        let plain = study(Vec::new());
+        assert_eq!(orders(&plain), [vec!["A1"]]);
+        let accession = plain.orders[0][0].clone();
+        let (numbers, _) = plain.patient.unwrap();
+        assert_eq!(numbers.clues, [Clue::Study("1.2".into()), Clue::Resource(accession)]);
+        assert_eq!(numbers.disagreement, Disagreement::KeepApart);
     }
 }

@@ -7,6 +7,7 @@
 mod bundle;
 mod element;
 mod hl7;
+mod identity;
 mod instance;
 mod mpps;
 mod rules;

@@ -13,7 +13,7 @@ mod time;
 
 use bytes::Bytes;
 use hilum_fhir::imaging::{PerformedStep, Series, StepStatus, Study};
-use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, ResourceType};
+use hilum_fhir::{Action, Change, Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Resource};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
@@ -21,6 +21,7 @@ use self::dataset::{element, is_valued, items, text};
 use self::form::Form;
 use self::run::Run;
 use self::table::{TABLES, Tables};
+use crate::identity;
 use crate::{Context, Normalised};
 
 /// (0008,0018)
@@ -40,6 +41,8 @@ const END_DATE: &str = "00400250";
 
 const UID_CHARS_MAX: usize = 64;
 const SERIES_MAX: usize = 1_000;
+/// Scheduled steps whose orders are looked for.
+const ITEMS_MAX: usize = 100;
 const UNMAPPED_MAX: usize = 1_000;
 /// Bytes of the attributes kept with a step; a reference to an image takes about 180.
 const ATTRIBUTES_BYTES_MAX: usize = 1 << 20;
@@ -63,7 +66,8 @@ pub(crate) fn normalise(bytes: &Bytes, context: &Context) -> Normalised {
 /// What no step can be without.
 struct Required {
     uid: String,
-    study: String,
+    /// `None` = it is known by the step's UID.
+    study: Option<String>,
     status: StepStatus,
 }
 
@@ -95,10 +99,16 @@ fn uid(form: &mut Form, path: &str) -> Option<String> {
     Some(uid)
 }
 
-/// The Study Instance UID: of the scheduled steps, else beside them.
-fn study_uid(form: &mut Form) -> Option<String> {
+/// The Study Instance UID: of the scheduled steps, else beside them. An N-SET has none (PS3.4 table F.7.2-1): the step is known by its
+/// own UID. The short form is no N-SET and must name it. The outer `None` = wrong.
+fn study_uid(form: &mut Form) -> Option<Option<String>> {
     let scheduled: Vec<String> = items(&form.data, SCHEDULED).filter_map(|item| text(item, STUDY)).collect();
-    let Some(first) = scheduled.first() else { return uid(form, STUDY) };
+    let Some(first) = scheduled.first() else {
+        if !form.is_short && !is_valued(&form.data, STUDY) {
+            return Some(None);
+        }
+        return uid(form, STUDY).map(Some);
+    };
     let path = format!("{SCHEDULED}>{STUDY}");
     if scheduled.iter().any(|other| other != first) {
         form.warning(&path, "differs between scheduled steps; the first one is taken");
@@ -107,7 +117,7 @@ fn study_uid(form: &mut Form) -> Option<String> {
         form.error(IssueCode::Value, &path, "must be a uid: 1 to 64 digits and dots");
         return None;
     }
-    Some(first.clone())
+    Some(Some(first.clone()))
 }
 
 /// The state asked for, written back as the standard has it.
@@ -168,15 +178,22 @@ fn kept(form: &Form) -> Option<Map<String, Value>> {
 fn changes(step: &Required, form: &Form, tables: &Tables, context: &Context) -> Normalised {
     let mut run = Run::new(context, tables, form);
     let mut changes = Vec::with_capacity(3);
-    let patient = patient(&mut run, &mut changes);
-    let procedure = procedure(&mut run, &mut changes, step, patient.is_some());
+    let orders = orders(context, form);
+    let procedure_key = Match {
+        resource_type: identity::kind("Procedure"),
+        system: Some("urn:dicom:uid".into()),
+        value: format!("urn:oid:{}", step.uid),
+    };
+    let patient = patient(&mut run, &mut changes, clues(step, &procedure_key, &orders));
+    procedure(&mut run, &mut changes, &procedure_key, patient.is_some());
     let at = u32::try_from(changes.len()).unwrap_or(u32::MAX);
-    let study = Study {
-        uid: step.study.clone(),
+    let study = step.study.as_ref().map(|uid| Study {
+        uid: uid.clone(),
         patient,
         accession: study_accession(context, form),
+        orders,
         elements: run.elements(&tables.study, at, ""),
-    };
+    });
     let series = series(&mut run, at);
     changes.push(Change::new(Action::Step(Box::new(PerformedStep {
         uid: step.uid.clone(),
@@ -184,35 +201,65 @@ fn changes(step: &Required, form: &Form, tables: &Tables, context: &Context) -> 
         status: step.status,
         attributes: kept(form).unwrap_or_default(),
         series,
-        procedure,
+        procedure: procedure_key,
     }))));
     let unmapped = run.unmapped(UNMAPPED_MAX);
     let issues = form.issues.iter().cloned().chain(run.issues).collect();
     Normalised { changes, issues, unmapped, lineage: run.lineage }
 }
 
+/// The orders of all scheduled steps; without such an item what stands beside them (short form).
+fn orders(context: &Context, form: &Form) -> Vec<Vec<Match>> {
+    let mut orders: Vec<Vec<Match>> = Vec::new();
+    let scheduled = items(&form.data, SCHEDULED).take(ITEMS_MAX);
+    for order in scheduled.map(|item| convert::order_identifiers(context, item)) {
+        if !order.is_empty() && !orders.contains(&order) {
+            orders.push(order);
+        }
+    }
+    if orders.is_empty() {
+        orders.push(convert::order_identifiers(context, &form.data));
+        orders.retain(|order| !order.is_empty());
+    }
+    orders
+}
+
+/// What else names the patient: the step's Procedure, the study, and orders whose numbers have an authority.
+fn clues(step: &Required, procedure: &Match, orders: &[Vec<Match>]) -> Vec<Clue> {
+    let orders = orders.iter().flatten().cloned();
+    let orders = orders.filter_map(|order| identity::order_clue(order.system, order.value));
+    let study = step.study.clone().map(Clue::Study);
+    [Clue::Resource(procedure.clone())].into_iter().chain(study).chain(orders).collect()
+}
+
 /// The Patient named by the step: created when unknown, never altered.
-fn patient(run: &mut Run<'_>, changes: &mut Vec<Change>) -> Option<(Match, Resource)> {
+fn patient(
+    run: &mut Run<'_>,
+    changes: &mut Vec<Change>,
+    clues: Vec<Clue>,
+) -> Option<(PatientNumbers, Resource)> {
     let made = run.elements(&run.tables.patient, 0, "");
-    let Some((system, value)) = convert::patient_id(run.context, &run.form.data) else {
+    let Some(own) = convert::patient_id(run.context, &run.form.data) else {
         run.lineage.clear();
         return None;
     };
-    let key = Match { resource_type: resource_type("Patient"), system: Some(system), value };
-    let mut patient = Resource::new(key.resource_type);
+    let others = convert::other_patient_ids(run.context, &run.form.data);
+    let numbers = std::iter::once(own).chain(others);
+    let numbers = identity::named_by(run.context, numbers, clues, Disagreement::Refuse).ok()?;
+    let mut patient = Resource::new(identity::kind("Patient"));
     patient.object_mut().extend(made);
-    let ensure = Action::Ensure(key.clone().into(), patient.clone());
+    let identifiers = numbers.numbers.iter();
+    patient.set(
+        "identifier",
+        identifiers.map(|(system, value)| json!({ "system": system, "value": value })).collect(),
+    );
+    let ensure = Action::Ensure(identity::patient(numbers.clone()), patient.clone());
     changes.push(Change::new(ensure).with_full_url(full_url(run.context, "patient")));
-    Some((key, patient))
+    Some((numbers, patient))
 }
 
 /// The Procedure: what is said now merges into what was said before.
-fn procedure(run: &mut Run<'_>, changes: &mut Vec<Change>, step: &Required, has_patient: bool) -> Match {
-    let key = Match {
-        resource_type: resource_type("Procedure"),
-        system: Some("urn:dicom:uid".into()),
-        value: format!("urn:oid:{}", step.uid),
-    };
+fn procedure(run: &mut Run<'_>, changes: &mut Vec<Change>, key: &Match, has_patient: bool) {
     let mut clear = Vec::new();
     let mut procedure = Resource::new(key.resource_type);
     if has_patient {
@@ -230,7 +277,6 @@ fn procedure(run: &mut Run<'_>, changes: &mut Vec<Change>, step: &Required, has_
     procedure.object_mut().extend(run.elements(&run.tables.procedure, at, ""));
     let merge = Action::Merge(key.clone().into(), procedure, clear);
     changes.push(Change::new(merge).with_full_url(full_url(run.context, "procedure")));
-    key
 }
 
 /// The accession number of the study, when the scheduled steps agree on one.
@@ -258,8 +304,4 @@ fn series(run: &mut Run<'_>, change: u32) -> Vec<(Series, Option<u32>)> {
 /// The full URL of a resource of this submission.
 fn full_url(context: &Context, of: &str) -> String {
     format!("urn:uuid:{}", Uuid::new_v5(&Uuid::from_u128(context.seed), of.as_bytes()))
-}
-
-fn resource_type(name: &str) -> ResourceType {
-    ResourceType::from_name(name).unwrap_or_else(|| unreachable!("a type of fhir r4"))
 }

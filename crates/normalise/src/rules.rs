@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use crate::RuleError;
+use crate::identity::Kind;
 
 /// The tables that ship with the program: (folder/name, text).
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/maps.rs"));
@@ -21,8 +22,40 @@ pub(crate) struct Tables {
 /// How a message is read.
 #[derive(Clone, Debug)]
 pub(crate) struct Message {
-    pub(crate) kind: String,
+    pub(crate) kind: MessageKind,
+    /// What the event says of the visit's status.
     pub(crate) encounter_status: Option<String>,
+    /// What the event takes away from the visit: a dotted path.
+    pub(crate) encounter_clears: Option<String>,
+}
+
+/// Which resources a message makes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MessageKind {
+    /// Patient, visit, allergies and diagnoses.
+    Adt,
+    /// Patient, allergies and diagnoses.
+    Person,
+    /// Patients that become one.
+    Merge,
+    /// A visit that becomes another patient's.
+    MoveVisit,
+    Order,
+    Report,
+}
+
+impl MessageKind {
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "adt" => Self::Adt,
+            "person" => Self::Person,
+            "merge" => Self::Merge,
+            "moveVisit" => Self::MoveVisit,
+            "order" => Self::Order,
+            "report" => Self::Report,
+            _ => return None,
+        })
+    }
 }
 
 /// A translated code.
@@ -84,7 +117,10 @@ pub(crate) enum Convert {
     Coding,
     /// `CodeableConcept` with only a text.
     TextConcept,
-    Authority,
+    /// An HD in one component as the system of a number.
+    Authority(Kind),
+    /// The authority of an EI, from this component on, as the system of a number.
+    Entity(Kind),
     Practitioner,
     Interpreter,
     Location,
@@ -152,7 +188,11 @@ impl Tables {
                 let code = Code { system: some(1), code: cell(2).to_owned(), display: some(3) };
                 self.codes.entry(table.to_owned()).or_default().insert(cell(0).to_owned(), code);
             } else if name.starts_with("messages/") {
-                let message = Message { kind: cell(2).to_owned(), encounter_status: some(3) };
+                let Some(kind) = MessageKind::named(cell(2)) else {
+                    errors.push(fail(format!("{:?} is no kind of message", cell(2))));
+                    continue;
+                };
+                let message = Message { kind, encounter_status: some(3), encounter_clears: some(5) };
                 self.messages.insert((cell(0).to_owned(), cell(1).to_owned()), message);
             } else if let Some(map) = name.strip_prefix("v3/") {
                 let cells = [cell(0), cell(1), cell(2), cell(3), cell(4)];
@@ -263,7 +303,10 @@ fn convert(text: &str) -> Result<Convert, String> {
         "concept" => Convert::Concept,
         "coding" => Convert::Coding,
         "text" => Convert::TextConcept,
-        "authority" => Convert::Authority,
+        "authority" => Convert::Authority(Kind::Other),
+        "patientAuthority" => Convert::Authority(Kind::Patient),
+        "entity" => Convert::Entity(Kind::Other),
+        "accessionEntity" => Convert::Entity(Kind::Accession),
         "practitioner" => Convert::Practitioner,
         "interpreter" => Convert::Interpreter,
         "location" => Convert::Location,

@@ -18,7 +18,7 @@ fn map(body: impl Into<Bytes>) -> Normalised {
         site: "default".into(),
         zone: jiff::tz::TimeZone::get("Europe/Berlin").unwrap(),
         patient_identifier_system: "urn:hilum:site:default:mrn".into(),
-        naming_systems: [("NORTH".into(), "https://north.example/ids".into())].into(),
+        naming_systems: [("NORTH".to_owned(), "https://north.example/ids".to_owned())].into(),
         join_unqualified: true,
         keep_unidentified: false,
         received: Timestamp::from_micros(1_700_000_000_000_000),
@@ -52,10 +52,11 @@ fn step(normalised: &Normalised) -> &PerformedStep {
 
 /// The ImagingStudy that the step alone would make.
 fn study(step: &PerformedStep) -> Resource {
+    let study = step.study.as_ref();
     imaging_study(&StudyRows {
-        uid: step.study.uid.clone(),
-        accession: step.study.accession.clone(),
-        elements: step.study.elements.clone(),
+        uid: study.map_or_else(|| "1.2".to_owned(), |study| study.uid.clone()),
+        accession: study.and_then(|study| study.accession.clone()),
+        elements: study.map(|study| study.elements.clone()).unwrap_or_default(),
         patient: None,
         based_on: Vec::new(),
         procedure: None,

@@ -1,12 +1,13 @@
 //! Values of DICOM representations as FHIR elements.
 
-use hilum_fhir::{Issue, IssueCode};
+use hilum_fhir::{Issue, IssueCode, Match};
 use serde_json::{Map, Value, json};
 
 use super::dataset::{DataSet, items, text, text_of, values};
 use super::table::Codes;
 use super::time;
 use crate::Context;
+use crate::identity::{self, Authority, Kind, harmless};
 
 const PARTICIPATION: &str = "http://terminology.hl7.org/CodeSystem/v3-ParticipationType";
 const IDENTIFIER_TYPE: &str = "http://terminology.hl7.org/CodeSystem/v2-0203";
@@ -96,7 +97,7 @@ pub(super) fn convert(how: Convert, at: &At<'_>, value: &Value) -> Converted {
         Convert::Accession => accession(at.context, at.item)
             .map(|(system, value)| link("ServiceRequest", Some("ACSN"), Some(system), &value)),
         Convert::Visit => {
-            let system = items(at.item, "00380014").next().and_then(|issuer| authority(at.context, issuer));
+            let system = issued(at.context, Kind::Other, at.item, "00380014");
             text_of(value).map(|id| link("Encounter", Some("VN"), system, &id))
         }
         Convert::Date => return date(value),
@@ -136,33 +137,56 @@ fn date_time(at: &At<'_>, value: &Value) -> Converted {
     rendered.map(|text| Some(text.into())).ok_or("is no date and time and was left out")
 }
 
-/// The patient's identifier system and value. (0010,0020) with (0010,0024), else (0010,0021), else the site's system.
+/// The patient's identifier system and value: (0010,0020) with (0010,0024) and (0010,0021), else the site's system.
 pub(super) fn patient_id(context: &Context, root: &DataSet) -> Option<(String, String)> {
     let value = text(root, "00100020")?;
-    let universal = items(root, "00100024").next().and_then(universal);
     let issuer = text(root, "00100021");
-    let known = issuer.and_then(|name| naming_system(context, &name));
-    Some((universal.or(known).unwrap_or_else(|| context.patient_identifier_system.clone()), value))
+    let qualifiers = items(root, "00100024").next();
+    Some((authority(context, Kind::Patient, issuer.as_deref(), qualifiers)?, value))
+}
+
+/// Other patient IDs (0010,1002) that name their issuer; without one they may be anybody's of the site.
+pub(super) fn other_patient_ids(context: &Context, root: &DataSet) -> Vec<(String, String)> {
+    let number = |item: &DataSet| {
+        let (issuer, qualifiers) = (text(item, "00100021"), items(item, "00100024").next());
+        Some((authority(context, Kind::Other, issuer.as_deref(), qualifiers)?, text(item, "00100020")?))
+    };
+    items(root, "00101002").filter_map(number).take(identity::NUMBERS_MAX - 1).collect()
 }
 
 /// The accession number's identifier system and value. (0008,0050) with (0008,0051), else the site's system.
 pub(super) fn accession(context: &Context, item: &DataSet) -> Option<(String, String)> {
     let value = text(item, "00080050")?;
-    let issuer = items(item, "00080051").next().and_then(|issuer| authority(context, issuer));
-    Some((issuer.unwrap_or_else(|| format!("urn:hilum:site:{}:accession", context.site)), value))
+    Some((issued(context, Kind::Accession, item, "00080051")?, value))
 }
 
-/// The order a scheduled step stands for: by accession number, else filler, else placer number.
-fn order(context: &Context, item: &DataSet) -> Option<Value> {
-    if let Some((system, value)) = accession(context, item) {
-        return Some(link("ServiceRequest", Some("ACSN"), Some(system), &value));
-    }
-    let numbered = |number: &str, issuer: &str, kind: &str| {
-        let value = text(item, number)?;
-        let system = items(item, issuer).next().and_then(|issuer| authority(context, issuer));
-        Some(link("ServiceRequest", Some(kind), system, &value))
+/// The numbers by which an item names its order, each with its type code: filler, placer, accession number.
+fn order_numbers(context: &Context, item: &DataSet) -> Vec<(&'static str, Option<String>, String)> {
+    let numbered = |number: &str, issuer: &str, kind: &'static str| {
+        Some((kind, issued(context, Kind::Other, item, issuer), text(item, number)?))
     };
-    numbered("00402017", "00400027", "FILL").or_else(|| numbered("00402016", "00400026", "PLAC"))
+    let accession = accession(context, item).map(|(system, value)| ("ACSN", Some(system), value));
+    let own = [numbered("00402017", "00400027", "FILL"), numbered("00402016", "00400026", "PLAC")];
+    own.into_iter().chain([accession]).flatten().collect()
+}
+
+/// The identifiers of the order an item stands for, the most trusted first.
+pub(super) fn order_identifiers(context: &Context, item: &DataSet) -> Vec<Match> {
+    let resource_type = identity::kind("ServiceRequest");
+    let numbers = order_numbers(context, item).into_iter();
+    numbers.map(|(_, system, value)| Match { resource_type, system, value }).collect()
+}
+
+/// The order a scheduled step stands for: by filler, placer or accession number. One that has a system is preferred: it names an
+/// order of any patient, the others only one among this patient's.
+fn order(context: &Context, item: &DataSet) -> Option<Value> {
+    let mut numbers = order_numbers(context, item);
+    let at = numbers.iter().position(|(_, system, _)| system.is_some()).unwrap_or_default();
+    if numbers.is_empty() {
+        return None;
+    }
+    let (kind, system, value) = numbers.swap_remove(at);
+    Some(link("ServiceRequest", Some(kind), system, &value))
 }
 
 /// A reference that the store resolves by identifier, and that stays a logical one when nothing is found.
@@ -198,33 +222,21 @@ fn token(text: &str) -> String {
     encoded
 }
 
-/// An item of the HL7v2 Hierarchic Designator macro: an OID, UUID or URI as it is, else the namespace's system.
-fn authority(context: &Context, item: &DataSet) -> Option<String> {
-    if let Some(system) = universal(item) {
-        return Some(system);
-    }
-    let name = text(item, "00400031")?;
-    let known = naming_system(context, &name);
-    Some(known.unwrap_or_else(|| format!("urn:hilum:site:{}:hd:{}", context.site, harmless(&name))))
+/// The system of a number by the first item of its issuer's sequence.
+fn issued(context: &Context, kind: Kind, item: &DataSet, issuer: &str) -> Option<String> {
+    authority(context, kind, None, items(item, issuer).next())
 }
 
-fn universal(item: &DataSet) -> Option<String> {
-    let id = text(item, "00400032")?;
-    match text(item, "00400033")?.as_str() {
-        "ISO" => Some(format!("urn:oid:{}", harmless(&id))),
-        "UUID" | "GUID" => Some(format!("urn:uuid:{}", harmless(&id))),
-        "URI" => Some(id),
-        _ => None,
-    }
-}
-
-fn naming_system(context: &Context, name: &str) -> Option<String> {
-    context.naming_systems.iter().find(|(known, _)| known == name).map(|(_, system)| system.clone())
-}
-
-/// A name as part of a URI.
-fn harmless(name: &str) -> String {
-    name.chars().map(|c| if c.is_alphanumeric() || "._-".contains(c) { c } else { '_' }).collect()
+/// The system of a number by an issuer's name and an item of the Hierarchic Designator macro, PS3.3 table 10-17.
+fn authority(context: &Context, kind: Kind, name: Option<&str>, item: Option<&DataSet>) -> Option<String> {
+    let part = |tag| item.and_then(|item| text(item, tag));
+    let (namespace, universal, of) = (part("00400031"), part("00400032"), part("00400033"));
+    let sent = Authority {
+        namespace: name.or(namespace.as_deref()),
+        universal: universal.as_deref(),
+        kind: of.as_deref(),
+    };
+    identity::system(context, kind, &sent)
 }
 
 /// A code sequence item: value, designator and meaning. PS3.3 8.8.

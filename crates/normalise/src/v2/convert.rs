@@ -5,7 +5,8 @@ use hilum_wire::er7::DateTime;
 use serde_json::{Value, json};
 
 use super::mapper::{Mapper, Place, location};
-use crate::hl7::{Form, harmless, render};
+use crate::hl7::{Form, render};
+use crate::identity::{self, Authority, Kind, harmless};
 use crate::rules::Convert;
 
 /// Converts a component (or the first one) of a place.
@@ -34,7 +35,8 @@ pub(super) fn convert(
         Convert::Concept => concept(mapper, vocabulary, place),
         Convert::Coding => coding(mapper, vocabulary, place),
         Convert::TextConcept => Some(json!({ "text": mapper.component(place, at)? })),
-        Convert::Authority => authority(mapper, place, at).map(Value::String),
+        Convert::Authority(kind) => designator(mapper, *kind, place, at).map(Value::String),
+        Convert::Entity(kind) => entity(mapper, *kind, place, at).map(Value::String),
         Convert::Practitioner => practitioner(mapper, place, false),
         Convert::Interpreter => practitioner(mapper, place, true),
         Convert::Location => location_reference(mapper, place),
@@ -66,8 +68,10 @@ pub(super) fn convert(
 /// A constant of a rule; two of them stand for a system of the site.
 pub(super) fn fixed(mapper: &Mapper<'_>, how: &Convert, text: &str) -> Value {
     Value::String(match (how, text) {
-        (Convert::Authority, "default") => mapper.context.patient_identifier_system.clone(),
-        (Convert::Authority, name) => format!("urn:hilum:site:{}:{name}", mapper.context.site),
+        (Convert::Authority(_), "default") => mapper.context.patient_identifier_system.clone(),
+        (Convert::Authority(_) | Convert::Entity(_), name) => {
+            format!("urn:hilum:site:{}:{name}", mapper.context.site)
+        }
         _ => text.to_owned(),
     })
 }
@@ -155,25 +159,23 @@ pub(super) fn code_system(mapper: &Mapper<'_>, name: &str) -> String {
     format!("urn:hilum:site:{}:codes:{}", mapper.context.site, harmless(name))
 }
 
-/// An HD: OID, UUID or URI as they are; else the naming systems; else a URI of the site.
-fn authority(mapper: &mut Mapper<'_>, place: Place, component: u16) -> Option<String> {
+/// An HD in the subcomponents of one component, as the system of a number.
+fn designator(mapper: &mut Mapper<'_>, kind: Kind, place: Place, component: u16) -> Option<String> {
+    let [namespace, universal, of] = [1, 2, 3].map(|n| mapper.leaf(place, component, n));
+    let sent =
+        Authority { namespace: namespace.as_deref(), universal: universal.as_deref(), kind: of.as_deref() };
+    identity::system(mapper.context, kind, &sent)
+}
+
+/// The authority of an EI: namespace, universal id and its type in three components from this one on. Senders write an HD into the
+/// first of them as well.
+pub(super) fn entity(mapper: &mut Mapper<'_>, kind: Kind, place: Place, component: u16) -> Option<String> {
     let namespace = mapper.leaf(place, component, 1);
-    let universal = mapper.leaf(place, component, 2);
-    let kind = mapper.leaf(place, component, 3);
-    if let Some(id) = universal {
-        match kind.as_deref() {
-            Some("ISO") => return Some(format!("urn:oid:{}", harmless(&id))),
-            Some("UUID" | "GUID") => return Some(format!("urn:uuid:{}", harmless(&id))),
-            Some("URI") => return Some(id),
-            _ => {}
-        }
-    }
-    let namespace = namespace?;
-    let known = mapper.context.naming_systems.iter().find(|(name, _)| *name == namespace);
-    Some(known.map_or_else(
-        || format!("urn:hilum:site:{}:hd:{}", mapper.context.site, harmless(&namespace)),
-        |(_, s)| s.clone(),
-    ))
+    let universal = mapper.component(place, component + 1).or_else(|| mapper.leaf(place, component, 2));
+    let of = mapper.component(place, component + 2).or_else(|| mapper.leaf(place, component, 3));
+    let sent =
+        Authority { namespace: namespace.as_deref(), universal: universal.as_deref(), kind: of.as_deref() };
+    identity::system(mapper.context, kind, &sent)
 }
 
 /// XCN: a Practitioner when identifier and authority are given, else a name to display. `nested` = NDL, whose first component is a CNN.
@@ -187,7 +189,7 @@ fn practitioner(mapper: &mut Mapper<'_>, place: Place, nested: bool) -> Option<V
     if nested {
         (7..=11).for_each(|n| drop(part(mapper, n)));
     }
-    let system = if nested { None } else { authority(mapper, place, 9) };
+    let system = if nested { None } else { designator(mapper, Kind::Other, place, 9) };
     [7, 8, 10, 13].iter().for_each(|n| drop(if nested { None } else { mapper.component(place, *n) }));
     let words: Vec<&str> =
         [&prefix, &given, &middle, &family, &suffix].into_iter().flatten().map(String::as_str).collect();
@@ -213,7 +215,8 @@ fn practitioner(mapper: &mut Mapper<'_>, place: Place, nested: bool) -> Option<V
     if name.as_object().is_some_and(|n| !n.is_empty()) {
         resource["name"] = json!([name]);
     }
-    let key = Match { resource_type: Mapper::kind("Practitioner"), system: Some(system), value: id.clone() };
+    let key =
+        Match { resource_type: identity::kind("Practitioner"), system: Some(system), value: id.clone() };
     let url = mapper.ensure(key, resource);
     let mut reference = json!({ "reference": url });
     if let Some(display) = display {
@@ -225,7 +228,7 @@ fn practitioner(mapper: &mut Mapper<'_>, place: Place, nested: bool) -> Option<V
 /// PL: a Location keyed by point of care, room, bed and facility when a facility is given, else a text.
 fn location_reference(mapper: &mut Mapper<'_>, place: Place) -> Option<Value> {
     let parts: Vec<String> = (1..=3).filter_map(|n| mapper.component(place, n)).collect();
-    let facility = authority(mapper, place, 4);
+    let facility = designator(mapper, Kind::Other, place, 4);
     let more: Vec<String> = [7, 8, 9].iter().filter_map(|n| mapper.component(place, *n)).collect();
     [5, 6].iter().for_each(|n| drop(mapper.component(place, *n)));
     if parts.is_empty() && more.is_empty() {
@@ -236,8 +239,11 @@ fn location_reference(mapper: &mut Mapper<'_>, place: Place) -> Option<Value> {
         return Some(json!({ "display": display }));
     };
     let value = parts.join("^");
-    let key =
-        Match { resource_type: Mapper::kind("Location"), system: Some(system.clone()), value: value.clone() };
+    let key = Match {
+        resource_type: identity::kind("Location"),
+        system: Some(system.clone()),
+        value: value.clone(),
+    };
     let resource = json!({ "resourceType": "Location", "identifier": [{ "system": system, "value": value }], "status": "active",
         "name": display, "mode": "instance" });
     let url = mapper.ensure(key, resource);

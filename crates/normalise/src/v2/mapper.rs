@@ -1,8 +1,9 @@
 //! Runs rule rows over segments: values into elements, with lineage, cleared elements and the report of what nothing consumed.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
-use hilum_fhir::{Action, Change, Issue, Match, Resource, ResourceType, Timestamp};
+use hilum_fhir::{Action, Change, Issue, IssueCode, Match, Resource, Target as ChangeTarget, Timestamp};
 use hilum_wire::er7::{Leaf, Message, Segment};
 use serde_json::{Map, Value, json};
 
@@ -12,7 +13,11 @@ use crate::rules::{Condition, Convert, Index, Row, Source, Step, Tables};
 use crate::{Context, Lineage, Normalised};
 
 /// HL7's explicit null: delete.
-const NULL: &str = "\"\"";
+pub(super) const NULL: &str = "\"\"";
+/// Repetitions of a field that one row takes; the others are reported as unmapped.
+const REPEATS_MAX: u16 = 1_000;
+/// Places listed in a report.
+const UNMAPPED_MAX: usize = 1_000;
 
 /// One message being mapped.
 pub(super) struct Mapper<'m> {
@@ -22,6 +27,8 @@ pub(super) struct Mapper<'m> {
     pub(super) issues: Vec<Issue>,
     pub(super) changes: Vec<Change>,
     pub(super) happened: Option<Timestamp>,
+    /// The segments being mapped: those of one patient.
+    pub(super) section: Range<usize>,
     lineage: Vec<Lineage>,
     touched: Vec<Vec<bool>>,
     directory: HashMap<Match, String>,
@@ -41,12 +48,37 @@ pub(super) struct Target {
     pub(super) value: Value,
     /// Elements the message deletes.
     pub(super) clear: Vec<String>,
+    /// Members for the resource's creation only: the message says nothing of them.
+    pub(super) defaults: Map<String, Value>,
+    /// How much each identifier is trusted to name a patient, 0 most: by the field it came from.
+    pub(super) ranks: Vec<u8>,
     lineage: Vec<Lineage>,
 }
 
 impl Target {
     pub(super) fn new(of: &str) -> Self {
-        Self { value: json!({ "resourceType": of }), clear: Vec::new(), lineage: Vec::new() }
+        Self {
+            value: json!({ "resourceType": of }),
+            clear: Vec::new(),
+            defaults: Map::new(),
+            ranks: Vec::new(),
+            lineage: Vec::new(),
+        }
+    }
+
+    /// Gives a member for the resource's creation, unless the message says it.
+    pub(super) fn default(&mut self, member: &str, value: Value) {
+        if self.value.get(member).is_none_or(Value::is_null) {
+            self.defaults.insert(member.to_owned(), value);
+        }
+    }
+
+    /// A member as the message says it, else as it is on creation.
+    pub(super) fn member(&self, name: &str) -> &Value {
+        match self.value.get(name) {
+            None | Some(Value::Null) => self.defaults.get(name).unwrap_or(&Value::Null),
+            Some(value) => value,
+        }
     }
 }
 
@@ -60,6 +92,7 @@ impl<'m> Mapper<'m> {
             issues: Vec::new(),
             changes: Vec::new(),
             happened: None,
+            section: 0..message.segments.len(),
             lineage: Vec::new(),
             touched,
             directory: HashMap::new(),
@@ -74,14 +107,26 @@ impl<'m> Mapper<'m> {
         format!("urn:uuid:{}", uuid::Builder::from_random_bytes(bits.to_be_bytes()).into_uuid())
     }
 
-    /// Adds a change with its resource's lineage; returns its full URL.
-    pub(super) fn push(&mut self, action: Action, lineage: Target) -> String {
-        let url = self.url();
+    /// Adds a change under a full URL, with its resource's lineage.
+    pub(super) fn push(&mut self, url: &str, action: Action, target: Target) {
         let change = u32::try_from(self.changes.len()).unwrap_or(u32::MAX);
-        self.lineage.extend(lineage.lineage.into_iter().map(|l| Lineage { change, ..l }));
-        self.changes
-            .push(Change { happened: self.happened, ..Change::new(action) }.with_full_url(url.clone()));
+        self.lineage.extend(target.lineage.into_iter().map(|l| Lineage { change, ..l }));
+        let change = Change { happened: self.happened, defaults: target.defaults, ..Change::new(action) };
+        self.changes.push(change.with_full_url(url));
+    }
+
+    /// Adds what the message says of a resource; returns its full URL.
+    pub(super) fn merge(&mut self, into: ChangeTarget, target: Target) -> String {
+        let url = self.url();
+        self.merge_as(&url, into, target);
         url
+    }
+
+    /// The same under a full URL that is given out already.
+    pub(super) fn merge_as(&mut self, url: &str, into: ChangeTarget, mut target: Target) {
+        let clear = std::mem::take(&mut target.clear);
+        let action = Action::Merge(into, self.resource(&target), clear);
+        self.push(url, action, target);
     }
 
     /// The resource of a target, whose JSON object was built by rules.
@@ -134,24 +179,66 @@ impl<'m> Mapper<'m> {
         }
     }
 
-    /// Marks everything of a place as consumed.
-    pub(super) fn consume(&mut self, place: Place) {
-        for (at, leaf) in self.message.segments[place.segment].leaves.iter().enumerate() {
-            if leaf.field == place.field && leaf.repeat == place.repeat {
-                self.touched[place.segment][at] = true;
-            }
-        }
+    /// How often a field repeats (0 = empty).
+    pub(super) fn repeats(&self, segment: usize, field: u16) -> u16 {
+        self.segment(segment).leaves[self.field_leaves(segment, field)].last().map_or(0, |leaf| leaf.repeat)
     }
 
-    /// Marks a whole segment as consumed.
-    pub(super) fn consume_segment(&mut self, segment: usize) {
-        self.touched[segment].iter_mut().for_each(|t| *t = true);
+    /// The values of a field. They stand in order, so a field of many repetitions is found without looking at all of them.
+    pub(super) fn field_leaves(&self, segment: usize, field: u16) -> Range<usize> {
+        let leaves = &self.segment(segment).leaves;
+        leaves.partition_point(|l| l.field < field)..leaves.partition_point(|l| l.field <= field)
+    }
+
+    /// The values of one repetition of a field.
+    pub(super) fn place_leaves(&self, place: Place) -> Range<usize> {
+        let leaves = &self.segment(place.segment).leaves;
+        let wanted = (place.field, place.repeat);
+        let start = leaves.partition_point(|l| (l.field, l.repeat) < wanted);
+        start..leaves.partition_point(|l| (l.field, l.repeat) <= wanted)
+    }
+
+    /// One repetition as sent, with its separators.
+    pub(super) fn raw(&self, place: Place) -> Option<&'m str> {
+        let leaves = &self.segment(place.segment).leaves[self.place_leaves(place)];
+        let (first, last) = (leaves.first()?, leaves.last()?);
+        Some(&self.message.text[first.range.start..last.range.end])
+    }
+
+    /// One repetition as text, which counts as consumed: in free text separators belong to the text. Nulls and blanks are none.
+    pub(super) fn text(&mut self, place: Place) -> Option<String> {
+        let raw = self.raw(place).filter(|raw| *raw != NULL)?;
+        let mut text = hilum_wire::er7::unescape(raw, &self.message.header.separators).into_owned();
+        self.consume(place);
+        text.retain(|c| !c.is_control() || "\t\r\n".contains(c));
+        Some(text).filter(|text| !text.trim().is_empty())
+    }
+
+    /// All repetitions of a field as lines of text.
+    pub(super) fn lines(&mut self, segment: usize, field: u16) -> Option<String> {
+        let repeats = self.repeats(segment, field);
+        let lines: Vec<String> =
+            (1..=repeats).filter_map(|repeat| self.text(Place { segment, field, repeat })).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    /// Marks everything of a place as consumed.
+    pub(super) fn consume(&mut self, place: Place) {
+        let range = self.place_leaves(place);
+        self.touched[place.segment][range].fill(true);
+    }
+
+    /// Marks a field as consumed.
+    pub(super) fn consume_field(&mut self, segment: usize, field: u16) {
+        let range = self.field_leaves(segment, field);
+        self.touched[segment][range].fill(true);
     }
 
     /// Runs the rules of a segment map.
     pub(super) fn run(&mut self, map: &str, segment: usize, target: &mut Target) {
         let tables = self.tables;
-        for row in tables.map(map) {
+        let rows = tables.map(map);
+        for row in rows {
             if !self.holds(row.condition.as_ref(), segment, None) {
                 continue;
             }
@@ -159,9 +246,10 @@ impl<'m> Mapper<'m> {
                 (Source::Fixed(text), Some(path)) => {
                     set(&mut target.value, path, Value::String(text.clone()))
                 }
-                (Source::Number(field), path) => {
-                    self.field_row(row, *field, path.as_deref(), segment, target)
+                (Source::Number(field), Some(path)) => {
+                    self.field_row(rows, row, (*field, path), segment, target)
                 }
+                (Source::Number(field), None) => self.consume_field(segment, *field),
                 (Source::Fixed(_), None) => {}
             }
         }
@@ -169,39 +257,57 @@ impl<'m> Mapper<'m> {
 
     fn field_row(
         &mut self,
+        rows: &[Row],
         row: &Row,
-        field: u16,
-        path: Option<&[Step]>,
+        (field, path): (u16, &[Step]),
         segment: usize,
         target: &mut Target,
     ) {
-        let repeats = self.segment(segment).repeats(field);
-        let Some(path) = path else {
-            (1..=repeats).for_each(|repeat| self.consume(Place { segment, field, repeat }));
-            return;
-        };
         let appends = path.iter().any(|step| step.index == Index::Append);
-        for repeat in 1..=if appends { repeats } else { repeats.min(1) } {
+        let repeats = self.repeats(segment, field);
+        for repeat in 1..=if appends { repeats.min(REPEATS_MAX) } else { repeats.min(1) } {
             let place = Place { segment, field, repeat };
             if self.is_null(place) {
-                target.clear.push(path[0].name.clone());
+                self.delete(rows, path, place, target);
                 self.consume(place);
                 continue;
             }
             if let Some(value) = self.convert(row, place, None) {
                 self.note(target, path, row, place);
                 set(&mut target.value, path, value);
+                if path[0].name == "identifier" {
+                    target.ranks.push(rank(&self.segment(segment).name, field));
+                }
             }
         }
     }
 
-    fn is_null(&self, place: Place) -> bool {
-        let mut leaves = self
-            .segment(place.segment)
-            .leaves
-            .iter()
-            .filter(|l| l.field == place.field && l.repeat == place.repeat);
-        leaves.next().is_some_and(|leaf| self.message.raw(leaf) == NULL) && leaves.next().is_none()
+    pub(super) fn is_null(&self, place: Place) -> bool {
+        self.raw(place) == Some(NULL)
+    }
+
+    /// `""`: the element goes. Of a list that other fields fill too, and which are not in the message, nothing goes: the field speaks
+    /// for its own part only, and which part that is nobody can tell from the list.
+    fn delete(&mut self, rows: &[Row], path: &[Step], place: Place, target: &mut Target) {
+        let list = path.iter().position(|step| step.index != Index::None);
+        let is_silent = |row: &Row| {
+            let same = row.target.as_ref().is_some_and(|other| other[0].name == path[0].name);
+            let Source::Number(field) = row.source else { return false };
+            same && field != place.field && self.field_leaves(place.segment, field).is_empty()
+        };
+        let is_shared = path[0].name == "identifier" || (list.is_some() && rows.iter().any(is_silent));
+        if is_shared {
+            let text =
+                "the deletion was not applied: other fields fill the same list, and what they said stays";
+            let at = location(self.segment(place.segment), place.field, place.repeat, None);
+            self.issues.push(Issue::warning(IssueCode::NotSupported, text).at(at));
+            return;
+        }
+        let named = &path[..list.map_or(path.len(), |at| at + 1)];
+        let path = named.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(".");
+        if !target.clear.contains(&path) {
+            target.clear.push(path);
+        }
     }
 
     /// One value by a rule: of a whole repetition, or of one component.
@@ -248,15 +354,16 @@ impl<'m> Mapper<'m> {
 
     fn holds(&self, condition: Option<&Condition>, segment: usize, place: Option<Place>) -> bool {
         let value = |number: u16| {
-            let segment = self.segment(segment);
-            let leaf = match place {
-                Some(place) => segment
-                    .leaves
-                    .iter()
-                    .find(|l| (l.field, l.repeat, l.component) == (place.field, place.repeat, number)),
-                None => segment.leaves.iter().find(|l| l.field == number),
+            let leaves = &self.segment(segment).leaves;
+            let mut found = match place {
+                Some(place) => {
+                    let part = &leaves[self.place_leaves(place)];
+                    let start = part.partition_point(|l| l.component < number);
+                    part[start..part.partition_point(|l| l.component <= number)].iter()
+                }
+                None => leaves[self.field_leaves(segment, number)].iter(),
             };
-            leaf.map(|leaf| self.message.raw(leaf)).filter(|raw| *raw != NULL)
+            found.find_map(|leaf| Some(self.message.raw(leaf)).filter(|raw| *raw != NULL))
         };
         match condition {
             None => true,
@@ -272,10 +379,8 @@ impl<'m> Mapper<'m> {
 
     fn note(&self, target: &mut Target, path: &[Step], row: &Row, place: Place) {
         let segment = self.segment(place.segment);
-        let mut leaves = segment.leaves.iter().filter(|l| l.field == place.field && l.repeat == place.repeat);
-        let first = leaves.next();
-        let last = leaves.next_back().or(first);
-        let range = first.zip(last).map(|(first, last)| first.range.start..last.range.end);
+        let leaves = &segment.leaves[self.place_leaves(place)];
+        let range = leaves.first().zip(leaves.last()).map(|(first, last)| first.range.start..last.range.end);
         target.lineage.push(Lineage {
             change: 0,
             path: path_text(path, &target.value),
@@ -287,16 +392,7 @@ impl<'m> Mapper<'m> {
 
     /// The result: changes, issues, lineage, and every populated value nothing consumed.
     pub(super) fn finish(self) -> Normalised {
-        let mut unmapped = Vec::new();
-        for (segment, touched) in self.message.segments.iter().zip(&self.touched) {
-            for (leaf, _) in segment.leaves.iter().zip(touched).filter(|(_, touched)| !**touched) {
-                let place =
-                    location(segment, leaf.field, leaf.repeat, Some((leaf.component, leaf.subcomponent)));
-                if unmapped.last() != Some(&place) {
-                    unmapped.push(place);
-                }
-            }
-        }
+        let unmapped = self.unmapped();
         let rejected = self.issues.iter().any(Issue::rejects);
         let changes = if rejected { Vec::new() } else { self.changes };
         Normalised {
@@ -307,8 +403,33 @@ impl<'m> Mapper<'m> {
         }
     }
 
-    pub(super) fn kind(name: &str) -> ResourceType {
-        ResourceType::from_name(name).unwrap_or_else(|| unreachable!("types are named by this crate"))
+    /// Places of populated values that nothing consumed, in their order.
+    fn unmapped(&self) -> Vec<String> {
+        let mut unmapped: Vec<String> = Vec::new();
+        for (segment, touched) in self.message.segments.iter().zip(&self.touched) {
+            for (leaf, _) in segment.leaves.iter().zip(touched).filter(|(_, touched)| !**touched) {
+                let part = Some((leaf.component, leaf.subcomponent));
+                let place = location(segment, leaf.field, leaf.repeat, part);
+                if unmapped.last() != Some(&place) {
+                    unmapped.push(place);
+                }
+                if unmapped.len() >= UNMAPPED_MAX {
+                    return unmapped;
+                }
+            }
+        }
+        unmapped
+    }
+}
+
+/// How much an identifier of this field is trusted to name the patient, 0 most. HL7 v2.5.1, 3.4.2 and 3.4.9.
+fn rank(segment: &str, field: u16) -> u8 {
+    match (segment, field) {
+        ("PID", 3) | ("MRG", 1) => 0,
+        ("PID", 2) | ("MRG", 4) => 1,
+        ("PID", 4) | ("MRG", 2) => 2,
+        ("PID", 19) => 4,
+        _ => 3,
     }
 }
 

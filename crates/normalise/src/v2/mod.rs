@@ -1,8 +1,13 @@
 //! HL7 v2 messages as FHIR changes. The rule tables decide which field fills which element; the files here decide which segments belong together.
 
 mod convert;
+mod document;
 mod mapper;
+mod merge;
 mod message;
+mod order;
+mod report;
+mod value;
 
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode};

@@ -8,7 +8,8 @@ use serde_json::{Value, json};
 
 use super::mapper::{Mapper, Place};
 use super::table::{Convert, Leaf, Row};
-use crate::hl7::{Form, harmless, render};
+use crate::hl7::{Form, render};
+use crate::identity::{self, Authority};
 
 /// Converts what a row found.
 pub(super) fn convert(
@@ -36,8 +37,15 @@ pub(super) fn convert(
         },
         Convert::Integer => mapper.attribute(node, "value")?.parse::<u32>().ok().map(Value::from),
         Convert::Concept => concept(mapper, row.vocabulary.as_deref(), node),
-        Convert::Root => text(mapper).map(|root| Value::String(system(mapper, &root))),
-        Convert::Authority => text(mapper).map(|name| Value::String(authority(mapper, &name))),
+        Convert::Root => {
+            let (root, name) = (text(mapper)?, mapper.attribute(node, "assigningAuthorityName"));
+            authority(mapper, Some(&root), name.as_deref())
+        }
+        Convert::Uri => text(mapper).map(|root| Value::String(identity::uri(&root, None).unwrap_or(root))),
+        Convert::Authority => {
+            let name = text(mapper)?;
+            authority(mapper, None, Some(&name))
+        }
         Convert::Scheme => {
             let url = text(mapper)?;
             let scheme = scheme(&url).map_or_else(|| "tel".to_owned(), |(scheme, _)| scheme);
@@ -124,7 +132,10 @@ fn coding(mapper: &mut Mapper<'_>, node: Node<'_, '_>, code: &str, display: Opti
     let mut coding = json!({});
     if let Some(oid) = mapper.attribute(node, "codeSystem") {
         let known = mapper.tables.code("CodeSystemOids", &oid).map(|known| known.code.clone());
-        coding["system"] = known.unwrap_or_else(|| system(mapper, &oid)).into();
+        let sent = Authority { universal: Some(&oid), ..Authority::default() };
+        if let Some(system) = known.or_else(|| identity::authority(mapper.context, &sent)) {
+            coding["system"] = system.into();
+        }
     }
     coding["code"] = code.split_whitespace().collect::<Vec<_>>().join(" ").into();
     if let Some(display) = display {
@@ -133,24 +144,10 @@ fn coding(mapper: &mut Mapper<'_>, node: Node<'_, '_>, code: &str, display: Opti
     coding
 }
 
-/// The root of an identifier, or a code system, as a URI: as v2 writes an HD of type ISO or UUID.
-fn system(mapper: &Mapper<'_>, root: &str) -> String {
-    if root.bytes().all(|b| b.is_ascii_digit() || b == b'.') {
-        format!("urn:oid:{root}")
-    } else if uuid::Uuid::try_parse(root).is_ok() {
-        format!("urn:uuid:{}", harmless(root))
-    } else {
-        authority(mapper, root)
-    }
-}
-
-/// The name of an authority: the naming systems, else a URI of the site.
-fn authority(mapper: &Mapper<'_>, name: &str) -> String {
-    let known = mapper.context.naming_systems.iter().find(|(known, _)| known == name);
-    known.map_or_else(
-        || format!("urn:hilum:site:{}:hd:{}", mapper.context.site, harmless(name)),
-        |(_, system)| system.clone(),
-    )
+/// The system of an II, by its root and the name of its authority.
+fn authority(mapper: &Mapper<'_>, root: Option<&str>, name: Option<&str>) -> Option<Value> {
+    let sent = Authority { namespace: name, universal: root, kind: None };
+    identity::authority(mapper.context, &sent).map(Value::String)
 }
 
 /// The scheme of an URL, in lower case, and what follows it.

@@ -54,12 +54,14 @@ pub(super) struct Place<'t, 'i> {
 /// A resource being filled.
 pub(super) struct Target {
     pub(super) value: Value,
+    /// How much each identifier is trusted to name a patient, 0 most: by the element it came from.
+    pub(super) ranks: Vec<u8>,
     lineage: Vec<Lineage>,
 }
 
 impl Target {
     pub(super) fn new(of: &str) -> Self {
-        Self { value: json!({ "resourceType": of }), lineage: Vec::new() }
+        Self { value: json!({ "resourceType": of }), ranks: Vec::new(), lineage: Vec::new() }
     }
 
     /// The resource, whose JSON object was built by rules.
@@ -124,6 +126,9 @@ impl<'m> Mapper<'m> {
                     });
                 }
                 set(&mut target.value, steps, value);
+                if steps[0].name == "identifier" {
+                    target.ranks.push(rank(&row.source));
+                }
             }
         }
     }
@@ -165,7 +170,7 @@ impl<'m> Mapper<'m> {
 
     fn convert(&mut self, row: &Row, leaf: &Leaf, place: &Place<'_, '_>) -> Option<Value> {
         let Convert::Map(map) = &row.convert else { return convert::convert(self, row, leaf, place) };
-        let mut parts = Target { value: Value::Object(Map::new()), lineage: Vec::new() };
+        let mut parts = Target { value: Value::Object(Map::new()), ranks: Vec::new(), lineage: Vec::new() };
         self.run(map, place, &mut parts);
         let complete = parts.value.as_object().is_some_and(|o| !o.is_empty());
         (complete && is_worth(map, &parts.value)).then_some(parts.value)
@@ -184,6 +189,17 @@ impl<'m> Mapper<'m> {
         let rejected = self.issues.iter().any(Issue::rejects);
         let (changes, lineage) = if rejected { Default::default() } else { (self.changes, self.lineage) };
         Normalised { changes, issues: self.issues, unmapped, lineage }
+    }
+}
+
+/// How much an identifier of this source is trusted to name the patient, 0 most: the ids of the role, those of the person, others.
+fn rank(source: &Source) -> u8 {
+    let Source::Paths(paths) = source else { return 3 };
+    let elements = paths.first().map_or(&[][..], |path| path.elements.as_slice());
+    match elements.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["id"] => 0,
+        ["patientPerson", "id"] => 1,
+        _ => 2,
     }
 }
 

@@ -63,8 +63,10 @@ pub(super) enum Convert {
     Boolean,
     Integer,
     Concept,
-    /// An OID or UUID as a system.
+    /// The root of an II as the system of its extension.
     Root,
+    /// An OID or UUID as a URI.
+    Uri,
     /// The name of an assigning authority as a system.
     Authority,
     /// The scheme of an URL.
@@ -177,6 +179,7 @@ fn convert(text: &str) -> Result<Convert, String> {
         "integer" => Convert::Integer,
         "concept" => Convert::Concept,
         "root" => Convert::Root,
+        "uri" => Convert::Uri,
         "authority" => Convert::Authority,
         "scheme" => Convert::Scheme,
         "address" => Convert::Address,

@@ -1,6 +1,7 @@
 //! A message as segments and leaves. Every byte of the text belongs to a segment, a terminator or a fault.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
 use std::ops::Range;
 
 use hl7_parser::message::Separators as CrateSeparators;
@@ -111,6 +112,7 @@ impl Message {
         let field = char::from(self.header.separators.field);
         let mut leaves = 0;
         let mut start = 0;
+        let mut numbers: HashMap<String, usize> = HashMap::new();
         for (at, _) in
             text.char_indices().filter(|(_, c)| *c == '\r' || *c == '\n').chain([(text.len(), ' ')])
         {
@@ -140,7 +142,9 @@ impl Message {
                 continue;
             }
             let name = trimmed[..3].to_ascii_uppercase();
-            let number = self.segments.iter().filter(|s| s.name == name).count() + 1;
+            let number = numbers.entry(name.clone()).or_insert(0);
+            *number += 1;
+            let number = *number;
             let found =
                 if name == "MSH" { self.header_leaves(trimmed, begin) } else { self.leaves(trimmed, begin) };
             leaves += found.len();
