@@ -299,6 +299,25 @@ fn a_positive_acknowledgement_says_what_was_left_out_and_a_repeat_gets_the_same_
 }
 
 #[test]
+fn what_comes_late_is_told_to_its_sender_and_marked_for_attention() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    let mut sender = mllp::Connection::open(edge.mllp).unwrap();
+    assert!(sender.send(message("CTRL-1", "4711", "F")).unwrap().contains("MSA|AA|CTRL-1"));
+    let older = message("CTRL-2", "4711", "F").replace("20240101120000", "20230101120000").replace("Anja", "Anna");
+    let answer = sender.send(&older).unwrap();
+    assert!(answer.contains("MSA|AA|CTRL-2\r") && answer.contains("|W|"), "{answer}");
+    assert_eq!(sender.send(&older).unwrap(), answer, "a repeat gets the bytes of the first answer");
+    assert_eq!(listed(&edge, &["--attention"], "attention=true"), [2]);
+    let shown = edge.get("/admin/submissions/2");
+    assert_eq!((&shown["attention"], &shown["changes"]), (&json!("late"), &json!([])), "{shown:#}");
+    assert!(shown["answer"].as_str().unwrap().contains("|W|"), "{shown:#}");
+    let metrics = http::send(edge.http, "GET", "/metrics", &[], "").body;
+    let counted = metrics.lines().find(|line| line.starts_with("hilum_remarks_total")).unwrap_or_default();
+    assert!(counted.contains("remark=\"late\"} 1"), "{metrics}");
+}
+
+#[test]
 fn one_log_line_names_each_submission_its_peer_and_why_it_was_refused() {
     let dir = tempfile::tempdir().unwrap();
     let mut edge = Edge::start(dir.path());
