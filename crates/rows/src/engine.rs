@@ -31,6 +31,8 @@ pub struct Config {
     pub free_bytes_min: u64,
     /// Page cache of one site's writer, in bytes.
     pub cache_bytes: u64,
+    /// Whether an edge may be using the files: nothing is created, migrated or written then. A server takes several edges.
+    pub is_beside: bool,
 }
 
 /// The engine of a configuration.

@@ -21,7 +21,7 @@ pub use hilum_rows::{
     ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,
     Findings, Health, InstanceFile, Memory, Operation, PostgresConfig, Version,
 };
-pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
+pub use site::{Authority, Client, Hl7Identity, Retention, Site, SiteSettings, Unidentified};
 pub use types::*;
 pub use upkeep::backup::{Manifest, SiteCopy, backup, restore};
 pub use upkeep::fsck::fsck;
@@ -91,9 +91,14 @@ impl Store {
     }
 
     fn open_now(config: Config, bucket: Option<Arc<dyn ObjectStore>>) -> Result<Self, Error> {
-        std::fs::create_dir_all(&config.data_dir)?;
-        hilum_rows::probe(&config.data_dir)?;
-        let lock = if config.exclusive { Some(hilum_rows::lock(&config.data_dir)?) } else { None };
+        let lock = if config.exclusive {
+            std::fs::create_dir_all(&config.data_dir)?;
+            hilum_rows::probe(&config.data_dir)?;
+            Some(hilum_rows::lock(&config.data_dir)?)
+        } else {
+            beside(&config)?;
+            None
+        };
         let control = Control::open_for(&config)?;
         let gates = Arc::<Gates>::default();
         let engine = hilum_rows::open(&config.of_rows(), &gates, Arc::new(control.clone()))?;
@@ -299,6 +304,61 @@ impl Store {
         self.ask(site, move |rows| submission::newest(rows, before, count)).await
     }
 
+    /// A page of the submissions that a filter lets through, newest first.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list_submissions(
+        &self,
+        site: &Site,
+        filter: SubmissionFilter,
+    ) -> Result<SubmissionPage, Error> {
+        self.ask(site, move |rows| submission::matching(rows, &filter)).await
+    }
+
+    /// The deliveries of the versions that a submission caused, at most so many. Goes through all that is queued or was delivered lately.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn deliveries_of(&self, site: &Site, sequence: u64, max: u32) -> Result<Vec<Delivery>, Error> {
+        self.ask(site, move |rows| submission::deliveries(rows, sequence, max)).await
+    }
+
+    /// What committing the changes of an original would do now, resource by resource; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn foretell(
+        &self,
+        site: &Site,
+        original: &Original,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Foretold>, Error> {
+        let speaker = Speaker::of(original);
+        let now = jiff::Timestamp::now().as_microsecond();
+        let planning = move |db: &SiteDb| {
+            let newest = *db.newest.borrow();
+            db.snapshot(|rows| {
+                rows.foresee(&planner::asks(&changes))?;
+                Ok(planner::plan(rows, &db.zone, now, newest, speaker, &changes)?.foretold())
+            })
+        };
+        self.site_db(site)?.apart(planning).await
+    }
+
+    /// Whether anything of a type was written behind a feed position.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn has_changed(
+        &self,
+        site: &Site,
+        resource_type: ResourceType,
+        after: u64,
+    ) -> Result<bool, Error> {
+        self.ask(site, move |rows| rows.has_changed(resource_type, after)).await
+    }
+
     /// Versions after feed position `after`, in feed order, at most `limit`.
     ///
     /// # Errors
@@ -359,6 +419,11 @@ impl Store {
             content_type: "text/plain",
             received: jiff::Timestamp::now().into(),
             report: None,
+            about: About {
+                message: Some("study delete".to_owned()),
+                reference: Some(uid.to_owned()),
+                ..About::default()
+            },
         };
         let (packed, uid) = (Packed::new(original, None), uid.to_owned());
         db.upkeep(packed.bytes(), move |apply| apply.delete_study(&packed, &uid)).await
@@ -470,6 +535,18 @@ impl Store {
         let blob = db.blobs.put(bytes).await?;
         Ok(Packed::new(original, Some(blob)))
     }
+}
+
+/// Refuses to make a store where an edge was expected to have one.
+fn beside(config: &Config) -> Result<(), Error> {
+    let is_elsewhere = config.postgres.is_some() || config.memory.is_some();
+    if is_elsewhere || config.data_dir.join(hilum_rows::files::CONTROL_FILE).exists() {
+        return Ok(());
+    }
+    let data = config.data_dir.display();
+    Err(Error::unavailable(format!(
+        "there is no store in {data}; name the configuration of the edge (--config FILE)"
+    )))
 }
 
 /// Whether the answer to a search may hold an ImagingStudy.

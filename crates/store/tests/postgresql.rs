@@ -55,6 +55,7 @@ fn original() -> Original {
         content_type: "x",
         received: Timestamp::from_micros(1),
         report: None,
+        about: Default::default(),
     }
 }
 

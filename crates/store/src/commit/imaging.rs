@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::apply::{Apply, Prepared, Written, prepare};
 use super::plan::Imaging;
-use super::submission::Packed;
+use super::submission::{Packed, Verdict};
 use crate::engine::SiteDb;
 use crate::query::lookup::{self, Base};
 use crate::{Effect, Error, ErrorKind, Remark, RemarkKind};
@@ -443,7 +443,7 @@ impl Apply<'_> {
             }
             self.db.forget_blobs(&blobs)?;
         }
-        self.submission(packed, None, None, &targets)?;
+        self.submission(packed, None, Verdict::Accepted(&[]), &targets)?;
         Ok(u32::try_from(studies.len()).unwrap_or(u32::MAX))
     }
 
