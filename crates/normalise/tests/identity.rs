@@ -40,8 +40,11 @@ fn v3(patient: &str) -> Payload {
     Payload::V3(Arc::new(message.unwrap_or_else(|refusal| panic!("{refusal:?}"))))
 }
 
-fn image(more: &[(Option<(u32, u16)>, u32, &str)]) -> Payload {
-    let element = |(parent, tag, text): &(Option<(u32, u16)>, u32, &str)| Element {
+/// The sequence and the item an element is in, its tag, its value.
+type Attribute<'a> = (Option<(u32, u16)>, u32, &'a str);
+
+fn image(more: &[Attribute<'_>]) -> Payload {
+    let element = |(parent, tag, text): &Attribute<'_>| Element {
         tag: Tag(*tag),
         parent: parent.map(|(sequence, item)| (Tag(sequence), item)),
         value: text.as_bytes().to_vec(),
