@@ -231,11 +231,13 @@ impl Worker {
             let Some(last) = entries.last() else { return Ok(()) };
             after = last.position;
             let mut matches = Vec::new();
+            // after the entries: a merge among them counts for those that come later at the latest
+            let criteria = self.criteria(subscriptions).await?;
             for entry in &entries {
-                for subscription in subscriptions {
+                for (subscription, criteria) in subscriptions.iter().zip(&criteria) {
                     let behind =
                         destinations.get(&subscription.reference).is_some_and(|d| d.cursor < entry.position);
-                    if behind && subscription.status != "off" && self.is_match(subscription, entry) {
+                    if behind && subscription.status != "off" && self.is_match(criteria.as_ref(), entry) {
                         matches.push((subscription.reference.clone(), entry.position));
                     }
                 }
@@ -245,9 +247,21 @@ impl Worker {
         }
     }
 
-    fn is_match(&self, subscription: &Subscription, entry: &FeedEntry) -> bool {
+    /// The criteria of Subscriptions as they match now: one that names a patient hears of those it replaced too.
+    async fn criteria(&self, subscriptions: &[Subscription]) -> Result<Vec<Option<Query>>, Error> {
+        let mut criteria = Vec::with_capacity(subscriptions.len());
+        for subscription in subscriptions {
+            criteria.push(match &subscription.criteria {
+                Some(query) => Some(self.store.followed(&self.site, query).await?),
+                None => None,
+            });
+        }
+        Ok(criteria)
+    }
+
+    fn is_match(&self, criteria: Option<&Query>, entry: &FeedEntry) -> bool {
         let version = &entry.version;
-        let Some(query) = &subscription.criteria else { return false };
+        let Some(query) = criteria else { return false };
         if version.body.is_empty()
             || query.resource_type != version.resource_type
             || NEVER.contains(&version.resource_type.name())

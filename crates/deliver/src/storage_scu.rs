@@ -126,7 +126,7 @@ impl Object {
         let head = Head::read(&piece).ok_or(ScuError::NotSendable)?;
         let mut scanner = Scanner::new(&head.transfer_syntax, Limits::default());
         scanner.feed(&piece[head.data_set_at..]);
-        while !scanner.is_done() {
+        while !scanner.is_past_header() {
             piece.clear();
             let read = (&mut file).take(PIECE_BYTES as u64).read_to_end(&mut piece).await;
             if read.map_err(ScuError::File)? == 0 {
@@ -134,8 +134,8 @@ impl Object {
             }
             scanner.feed(&piece);
         }
-        // what the scanner cannot read to its end is sent as well: the receiver judges it
-        let header = scanner.finish().unwrap_or_default();
+        // what is malformed is sent as well: the receiver judges it
+        let header = scanner.into_header();
         let sop_class = header.uid(SOP_CLASS).unwrap_or(head.sop_class);
         let sop_instance = header.uid(SOP_INSTANCE).unwrap_or(head.sop_instance);
         if !is_uid(&sop_class) || !is_uid(&sop_instance) {

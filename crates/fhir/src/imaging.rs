@@ -126,12 +126,14 @@ pub struct StudyRows {
     pub elements: Map<String, Value>,
     /// `Patient/id`, when known.
     pub patient: Option<String>,
-    /// `ServiceRequest/id`s the accession number resolves to.
+    /// `ServiceRequest/id`s of the orders it belongs to.
     pub based_on: Vec<String>,
-    /// `Procedure/id` of the performed step.
+    /// `Procedure/id` of the first performed step that was not discontinued.
     pub procedure: Option<String>,
-    /// Whether the only performed step was discontinued.
+    /// Whether it has performed steps, and all of them were discontinued.
     pub discontinued: bool,
+    /// Whether somebody has to look at it: images of it were said to be of another patient, or stand in another study too.
+    pub attention: bool,
     /// The series in order of number, then UID, each with its instances in order of number, then UID.
     pub series: Vec<(Series, Vec<InstanceRow>)>,
 }
@@ -145,6 +147,93 @@ pub struct InstanceRow {
     pub sop_class: String,
     /// `number`, `title`.
     pub elements: Map<String, Value>,
+}
+
+/// System and code of the tag of a resource that somebody has to look at because senders disagree whose it is.
+pub const ATTENTION: (&str, &str) = ("urn:hilum:attention", "identity-conflict");
+
+/// Members of an ImagingStudy that come from rows always; what else the rows say (`description`, `started` …) comes from them too.
+const DRAWN: [&str; 8] = [
+    "status",
+    "modality",
+    "subject",
+    "basedOn",
+    "procedureReference",
+    "numberOfSeries",
+    "numberOfInstances",
+    "series",
+];
+
+/// The stored ImagingStudy with everything its rows say as they say it now; what clients added besides stays.
+pub fn redraw(stored: &Resource, drawn: &Resource) -> Resource {
+    let mut study = stored.clone();
+    for member in DRAWN {
+        study.object_mut().shift_remove(member);
+    }
+    for (name, value) in drawn.object() {
+        match (name.as_str(), study.get(name), value) {
+            ("resourceType" | "id" | "meta", ..) => {}
+            ("identifier", Some(Value::Array(known)), Value::Array(own)) => {
+                let others = known.iter().filter(|known| !own.iter().any(|own| is_same_number(own, known)));
+                let all = own.iter().chain(others).cloned().collect();
+                study.set("identifier", all);
+            }
+            _ => study.set(name, value.clone()),
+        }
+    }
+    let is_marked = |study: &Resource| tags(study).iter().any(is_attention);
+    if is_marked(&study) != is_marked(drawn) {
+        set_attention(&mut study, is_marked(drawn));
+    }
+    study
+}
+
+/// Members of a sent ImagingStudy that say something else than the rows it is drawn from.
+pub fn contradictions(sent: &Resource, drawn: &Resource) -> Vec<String> {
+    let right = redraw(sent, drawn);
+    let names = right.object().keys().chain(sent.object().keys().filter(|name| right.get(name).is_none()));
+    names
+        .filter(|name| !matches!(name.as_str(), "meta" | "identifier") && right.get(name) != sent.get(name))
+        .chain(lacks_identifier(sent, drawn).then_some(&"identifier".to_owned()))
+        .cloned()
+        .collect()
+}
+
+fn lacks_identifier(sent: &Resource, drawn: &Resource) -> bool {
+    let list =
+        |study: &Resource| study.get("identifier").and_then(Value::as_array).cloned().unwrap_or_default();
+    let sent = list(sent);
+    list(drawn).iter().any(|own| !sent.iter().any(|sent| is_same_number(own, sent)))
+}
+
+fn is_same_number(one: &Value, other: &Value) -> bool {
+    one.get("system") == other.get("system") && one.get("value") == other.get("value")
+}
+
+fn tags(resource: &Resource) -> Vec<Value> {
+    resource.get("meta").and_then(|meta| meta["tag"].as_array()).cloned().unwrap_or_default()
+}
+
+fn is_attention(tag: &Value) -> bool {
+    (tag["system"].as_str(), tag["code"].as_str()) == (Some(ATTENTION.0), Some(ATTENTION.1))
+}
+
+/// Sets or removes the tag of what somebody has to look at.
+pub fn set_attention(resource: &mut Resource, is_wanted: bool) {
+    let mut tags = tags(resource);
+    tags.retain(|tag| !is_attention(tag));
+    if is_wanted {
+        tags.push(json!({ "system": ATTENTION.0, "code": ATTENTION.1 }));
+    }
+    let mut meta = resource.get("meta").and_then(Value::as_object).cloned().unwrap_or_default();
+    meta.shift_remove("tag");
+    if !tags.is_empty() {
+        meta.insert("tag".into(), Value::Array(tags));
+    }
+    resource.object_mut().shift_remove("meta");
+    if !meta.is_empty() {
+        resource.set("meta", Value::Object(meta));
+    }
 }
 
 /// Draws the ImagingStudy of a study from its rows. The store sets `id` and `meta`. DICOM PS3.3 C.7 to FHIR R4 ImagingStudy.
@@ -179,6 +268,9 @@ pub fn imaging_study(rows: &StudyRows) -> Resource {
     study.set("numberOfInstances", instances.into());
     if !rows.series.is_empty() {
         study.set("series", rows.series.iter().map(|(row, instances)| series(row, instances)).collect());
+    }
+    if rows.attention {
+        set_attention(&mut study, true);
     }
     study
 }
@@ -259,6 +351,33 @@ mod tests {
     }
 
     #[test]
+    fn a_redraw_keeps_what_clients_added_and_rows_win_over_the_rest() {
+        let of = |value: Value| Resource::from_value(value).unwrap();
+        let drawn = of(
+            json!({ "resourceType": "ImagingStudy", "identifier": [{ "system": "urn:dicom:uid", "value": "urn:oid:1" }],
+            "status": "available", "subject": { "reference": "Patient/2" }, "numberOfInstances": 2, "description": "CT" }),
+        );
+        let stored = of(json!({ "resourceType": "ImagingStudy", "id": "s", "identifier": [
+                { "system": "urn:dicom:uid", "value": "urn:oid:1" }, { "value": "teaching file 7" }],
+            "status": "registered", "subject": { "reference": "Patient/1" }, "basedOn": [{ "reference": "ServiceRequest/old" }],
+            "note": [{ "text": "second reading wanted" }] }));
+        let redrawn = redraw(&stored, &drawn);
+        assert_eq!(
+            redrawn.to_value(),
+            json!({ "resourceType": "ImagingStudy", "id": "s", "identifier": [
+                { "system": "urn:dicom:uid", "value": "urn:oid:1" }, { "value": "teaching file 7" }],
+            "note": [{ "text": "second reading wanted" }], "status": "available", "subject": { "reference": "Patient/2" },
+            "numberOfInstances": 2, "description": "CT" })
+        );
+        assert_eq!(contradictions(&redrawn, &drawn), Vec::<String>::new());
+        let mut wrong = redrawn;
+        wrong.set("numberOfInstances", 3.into());
+        wrong.set("basedOn", json!([{ "reference": "ServiceRequest/x" }]));
+        wrong.set("identifier", json!([{ "value": "teaching file 7" }]));
+        assert_eq!(contradictions(&wrong, &drawn), ["numberOfInstances", "basedOn", "identifier"]);
+    }
+
+    #[test]
     fn counts_come_from_rows_and_status_from_what_exists() {
         let mut rows = StudyRows {
             uid: "1.2.3".into(),
@@ -268,6 +387,7 @@ mod tests {
             based_on: vec!["ServiceRequest/s".into()],
             procedure: None,
             discontinued: false,
+            attention: false,
             series: Vec::new(),
         };
         assert_eq!(imaging_study(&rows).get("status"), Some(&json!("registered")));

@@ -3,15 +3,19 @@
 use serde_json::{Map, Value};
 
 use crate::Resource;
+use crate::validate::{definition_of, other_types};
 
 /// Members a merge never touches.
 const OWN: [&str; 3] = ["resourceType", "id", "meta"];
 
 /// Applies `update` to `current`: paths in `clear` (dotted element names from the root, such as `name` or `period.end`, and slices of
-/// lists, such as `telecom[use=work]`) are removed first; then objects merge member by member, every other value and every list replaces, but `identifier` lists
-/// are united by system and value, member by member, and a list of which `clear` names a slice takes up what it has not yet. `id`, `meta` and `resourceType` of `current` stay.
+/// lists, such as `telecom[use=work]`) are removed first; then objects merge member by member, every other value and every list replaces,
+/// but `identifier` lists are united by system and value, member by member, and a list of which `clear` names a slice takes up what it has
+/// not yet. A choice element is one element: writing `valueString` takes `valueQuantity` away (R4 formats, choice of data types). `id`, `meta`
+/// and `resourceType` of `current` stay.
 pub fn merge(current: &Resource, update: &Resource, clear: &[String]) -> Resource {
     let mut merged = current.clone();
+    let definition = current.resource_type().name();
     for path in clear.iter().filter(|path| !path.ends_with(']')) {
         remove(merged.object_mut(), path);
     }
@@ -29,7 +33,7 @@ pub fn merge(current: &Resource, update: &Resource, clear: &[String]) -> Resourc
             let cut = cuts.iter().find(|(list, _)| list == name && name != "identifier");
             match (cut, merged.object_mut().get_mut(name), value) {
                 (Some((_, at)), Some(Value::Array(stored)), Value::Array(sent)) => take_up(stored, *at, sent),
-                _ => merge_member(merged.object_mut(), name, value),
+                _ => merge_member(merged.object_mut(), definition, name, value),
             }
         }
     }
@@ -117,19 +121,31 @@ pub fn same_content(one: &Resource, other: &Resource) -> bool {
     without_version(one) == without_version(other)
 }
 
-/// One pair of values still to be merged: the place is named by member names from the root. Nothing recurses on input: only
-/// objects that exist on both sides are entered, and those are as deep as the stored resource at most.
-fn merge_member(target: &mut Map<String, Value>, name: &str, update: &Value) {
-    let mut work: Vec<(Vec<String>, Value)> = vec![(vec![name.to_owned()], update.clone())];
-    while let Some((path, update)) = work.pop() {
+/// A value still to be merged: its place by member names from the root, and the definition of the object it stands in.
+struct Pending {
+    path: Vec<String>,
+    definition: Option<&'static str>,
+    update: Value,
+}
+
+/// Nothing recurses on input: only objects that exist on both sides are entered, and those are as deep as the stored resource at most.
+fn merge_member(target: &mut Map<String, Value>, definition: &'static str, name: &str, update: &Value) {
+    let mut work =
+        vec![Pending { path: vec![name.to_owned()], definition: Some(definition), update: update.clone() }];
+    while let Some(Pending { path, definition, update }) = work.pop() {
         let Some((last, parents)) = path.split_last() else { continue };
         let Some(place) = descend(target, parents) else { continue };
+        for other in definition.map_or_else(Vec::new, |definition| other_types(definition, last)) {
+            place.shift_remove(other);
+            place.shift_remove(&format!("_{other}"));
+        }
         match (place.get_mut(last), update) {
             (Some(Value::Object(_)), Value::Object(members)) => {
-                for (member, value) in members.into_iter().rev() {
+                let definition = definition.and_then(|definition| definition_of(definition, last));
+                for (member, update) in members.into_iter().rev() {
                     let mut deeper = path.clone();
                     deeper.push(member);
-                    work.push((deeper, value));
+                    work.push(Pending { path: deeper, definition, update });
                 }
             }
             (Some(Value::Array(stored)), Value::Array(sent)) if last == "identifier" => unite(stored, sent),
@@ -149,17 +165,30 @@ fn descend<'v>(object: &'v mut Map<String, Value>, path: &[String]) -> Option<&'
 }
 
 /// Members of identifiers sent overwrite those of stored ones with the same system and value (a sender that knows no type
-/// does not take away the one another knew); new identifiers are added at the end.
+/// does not take away the one another knew); new identifiers are added at the end. A number once with and once without a system is one number:
+/// it has the system.
 fn unite(stored: &mut Vec<Value>, sent: Vec<Value>) {
-    let key = |identifier: &Value| (identifier.get("system").cloned(), identifier.get("value").cloned());
     for identifier in sent {
-        let known = stored.iter_mut().find(|known| key(known) == key(&identifier));
-        match (known, identifier) {
+        let known = stored.iter().position(|known| same_number(known, &identifier));
+        let known = known.or_else(|| stored.iter().position(|known| same_bare_number(known, &identifier)));
+        match (known.map(|at| &mut stored[at]), identifier) {
             (Some(Value::Object(known)), Value::Object(sent)) => known.extend(sent),
             (Some(known), sent) => *known = sent,
             (None, sent) => stored.push(sent),
         }
     }
+}
+
+fn same_number(one: &Value, other: &Value) -> bool {
+    one.get("system") == other.get("system") && one.get("value") == other.get("value")
+}
+
+/// The same value and type, where only one of them names a system.
+fn same_bare_number(one: &Value, other: &Value) -> bool {
+    let code = |identifier: &Value| identifier["type"]["coding"][0]["code"].as_str().map(str::to_owned);
+    one.get("system").is_some() != other.get("system").is_some()
+        && one.get("value") == other.get("value")
+        && code(one) == code(other)
 }
 
 fn remove(object: &mut Map<String, Value>, path: &str) {
@@ -239,6 +268,53 @@ mod tests {
         let clear = ["participant[type.coding.code=ATND]".to_owned()];
         let merged = merge(&visit(["ATND", "REF"]), &visit(["REF", "ADM"]), &clear);
         assert_eq!(merged.get("participant"), visit(["ADM", "REF"]).get("participant"));
+    }
+
+    #[test]
+    fn a_choice_element_has_one_type_after_a_merge() {
+        let current = resource(json!({
+            "resourceType": "Observation", "valueQuantity": { "value": 7.9 }, "_valueQuantity": { "id": "x" }, "effectiveDateTime": "2024",
+        }));
+        let update = resource(json!({ "resourceType": "Observation", "valueString": "haemolysed" }));
+        let merged = merge(&current, &update, &[]).to_value();
+        assert_eq!(
+            merged,
+            json!({ "resourceType": "Observation", "effectiveDateTime": "2024", "valueString": "haemolysed" })
+        );
+        let patient = resource(json!({ "resourceType": "Patient", "deceasedBoolean": true }));
+        let update = resource(json!({ "resourceType": "Patient", "deceasedDateTime": "2024-05-05" }));
+        assert_eq!(
+            merge(&patient, &update, &[]).to_value(),
+            json!({ "resourceType": "Patient", "deceasedDateTime": "2024-05-05" })
+        );
+    }
+
+    #[test]
+    fn a_number_with_and_without_a_system_is_one_number() {
+        let filler = |system: Option<&str>| {
+            let mut identifier = json!({ "type": { "coding": [{ "code": "FILL" }] }, "value": "77" });
+            if let Some(system) = system {
+                identifier["system"] = system.into();
+            }
+            resource(json!({ "resourceType": "ServiceRequest", "identifier": [identifier] }))
+        };
+        let learned = merge(&filler(None), &filler(Some("urn:lis")), &[]);
+        assert_eq!(
+            learned.get("identifier"),
+            filler(Some("urn:lis"))
+                .get("identifier")
+                .map(|list| {
+                    let mut list = list.clone();
+                    // the system comes last: it was learned
+                    let system = list[0].as_object_mut().unwrap().shift_remove("system").unwrap();
+                    list[0]["system"] = system;
+                    list
+                })
+                .as_ref()
+        );
+        assert_eq!(merge(&filler(Some("urn:lis")), &filler(None), &[]), filler(Some("urn:lis")));
+        let other = merge(&filler(Some("urn:lis")), &filler(Some("urn:ris")), &[]);
+        assert_eq!(other.get("identifier").unwrap().as_array().unwrap().len(), 2);
     }
 
     #[test]

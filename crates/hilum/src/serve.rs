@@ -88,6 +88,7 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         data_dir: config.node.data.clone(),
         // the configuration was checked when it was read
         postgres: config.store.server().unwrap_or_default(),
+        memory: None,
         bucket: config.blobs.bucket().unwrap_or_default(),
         batch_jobs_max: store.batch_jobs_max,
         batch_bytes_max: store.batch_bytes_max,

@@ -11,26 +11,18 @@ use dicom_ul::pdu::{
 use hilum_intake::store::{Control, Site};
 use hilum_listen::Peer;
 use hilum_listen::limits::Dicom as Limits;
+use hilum_wire::scan::is_uid;
 
+use crate::classes::{VERIFICATION, is_storage};
 use crate::pdu::{End, INVALID, UNEXPECTED};
 
-const VERIFICATION: &str = "1.2.840.10008.1.1";
 /// Item type of the asynchronous operations window.
 const ASYNC_OPERATIONS: u8 = 0x53;
+const IMPLICIT_LITTLE_ENDIAN: &str = "1.2.840.10008.1.2";
 const APPLICATION_CONTEXT: &str = "1.2.840.10008.3.1.1.1";
 /// Our implementation class UID, under the 2.25 arc of UUIDs.
 pub(crate) const IMPLEMENTATION_UID: &str = "2.25.207530618924873014937425178320985173241";
 pub(crate) const IMPLEMENTATION_NAME: &str = "HILUM_01";
-/// Services that are not storage; whatever else is proposed, known or private, is.
-const OTHER_SERVICES: [&str; 6] = [
-    "1.2.840.10008.1.20.",
-    "1.2.840.10008.3.1.2.",
-    "1.2.840.10008.5.1.4.1.2.",
-    "1.2.840.10008.5.1.4.31",
-    "1.2.840.10008.5.1.4.32",
-    "1.2.840.10008.5.1.1.",
-];
-
 /// An accepted association.
 pub(crate) struct Association {
     pub(crate) site: Site,
@@ -46,6 +38,7 @@ pub(crate) struct Association {
 /// An accepted presentation context.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
+    pub(crate) abstract_syntax: String,
     pub(crate) transfer_syntax: String,
 }
 
@@ -72,7 +65,7 @@ pub(crate) fn negotiate(
     if request.application_context_name.trim_matches(['\0', ' ']) != APPLICATION_CONTEXT {
         return user(AssociationRJServiceUserReason::ApplicationContextNameNotSupported);
     }
-    let (called, calling) = (request.called_ae_title.trim(), request.calling_ae_title.trim());
+    let (called, calling) = (title(&request.called_ae_title), title(&request.calling_ae_title));
     let Some(site) = control.site_by_ae_title(called).unwrap_or_default() else {
         return user(AssociationRJServiceUserReason::CalledAETitleNotRecognized);
     };
@@ -82,6 +75,16 @@ pub(crate) fn negotiate(
         Admission::Address => return user(AssociationRJServiceUserReason::NoReasonGiven),
     }
     accept(&request, site, calling, limits).map(|association| Negotiated::Accepted(Box::new(association)))
+}
+
+/// An AE title without its padding: it ends at a NUL, else at the blanks that fill its field (PS3.8 table 9-11).
+fn title(field: &str) -> &str {
+    field.split('\0').next().unwrap_or_default().trim()
+}
+
+/// A UID without its padding, if it is one.
+fn uid(field: &str) -> Option<&str> {
+    Some(field.trim_end_matches(['\0', ' '])).filter(|text| is_uid(text))
 }
 
 enum Admission {
@@ -115,20 +118,19 @@ fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -
         if proposed.id % 2 == 0 || results.iter().any(|known| known.id == proposed.id) {
             return Err(UNEXPECTED);
         }
-        let abstract_syntax = proposed.abstract_syntax.trim_matches(['\0', ' ']);
-        let first = proposed.transfer_syntaxes.first().map(|uid| uid.trim_matches(['\0', ' ']).to_owned());
-        let served = abstract_syntax == VERIFICATION
-            || !OTHER_SERVICES.iter().any(|prefix| abstract_syntax.starts_with(prefix));
-        let (reason, transfer_syntax) = match first {
-            Some(uid) if served => (PresentationContextResultReason::Acceptance, uid),
-            Some(uid) => (PresentationContextResultReason::AbstractSyntaxNotSupported, uid),
-            None => (
-                PresentationContextResultReason::TransferSyntaxesNotSupported,
-                "1.2.840.10008.1.2".to_owned(),
-            ),
+        let class =
+            uid(&proposed.abstract_syntax).filter(|class| *class == VERIFICATION || is_storage(class));
+        let first = proposed.transfer_syntaxes.first().and_then(|syntax| uid(syntax));
+        let reason = match (class, first) {
+            (None, _) => PresentationContextResultReason::AbstractSyntaxNotSupported,
+            (Some(_), None) => PresentationContextResultReason::TransferSyntaxesNotSupported,
+            (Some(_), Some(_)) => PresentationContextResultReason::Acceptance,
         };
-        if reason == PresentationContextResultReason::Acceptance {
-            contexts.insert(proposed.id, Context { transfer_syntax: transfer_syntax.clone() });
+        // of a refused context it means nothing
+        let transfer_syntax = first.unwrap_or(IMPLICIT_LITTLE_ENDIAN).to_owned();
+        if let (Some(class), Some(_)) = (class, first) {
+            let (abstract_syntax, transfer_syntax) = (class.to_owned(), transfer_syntax.clone());
+            contexts.insert(proposed.id, Context { abstract_syntax, transfer_syntax });
         }
         results.push(PresentationContextResult { id: proposed.id, reason, transfer_syntax });
     }

@@ -4,6 +4,7 @@
 //! scanned, byte for byte as received. 0000 is answered only after blob and rows are durable.
 
 mod association;
+mod classes;
 mod pdu;
 mod receive;
 mod session;

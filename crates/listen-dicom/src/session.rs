@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::Dicom;
 use crate::association::{Association, Negotiated, negotiate};
 use crate::pdu::{ABORT, ASSOCIATE_RQ, End, INVALID, NOT_SPECIFIED, P_DATA, RELEASE_RQ, UNEXPECTED, Wire};
-use crate::receive::{Done, Receiving};
+use crate::receive::{Done, Receiving, Refusal};
 
 /// Speaks with a peer until it leaves.
 pub(crate) async fn run(
@@ -162,15 +162,14 @@ impl Conversation {
         let command = Command::read(&std::mem::take(&mut self.command)).ok_or(INVALID)?;
         let refused = match command.field {
             C_ECHO_RQ if !command.has_data_set => {
-                return self.answer(context, &command, status::SUCCESS, "").await;
+                return self.answer(context, command.response(status::SUCCESS, "")).await;
             }
             C_CANCEL_RQ => return Ok(()),
             C_STORE_RQ if command.has_data_set && !self.unanswered.contains(&command.message_id) => {
                 self.unanswered.insert(command.message_id);
-                let syntax = self.association.contexts.get(&context).map(|c| c.transfer_syntax.clone());
+                let accepted = self.association.contexts.get(&context).cloned().ok_or(INVALID)?;
                 let (door, site) = (&self.door, &self.association.site);
-                self.receiving =
-                    Some(Receiving::start(door, site, context, command, syntax.unwrap_or_default()).await);
+                self.receiving = Some(Receiving::start(door, site, (context, accepted), command).await);
                 return Ok(());
             }
             C_STORE_RQ if command.has_data_set => {
@@ -179,10 +178,10 @@ impl Conversation {
             _ => (status::UNRECOGNIZED_OPERATION, "operation not served"),
         };
         if command.has_data_set {
-            self.receiving = Some(Receiving::discard(context, command, refused.0, refused.1));
+            self.receiving = Some(Receiving::discard(context, command, Refusal::new(refused.0, refused.1)));
             return Ok(());
         }
-        self.answer(context, &command, refused.0, refused.1).await
+        self.answer(context, command.response(refused.0, refused.1)).await
     }
 
     async fn data_set(&mut self, pdv: dimse::Pdv<'_>) -> Result<(), End> {
@@ -221,17 +220,11 @@ impl Conversation {
             self.unanswered.remove(&done.command.message_id);
         }
         self.studies.extend(done.study);
-        self.answer(context, &done.command, done.status, &done.comment).await
+        let response = done.command.refusal(done.status, &done.comment, done.element);
+        self.answer(context, response).await
     }
 
-    async fn answer(
-        &mut self,
-        context: u8,
-        command: &Command,
-        status: u16,
-        comment: &str,
-    ) -> Result<(), End> {
-        let pdu = command_pdu(context, &command.response(status, comment));
-        self.wire.write(&pdu, &self.door.limits).await
+    async fn answer(&mut self, context: u8, response: Vec<u8>) -> Result<(), End> {
+        self.wire.write(&command_pdu(context, &response), &self.door.limits).await
     }
 }

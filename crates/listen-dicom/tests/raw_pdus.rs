@@ -18,8 +18,14 @@ async fn a_request_is_accepted_rejected_or_aborted_with_the_right_reason() {
         bytes
     };
     let context_name_at = 6 + 68 + 4;
-    let cases: [(&str, Vec<u8>, &[u8]); 8] = [
+    // a title ends at a NUL, whatever stands behind it
+    for title in ["EDGE\0\0\0\0", "EDGE\0\0   x", "  EDGE \0", "EDGE"] {
+        let mut peer = bench.connect().await;
+        assert_eq!(peer.ask(&good(title)).await[0], 2, "{title:?}");
+    }
+    let cases: [(&str, Vec<u8>, &[u8]); 9] = [
         ("unknown called title", good("NOBODY"), &[3, 0, 0, 0, 0, 4, 0, 1, 1, 7]),
+        ("a title longer than the called one", good("EDGE\u{1}"), &[3, 0, 0, 0, 0, 4, 0, 1, 1, 7]),
         ("a title is case-sensitive", good("edge"), &[3, 0, 0, 0, 0, 4, 0, 1, 1, 7]),
         ("application context", changed(context_name_at, b'9'), &[3, 0, 0, 0, 0, 4, 0, 1, 1, 2]),
         ("protocol version", changed(7, 2), &[3, 0, 0, 0, 0, 4, 0, 1, 2, 2]),
@@ -57,6 +63,13 @@ async fn contexts_are_judged_one_by_one() {
         answer[at + 6]
     };
     assert_eq!([1, 3, 5, 7, 9].map(result), [3, 0, 0, 0, 3], "worklist and mpps are refused");
+    let classes = ["1.2.840.10008.1.20.1", "1.2.840.10008.5.1.1.9", "1.2.840.10008.5.1.4.33", "1.2.no.uid"];
+    let contexts: Vec<(u8, &str)> = (1..).step_by(2).zip(classes).collect();
+    let answer = bench.connect().await.ask(&request("EDGE", &contexts, &[])).await;
+    for (id, class) in contexts {
+        let at = answer.windows(6).position(|w| w[0] == 0x21 && w[4] == id).unwrap();
+        assert_eq!(answer[at + 6], 3, "{class}");
+    }
     // speaking on a refused context ends the association
     let said = pdata(&[value(1, 3, &Command::store(1, WORKLIST, "1.2.3"))]);
     assert_eq!(peer.ask(&said).await, [7, 0, 0, 0, 0, 4, 0, 0, 2, 6]);
@@ -143,9 +156,21 @@ async fn a_data_set_that_cannot_be_kept_is_answered_and_quarantined() {
         let length = usize::from(u16::from_le_bytes([whole[at + 6], whole[at + 7]]));
         [&whole[..at], &whole[at + 8 + length..]].concat()
     };
-    let many = element(0x0009, 0x0010, "LO", b"ab").repeat(6_000);
+    let many = element(0x0008, 0x1030, "LO", b"ab").repeat(6_000);
+    // the last value is the pixel data, 100 bytes
+    let short = |of: Vec<u8>, by: usize| of[..of.len() - by].to_vec();
+    let fragments = b"\xe0\x7f\x10\0OB\0\0\xff\xff\xff\xff\xfe\xff\0\xe0\0\0\0\0\xfe\xff\0\xe0\x02\0\0\0ab";
+    let unterminated = [short(image(sop), 112), fragments.to_vec()].concat();
+    let end = |of: &[u8]| format!("at byte {}", of.len());
     let claim = [image(sop)[..52].to_vec(), b"\x09\0\x10\0UN\0\0\xf0\xff\xff\xff".to_vec()].concat();
-    let cases: [(&str, Vec<u8>, u16, &str); 9] = [
+    let (cut_pixels, cut_uid) = (short(image(sop), 1), short(image(sop), 113));
+    let lying = [image(sop), element(0x7FE0, 0x0011, "OB", &[0; 10])[..20].to_vec()].concat();
+    let ends = [&unterminated, &cut_pixels, &cut_uid, &lying].map(|data_set| end(data_set));
+    let cases: [(&str, Vec<u8>, u16, &str); 13] = [
+        ("fragments without their end", unterminated, 0xC000, &ends[0]),
+        ("pixel data cut short", cut_pixels, 0xC000, &ends[1]),
+        ("a uid cut short", cut_uid, 0xC000, &ends[2]),
+        ("an element behind pixel data cut short", lying, 0xC000, &ends[3]),
         ("3,000 nested sequences", nested, 0xC000, "nested too deep"),
         ("an element of 4 GB", claim, 0xC000, "ends inside"),
         ("too large a header", [image(sop)[..52].to_vec(), many].concat(), 0xC000, "too large"),
@@ -179,6 +204,44 @@ async fn a_data_set_that_cannot_be_kept_is_answered_and_quarantined() {
     assert_eq!(bench.newest().await.unwrap().sequence, before);
     assert_eq!(peer.store(CT, "1.2.3.4.5", &image(sop)).await.status, 0, "the same association goes on");
     assert_eq!(peer.ask(&pdu(5, &[0; 4])).await, pdu(6, &[0; 4]));
+}
+
+#[tokio::test]
+async fn a_command_names_the_storage_class_of_its_context() {
+    let bench = Bench::open(Limits::default(), 0).await;
+    let mut peer = bench.associate().await;
+    let mpps = "1.2.840.10008.3.1.2.3.3";
+    for class in [mpps, VERIFICATION, "1.2.840.10008.5.1.4.1.1.4", "", "no class"] {
+        let answer = peer.store(class, "1.2.3.4.5", &image("1.2.3.4.5\0")).await;
+        assert_eq!(answer.status, 0x0122, "{class}");
+    }
+    // an object on the context of verification
+    peer.say(&pdata(&[value(3, 3, &Command::store(8, VERIFICATION, "1.2.3.4.5")), value(3, 2, b"ab")])).await;
+    assert_eq!(peer.answer().await.status, 0x0122);
+    assert!(bench.newest().await.is_none());
+    assert_eq!(peer.store(CT, "1.2.3.4.5", &image("1.2.3.4.5\0")).await.status, 0, "the association goes on");
+}
+
+#[tokio::test]
+async fn the_element_at_fault_is_named() {
+    let bench = Bench::open(Limits::default(), 0).await;
+    let mut peer = bench.associate().await;
+    let whole = image("1.2.3.4.5\0");
+    let without_series = [&whole[..whole.len() - 128], &whole[whole.len() - 112..]].concat();
+    let cases = [
+        ("1.2.3.4.5", whole[..whole.len() - 1].to_vec(), [0xE0, 0x7F, 0x10, 0x00]),
+        ("1.2.3.4.6", whole, [0x08, 0x00, 0x18, 0x00]),
+        ("1.2.3.4.5", without_series, [0x20, 0x00, 0x0E, 0x00]),
+    ];
+    for (instance, data_set, tag) in cases {
+        peer.say(&pdata(&[value(1, 3, &Command::store(7, CT, instance)), value(1, 2, &data_set)])).await;
+        let answer = peer.hear().await;
+        let offending = [&[0, 0, 1, 9, 4, 0, 0, 0][..], &tag].concat();
+        assert!(answer.windows(12).any(|element| element == offending), "{tag:02X?}");
+        let row = bench.newest().await.unwrap();
+        let place = format!("({:02X}{:02X},{:02X}{:02X})", tag[1], tag[0], tag[3], tag[2]);
+        assert_eq!(row.issues[0].location.as_deref(), Some(place.as_str()));
+    }
 }
 
 #[tokio::test]

@@ -52,6 +52,7 @@ impl From<Error> for Refusal {
             ErrorKind::Conflict => StatusCode::CONFLICT,
             ErrorKind::Precondition if costly => StatusCode::BAD_REQUEST,
             ErrorKind::Precondition => StatusCode::PRECONDITION_FAILED,
+            ErrorKind::Contradiction => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorKind::NotFound => StatusCode::NOT_FOUND,
             ErrorKind::Gone => StatusCode::GONE,
             ErrorKind::Full => StatusCode::INSUFFICIENT_STORAGE,

@@ -23,9 +23,6 @@ pub(crate) async fn read(
     if let Some(rendered) = provenance::read(door, ask, of, id).await? {
         return version(ask, Some(rendered));
     }
-    if of.name() == "ImagingStudy" {
-        door.intake.store().publish_stale(ask.site()?).await?;
-    }
     let found = door.intake.store().read(ask.site()?, of, id).await?;
     version(ask, found)
 }

@@ -51,9 +51,6 @@ pub(crate) async fn bundle_of(
     if provenance::is_provenance(of) && !query.sort.is_empty() {
         unsorted(ask, &mut query, &mut warnings)?;
     }
-    if of.name() == "ImagingStudy" {
-        door.intake.store().publish_stale(ask.site()?).await?;
-    }
     let mut page = if provenance::is_provenance(of) {
         provenance::search(door, ask, &query, cursor.as_deref()).await?
     } else {

@@ -182,17 +182,17 @@ limits! {
         object_bytes_max: u64 = 2 * GIB,
         /// Nested sequences.
         depth_max: usize = 64,
-        /// Elements before pixel data.
+        /// Elements and items of a data set.
         elements_max: usize = 5_000_000,
-        /// Bytes of element headers, and of values up to `value_bytes_max`, before pixel data.
+        /// Bytes of the elements the record is drawn from, also of those left out for `wanted_bytes_max`; what is skipped does not count.
         header_bytes_max: usize = 16 * MIB,
         /// Bytes of one value copied for the record.
         value_bytes_max: usize = 4 * KIB,
-        /// Bytes of all values copied for the record.
+        /// Bytes of all elements copied for the record; further ones are left out.
         wanted_bytes_max: usize = 64 * KIB,
-        /// Bytes inflated before pixel data (deflated transfer syntax).
-        inflated_bytes_max: usize = 16 * MIB,
-        /// Largest ratio of inflated to received bytes.
+        /// Bytes inflated of a data set (deflated transfer syntax).
+        inflated_bytes_max: u64 = 2 * GIB,
+        /// Largest ratio of inflated to received bytes before pixel data.
         inflate_ratio_max: usize = 100,
     }
 }

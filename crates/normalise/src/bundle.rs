@@ -58,6 +58,7 @@ fn drawn(instance: &Instance) -> Vec<Value> {
         based_on: study.orders.iter().filter_map(|order| order.first()).map(reference).collect(),
         procedure: None,
         discontinued: false,
+        attention: false,
         series: vec![(instance.series.clone(), vec![row])],
     };
     let ensured = patient.map(|(target, patient)| {

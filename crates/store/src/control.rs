@@ -1,24 +1,20 @@
 //! What is shared by all sites: site settings and API keys.
 //!
 //! Looked up in memory. Works while an edge runs: `hilum key revoke` in another process takes effect on the edge's next request, because
-//! each look-up first asks whether the file changed (`PRAGMA data_version`, about a microsecond). On PostgreSQL a watcher asks, many times
-//! a second, so that no look-up waits for the server.
+//! each look-up first asks whether the file changed (about a microsecond). On a server a watcher asks, many times a second, so that no look-up
+//! waits for it.
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 use std::sync::Arc;
 
 use hilum_fhir::Timestamp;
+use hilum_rows::{ControlListener, ControlRows, Kept};
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq;
 
-use crate::postgres::ControlTables;
-use crate::sqlite::ControlFile;
-use crate::{Config, Error, ErrorKind, Site, SiteSettings, sha256};
+use crate::{ApiKey, Config, Error, ErrorKind, Site, SiteSettings, sha256};
 
-/// The file beside the sites.
-pub(crate) const CONTROL_FILE: &str = "control.db";
 const SECRET_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 6;
 const USE_STAMP_SECONDS: i64 = 60;
@@ -31,44 +27,10 @@ pub struct Control {
 }
 
 struct State {
-    tables: Tables,
+    rows: Box<dyn ControlRows>,
     sites: HashMap<String, Site>,
     keys: HashMap<String, (ApiKey, [u8; 32])>,
     reloads: u64,
-}
-
-/// Where it is kept.
-enum Tables {
-    Sqlite(ControlFile),
-    Postgres(Box<ControlTables>),
-}
-
-/// What is kept: the settings of sites as JSON, and keys with the SHA-256 of their secrets.
-#[derive(Default)]
-pub(crate) struct Kept {
-    pub(crate) sites: Vec<String>,
-    pub(crate) keys: Vec<(ApiKey, [u8; 32])>,
-}
-
-/// An API key as listed: never its secret.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiKey {
-    /// The public part.
-    pub key_id: String,
-    /// Its site.
-    pub site: String,
-    /// What people call it.
-    pub name: String,
-    /// `system/Patient.rs`, `ingest/hl7v2`, …
-    pub scopes: Vec<String>,
-    /// Seconds since 1970.
-    pub created: i64,
-    /// Seconds since 1970; `None` = never.
-    pub expires: Option<i64>,
-    /// Seconds since 1970.
-    pub last_used: Option<i64>,
-    /// Seconds since 1970; revoked keys stay listed.
-    pub revoked: Option<i64>,
 }
 
 /// `hil_<keyid>_<secret>`: shown once.
@@ -80,7 +42,7 @@ impl Control {
     /// # Errors
     /// `Unavailable` when the file cannot be used or is of a newer version.
     pub fn open(data_dir: &Path) -> Result<Self, Error> {
-        Self::with(Tables::Sqlite(ControlFile::open(data_dir)?))
+        Self::open_for(&Config::new(data_dir.to_owned()))
     }
 
     /// Opens what the store of this configuration uses: `control.db`, or the server's tables (which are created and migrated). Blocks.
@@ -88,40 +50,10 @@ impl Control {
     /// # Errors
     /// `Unavailable` when it cannot be used or is of a newer version.
     pub fn open_for(config: &Config) -> Result<Self, Error> {
-        match &config.postgres {
-            None => Self::open(&config.data_dir),
-            Some(of) => Self::with(Tables::Postgres(Box::new(ControlTables::open(of)?))),
-        }
-    }
-
-    fn with(tables: Tables) -> Result<Self, Error> {
-        let mut state = State { tables, sites: HashMap::new(), keys: HashMap::new(), reloads: 0 };
+        let rows = hilum_rows::open_control(&config.of_rows())?;
+        let mut state = State { rows, sites: HashMap::new(), keys: HashMap::new(), reloads: 0 };
         state.reload()?;
         Ok(Self { state: Arc::new(Mutex::new(state)) })
-    }
-
-    /// Counts how often everything was read again.
-    pub(crate) fn reloads(&self) -> u64 {
-        self.state.lock().reloads
-    }
-
-    /// Takes over what another edge or command changed, unless it was read before something newer: `reloads` is their number before it was
-    /// read. Whether it was taken.
-    pub(crate) fn learn(&self, kept: Kept, reloads: u64) -> Result<bool, Error> {
-        let mut state = self.state.lock();
-        let is_newest = state.reloads == reloads;
-        if is_newest {
-            state.learn(kept)?;
-        }
-        Ok(is_newest)
-    }
-
-    /// The uses of keys not written yet: key and second.
-    pub(crate) fn uses(&self) -> Vec<(String, i64)> {
-        match &mut self.state.lock().tables {
-            Tables::Sqlite(_) => Vec::new(),
-            Tables::Postgres(tables) => tables.uses.drain().collect(),
-        }
     }
 
     /// Creates or replaces a site.
@@ -148,10 +80,7 @@ impl Control {
         }
         let text =
             serde_json::to_string(&settings).map_err(|e| Error::unavailable("site settings").because(e))?;
-        match &state.tables {
-            Tables::Sqlite(file) => file.put_site(&settings.id, &text)?,
-            Tables::Postgres(tables) => tables.put_site(&settings.id, &text)?,
-        }
+        state.rows.put_site(&settings.id, &text)?;
         state.reload()
     }
 
@@ -218,10 +147,7 @@ impl Control {
             revoked: None,
         };
         let digest = sha256(secret.as_bytes());
-        match &state.tables {
-            Tables::Sqlite(file) => file.add_key(&key, &digest)?,
-            Tables::Postgres(tables) => tables.add_key(&key, &digest)?,
-        }
+        state.rows.add_key(&key, &digest)?;
         state.reload()?;
         Ok((key, KeySecret(format!("hil_{key_id}_{secret}"))))
     }
@@ -244,10 +170,7 @@ impl Control {
     /// `Unavailable`.
     pub fn revoke_key(&self, key_id: &str, now: Timestamp) -> Result<bool, Error> {
         let mut state = self.state.lock();
-        let changed = match &state.tables {
-            Tables::Sqlite(file) => file.revoke_key(key_id, now.seconds())?,
-            Tables::Postgres(tables) => tables.revoke_key(key_id, now.seconds())?,
-        };
+        let changed = state.rows.revoke_key(key_id, now.seconds())?;
         state.reload()?;
         Ok(changed)
     }
@@ -281,22 +204,33 @@ impl Control {
     }
 }
 
+impl ControlListener for Control {
+    fn reloads(&self) -> u64 {
+        self.state.lock().reloads
+    }
+
+    fn learn(&self, kept: Kept, reloads: u64) -> Result<bool, Error> {
+        let mut state = self.state.lock();
+        let is_newest = state.reloads == reloads;
+        if is_newest {
+            state.learn(kept)?;
+        }
+        Ok(is_newest)
+    }
+
+    fn uses(&self) -> Vec<(String, i64)> {
+        self.state.lock().rows.uses()
+    }
+}
+
 impl State {
-    /// Reads everything again when another connection changed the file.
+    /// Reads everything again when another process changed it.
     fn refresh(&mut self) -> Result<(), Error> {
-        let has_changed = match &mut self.tables {
-            Tables::Sqlite(file) => file.has_changed()?,
-            // the watcher tells
-            Tables::Postgres(_) => false,
-        };
-        if has_changed { self.reload() } else { Ok(()) }
+        if self.rows.has_changed()? { self.reload() } else { Ok(()) }
     }
 
     fn reload(&mut self) -> Result<(), Error> {
-        let kept = match &self.tables {
-            Tables::Sqlite(file) => file.kept()?,
-            Tables::Postgres(tables) => tables.kept()?,
-        };
+        let kept = self.rows.kept()?;
         self.reloads += 1;
         self.learn(kept)
     }
@@ -315,10 +249,7 @@ impl State {
 
     /// Best effort: a missed stamp harms nobody.
     fn stamp(&mut self, key_id: &str, seconds: i64) {
-        match &mut self.tables {
-            Tables::Sqlite(file) => file.stamp(key_id, seconds),
-            Tables::Postgres(tables) => drop(tables.uses.insert(key_id.to_owned(), seconds)),
-        }
+        self.rows.stamp(key_id, seconds);
         if let Some((key, _)) = self.keys.get_mut(key_id) {
             key.last_used = Some(seconds);
         }

@@ -1,44 +1,31 @@
-//! Originals, versions, search index, outbox, blobs. Knows no protocol; the only place with SQL.
+//! Originals, versions, search index, outbox, blobs: what is kept and found, whatever it is kept in. Knows no protocol and no SQL.
 //!
 //! [`Store::commit`] is the single way to write what peers sent: one durable transaction with the original, its answer, resource
 //! versions, index rows, imaging rows and the duplicate key. Everything else reads.
+//!
+//! `commit/` writes, `query/` finds, `upkeep/` keeps in order; below are `hilum-rows` (every row, and the engines that keep them) and
+//! `hilum-blobs`.
 
-mod apply;
-mod blobs;
-mod body;
+mod commit;
 mod control;
-mod cursor;
-mod db;
 mod engine;
-mod error;
-mod fsck;
-mod gate;
-mod imaging;
-mod jobs;
-mod keys;
-mod lookup;
 mod outbox;
-mod plan;
-mod postgres;
-mod quarantine;
-mod retention;
-mod search;
+mod query;
 mod site;
-mod sqlite;
-mod submission;
 mod types;
+mod upkeep;
 
-pub use blobs::s3::S3Config;
-pub use blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob};
-pub use control::{ApiKey, Control, KeySecret};
-pub use error::{Error, ErrorKind};
-pub use fsck::{Checks, Findings, fsck};
-pub use outbox::{Delivery, DeliveryState, Destination, DestinationState};
-pub use postgres::PostgresConfig;
-pub use retention::Removed;
+pub use control::{Control, KeySecret};
+pub use hilum_blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob, S3Config, sha256};
+pub use hilum_rows::{
+    ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,
+    Findings, Health, InstanceFile, Memory, Operation, PostgresConfig, Version,
+};
 pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
-pub use sqlite::{Manifest, SiteCopy, backup, restore};
 pub use types::*;
+pub use upkeep::backup::{Manifest, SiteCopy, backup, restore};
+pub use upkeep::fsck::fsck;
+pub use upkeep::retention::Removed;
 
 use std::collections::HashMap;
 use std::fs::File;
@@ -47,26 +34,28 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fs4::fs_std::FileExt;
+use hilum_blobs::{Blobs, Disk, S3};
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
+use hilum_rows::row::{Ask, study_uid};
+use hilum_rows::{Db, Engine, Gate};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
-use crate::blobs::{Blobs, Disk, S3};
-use crate::db::{Ask, Db};
+use crate::commit::apply::Apply;
+use crate::commit::imaging::{self, Drawing};
+use crate::commit::plan::{Speaker, planner};
+use crate::commit::submission::{self, INLINE_BYTES_MAX, Packed};
 use crate::engine::SiteDb;
-use crate::gate::Gate;
-use crate::postgres::Server;
-use crate::submission::{INLINE_BYTES_MAX, Packed};
+use crate::query::search;
 
-/// Holds a second edge out of the data folder.
-const LOCK_FILE: &str = "lock";
 /// A search that takes longer leaves the async thread it began on.
 const SEARCH_INLINE_MAX: Duration = Duration::from_millis(2);
 /// Studies published before one search.
 const STALE_MAX: u32 = 1000;
+/// Times a study is drawn that changes while it is drawn; then it is left to the next round.
+const DRAWINGS_MAX: usize = 4;
 
 /// The store of one edge: control database, and for each site one database and its blobs. Cheap to clone.
 #[derive(Clone)]
@@ -80,17 +69,9 @@ struct Inner {
     gate: Arc<Gate>,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
     bucket: Option<Arc<dyn ObjectStore>>,
-    /// The database of all sites; `None` = a file for each.
-    server: Option<Arc<Server>>,
+    engine: Box<dyn Engine>,
     long_searches: Arc<Semaphore>,
     _lock: Option<File>,
-}
-
-/// SHA-256 of bytes.
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    let mut digest = [0; 32];
-    digest.copy_from_slice(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref());
-    digest
 }
 
 impl Store {
@@ -111,14 +92,11 @@ impl Store {
 
     fn open_now(config: Config, bucket: Option<Arc<dyn ObjectStore>>) -> Result<Self, Error> {
         std::fs::create_dir_all(&config.data_dir)?;
-        sqlite::probe(&config.data_dir)?;
-        let lock = if config.exclusive { Some(lock(&config)?) } else { None };
+        hilum_rows::probe(&config.data_dir)?;
+        let lock = if config.exclusive { Some(hilum_rows::lock(&config.data_dir)?) } else { None };
         let control = Control::open_for(&config)?;
         let gate = Arc::<Gate>::default();
-        let server = match &config.postgres {
-            Some(of) => Some(Server::open(&config, of, gate.clone(), control.clone())?),
-            None => None,
-        };
+        let engine = hilum_rows::open(&config.of_rows(), gate.clone(), Arc::new(control.clone()))?;
         let processors = std::thread::available_parallelism().map_or(4, NonZero::get);
         let inner = Inner {
             config,
@@ -126,7 +104,7 @@ impl Store {
             gate,
             sites: RwLock::default(),
             bucket,
-            server,
+            engine,
             long_searches: Arc::new(Semaphore::new(processors)),
             _lock: lock,
         };
@@ -154,35 +132,36 @@ impl Store {
         site: &Site,
         original: Original,
         changes: Vec<Change>,
-        answer: Option<Bytes>,
+        answer: impl Into<Answer>,
     ) -> Result<Commit, Error> {
         let db = self.site_db(site)?;
+        let answer = answer.into();
         let packed = self.pack(&db, original).await?;
+        let speaker = Speaker::of(&packed.original);
         let now = jiff::Timestamp::now().as_microsecond();
         let planning = move |db: &SiteDb| {
             // known before the snapshot is taken
             let newest = *db.newest.borrow();
             let plan = db.snapshot(|rows| {
-                rows.foresee(&plan::asks(&changes))?;
-                plan::plan(rows, &db.zone, now, newest, &changes)
+                rows.foresee(&planner::asks(&changes))?;
+                planner::plan(rows, &db.zone, now, newest, speaker, &changes)
             })?;
             Ok((Arc::new(plan), changes))
         };
         let (plan, changes) = db.apart(planning).await?;
-        let bytes = packed.bytes() + plan.bytes() + answer.as_ref().map_or(0, Bytes::len);
+        let bytes = packed.bytes() + plan.bytes() + answer.plain.as_ref().map_or(0, Bytes::len);
         packed.durable(&db.blobs).await?;
-        let kept = answer.clone();
-        let asks: Vec<Ask> = if self.inner.server.is_some() {
+        let asks: Vec<Ask> = if db.is_near() {
+            Vec::new()
+        } else {
             let duplicate = packed.control_key().map(|key| Ask::Duplicate(key, packed.original.sha256));
             let claim = packed.blob().map(Ask::Claim);
             duplicate.into_iter().chain(claim).chain(plan.asks()).collect()
-        } else {
-            Vec::new()
         };
         let applied = db
-            .write_asking(bytes, asks, move |apply| apply.commit(&packed, &plan, &changes, answer.as_deref()))
+            .write_asking(bytes, asks, move |apply| apply.commit(&packed, &plan, &changes, &answer))
             .await?;
-        Ok(applied.told(kept))
+        Ok(applied.told())
     }
 
     /// Keeps a rejected or incomplete submission: original, issues, answer. Durable when it returns.
@@ -215,6 +194,7 @@ impl Store {
         id: &str,
     ) -> Result<Option<Version>, Error> {
         let id = id.to_owned();
+        self.fresh(&self.site_db(site)?, resource_type).await?;
         self.ask(site, move |rows| rows.current(resource_type, &id)).await
     }
 
@@ -230,6 +210,7 @@ impl Store {
         version: u64,
     ) -> Result<Option<Version>, Error> {
         let id = id.to_owned();
+        self.fresh(&self.site_db(site)?, resource_type).await?;
         self.ask(site, move |rows| rows.version(resource_type, &id, version)).await
     }
 
@@ -246,6 +227,7 @@ impl Store {
         count: u32,
     ) -> Result<Vec<Version>, Error> {
         let id = id.to_owned();
+        self.fresh(&self.site_db(site)?, resource_type).await?;
         self.ask(site, move |rows| rows.history(resource_type, &id, before, count)).await
     }
 
@@ -258,7 +240,10 @@ impl Store {
     /// `Precondition` with an issue for a bad cursor or a search that is too costly.
     pub async fn search(&self, site: &Site, query: &Query, cursor: Option<&str>) -> Result<Page, Error> {
         let db = self.site_db(site)?;
-        if self.inner.server.is_some() {
+        if shows_studies(query) {
+            self.publish_stale(&db).await?;
+        }
+        if !db.is_near() {
             let (query, cursor) = (query.clone(), cursor.map(str::to_owned));
             let page = db.apart(move |db| search::search(db, &query, cursor.as_deref(), None)).await?;
             return page.ok_or_else(|| Error::unavailable("the search broke off"));
@@ -330,33 +315,53 @@ impl Store {
         Ok(self.site_db(site)?.newest.clone())
     }
 
-    /// Publishes the ImagingStudy of studies that are dirty: all that have been quiet long enough, or with `uid` that one at once.
-    /// Returns how many versions were written.
+    /// Publishes the ImagingStudy of the studies that are due: quiet for a while, or dirty for long, and not published just now; with `uid` only
+    /// of those with this Study Instance UID. Returns how many versions were written.
     ///
     /// # Errors
     /// `Full` or `Unavailable`.
     pub async fn publish_studies(&self, site: &Site, uid: Option<&str>) -> Result<u32, Error> {
         let db = self.site_db(site)?;
         let uid = uid.map(str::to_owned);
-        let wanted = uid.clone();
-        let dirty = move |db: &SiteDb| db.read(|rows| rows.dirty_studies(wanted.as_deref(), 1));
-        if db.apart(dirty).await?.is_empty() {
-            return Ok(0);
-        }
-        db.upkeep(1024, move |apply| apply.publish_due(uid.as_deref())).await
+        let now = jiff::Timestamp::now().as_millisecond();
+        let due = db.apart(move |db| db.read(|rows| imaging::due(rows, now))).await?;
+        let is_wanted = |key: &String| uid.as_ref().is_none_or(|uid| study_uid(key) == uid);
+        publish(&db, due.into_iter().filter(is_wanted).collect()).await
     }
 
     /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
+    async fn publish_stale(&self, db: &Arc<SiteDb>) -> Result<(), Error> {
+        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(None, STALE_MAX))).await?;
+        publish(db, stale).await.map(drop)
+    }
+
+    /// Publishes what a read of this type could show.
+    async fn fresh(&self, db: &Arc<SiteDb>, of: ResourceType) -> Result<(), Error> {
+        if of.name() == "ImagingStudy" { self.publish_stale(db).await } else { Ok(()) }
+    }
+
+    /// Removes a study with its images, performed steps and ImagingStudy, for good; `who` is kept with the submission that says so. Blobs that
+    /// nothing else names are removed by the upkeep. Returns how many studies had this Study Instance UID.
     ///
     /// # Errors
     /// `Full` or `Unavailable`.
-    pub async fn publish_stale(&self, site: &Site) -> Result<(), Error> {
+    pub async fn delete_study(&self, site: &Site, uid: &str, who: &str) -> Result<u32, Error> {
         let db = self.site_db(site)?;
-        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(None, STALE_MAX))).await?;
-        for uid in stale {
-            db.upkeep(1024, move |apply| apply.publish_due(Some(&uid))).await?;
-        }
-        Ok(())
+        let original = Original {
+            kind: OriginalKind::Internal,
+            listener: "study-delete".to_owned(),
+            peer: None,
+            identity: Some(who.to_owned()),
+            control: None,
+            sha256: sha256(uid.as_bytes()),
+            blob: None,
+            bytes: Some(Bytes::from(uid.to_owned())),
+            content_type: "text/plain",
+            received: jiff::Timestamp::now().into(),
+            report: None,
+        };
+        let (packed, uid) = (Packed::new(original, None), uid.to_owned());
+        db.upkeep(packed.bytes(), move |apply| apply.delete_study(&packed, &uid)).await
     }
 
     /// A new blob of a site. `head` is written first; see [`BlobWriter`].
@@ -374,7 +379,7 @@ impl Store {
     /// # Errors
     /// `Unavailable`.
     pub async fn blob(&self, site: &Site, id: &BlobId) -> Result<Option<BlobReader>, Error> {
-        self.site_db(site)?.blobs.reader(id).await
+        Ok(self.site_db(site)?.blobs.reader(id).await?)
     }
 
     /// The blob and transfer syntax of a stored DICOM instance.
@@ -383,7 +388,18 @@ impl Store {
     /// `Unavailable`.
     pub async fn instance(&self, site: &Site, sop_uid: &str) -> Result<Option<InstanceFile>, Error> {
         let sop_uid = sop_uid.to_owned();
-        self.ask(site, move |rows| rows.instance(&sop_uid)).await
+        let places = self.ask(site, move |rows| rows.instances_with(&sop_uid)).await?;
+        Ok(places.into_iter().next().map(|place| place.file))
+    }
+
+    /// The query as it matches resources: what names a Patient names those it replaced too (`merge.references = "follow"`). For who compares
+    /// versions with a query, such as a Subscription; searches do so themselves.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn followed(&self, site: &Site, query: &Query) -> Result<Query, Error> {
+        let query = query.clone();
+        self.ask(site, move |rows| search::followed(rows, &query).map(std::borrow::Cow::into_owned)).await
     }
 
     /// Whether writes are accepted, and why not.
@@ -402,10 +418,10 @@ impl Store {
     /// Waits for queued writes, checkpoints, closes.
     pub async fn close(&self) {
         let sites: Vec<Arc<SiteDb>> = self.inner.sites.read().values().cloned().collect();
-        let server = self.inner.server.clone();
+        let inner = self.inner.clone();
         let closing = tokio::task::spawn_blocking(move || {
             sites.iter().for_each(|db| db.close());
-            server.iter().for_each(|server| server.close());
+            inner.engine.close();
         });
         if closing.await.is_err() {
             tracing::error!("the store did not close cleanly");
@@ -430,13 +446,7 @@ impl Store {
             return Ok(db.clone());
         }
         let blobs = self.blobs(site)?;
-        let db = SiteDb::open(
-            &self.inner.config,
-            site,
-            blobs,
-            self.inner.gate.clone(),
-            self.inner.server.as_ref(),
-        )?;
+        let db = SiteDb::open(&self.inner.config, site, blobs, self.inner.engine.as_ref())?;
         sites.insert(site.id().to_owned(), db.clone());
         Ok(db)
     }
@@ -462,13 +472,45 @@ impl Store {
     }
 }
 
-fn lock(config: &Config) -> Result<File, Error> {
-    let file = File::create(config.data_dir.join(LOCK_FILE))?;
-    match file.try_lock_exclusive() {
-        Ok(true) => Ok(file),
-        _ => Err(Error::unavailable(format!(
-            "another edge uses {}; stop it or choose another [node] data",
-            config.data_dir.display()
-        ))),
+/// Whether the answer to a search may hold an ImagingStudy.
+fn shows_studies(query: &Query) -> bool {
+    let is_study = |of: ResourceType| of.name() == "ImagingStudy";
+    let includes = query.includes.iter().any(|include| include.target.is_none_or(is_study));
+    is_study(query.resource_type)
+        || includes
+        || query.revincludes.iter().any(|include| is_study(include.source))
+}
+
+/// Draws studies outside the writer, which only looks whether they are still as they were; those that changed meanwhile are drawn once more.
+async fn publish(db: &Arc<SiteDb>, mut keys: Vec<String>) -> Result<u32, Error> {
+    let mut published = 0;
+    for _ in 0..DRAWINGS_MAX {
+        if keys.is_empty() {
+            break;
+        }
+        let wanted = std::mem::take(&mut keys);
+        let drawing = move |db: &SiteDb| {
+            let drawn = wanted.iter().map(|key| imaging::draw_apart(db, key));
+            drawn.filter_map(Result::transpose).collect::<Result<Vec<Drawing>, Error>>()
+        };
+        let drawings = Arc::new(db.apart(drawing).await?);
+        let bytes = 1024 * drawings.len();
+        let work = {
+            let drawings = drawings.clone();
+            move |apply: &mut Apply<'_>| {
+                drawings
+                    .iter()
+                    .map(|drawing| apply.publish_drawing(drawing))
+                    .collect::<Result<Vec<_>, Error>>()
+            }
+        };
+        let done = db.upkeep(bytes, work).await?;
+        for (drawing, done) in drawings.iter().zip(done) {
+            match done {
+                Some(is_new) => published += u32::from(is_new),
+                None => keys.push(drawing.key.clone()),
+            }
+        }
     }
+    Ok(published)
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
 
-use crate::{BlobId, PostgresConfig, S3Config};
+use crate::{BlobId, Memory, PostgresConfig, S3Config, Version};
 
 /// How the store is opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// The server that holds everything but the blobs; `None` = files below the data folder.
     pub postgres: Option<PostgresConfig>,
+    /// The memory that holds everything but the blobs, instead of a server or files: for tests.
+    pub memory: Option<Memory>,
     /// The bucket that holds the blobs; `None` = files below the data folder.
     pub bucket: Option<S3Config>,
     /// Largest number of jobs in one write transaction.
@@ -51,11 +53,32 @@ pub struct Config {
 }
 
 impl Config {
+    /// A store whose rows are in memory, and its blobs below a folder: for tests. Opened with the same memory again it holds what it held.
+    pub fn in_memory(data_dir: PathBuf, memory: Memory) -> Self {
+        Self { memory: Some(memory), ..Self::new(data_dir) }
+    }
+
+    /// What the rows need to know of it.
+    pub(crate) fn of_rows(&self) -> hilum_rows::Config {
+        hilum_rows::Config {
+            data_dir: self.data_dir.clone(),
+            postgres: self.postgres.clone(),
+            memory: self.memory.clone(),
+            batch_jobs_max: self.batch_jobs_max,
+            batch_bytes_max: self.batch_bytes_max,
+            queue_jobs_max: self.queue_jobs_max,
+            queue_bytes_max: self.queue_bytes_max,
+            free_bytes_min: self.free_bytes_min,
+            cache_bytes: self.cache_bytes,
+        }
+    }
+
     /// The embedded store below a folder, with the default limits.
     pub fn new(data_dir: PathBuf) -> Self {
         Self {
             data_dir,
             postgres: None,
+            memory: None,
             bucket: None,
             batch_jobs_max: 512,
             batch_bytes_max: 4 << 20,
@@ -126,6 +149,60 @@ pub struct Commit {
     pub answer: Option<Bytes>,
     /// The same submission had been committed before; nothing was written.
     pub duplicate: bool,
+    /// What the sender and the people who run the edge should know: late, joined, in conflict, left out.
+    pub remarks: Vec<Remark>,
+}
+
+/// Something that became known only when a submission met what is stored. It blocked nothing.
+#[derive(Clone, Debug)]
+pub struct Remark {
+    /// What kind of thing it is.
+    pub kind: RemarkKind,
+    /// What and where, without a value of the message.
+    pub issue: Issue,
+}
+
+/// The kinds of [`Remark`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RemarkKind {
+    /// Older than what the same sender said before: it changed nothing.
+    Late,
+    /// A number without an authority was joined with a known patient.
+    Joined,
+    /// Senders disagree whose something is: somebody has to look at it.
+    Conflict,
+    /// A value was left out.
+    LeftOut,
+}
+
+impl RemarkKind {
+    /// As metrics, logs and the attention list name it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Late => "late",
+            Self::Joined => "joined",
+            Self::Conflict => "identity-conflict",
+            Self::LeftOut => "left-out",
+        }
+    }
+}
+
+/// Renders the answer of a submission with what became known of it in the commit.
+pub type Render = std::sync::Arc<dyn Fn(&[Issue]) -> Bytes + Send + Sync>;
+
+/// The answer that is stored with a submission and replayed to its repeats.
+#[derive(Clone, Default)]
+pub struct Answer {
+    /// The answer when the commit has nothing to add.
+    pub plain: Option<Bytes>,
+    /// Renders it anew when the commit has remarks; `None` = they are not told.
+    pub with_remarks: Option<Render>,
+}
+
+impl From<Option<Bytes>> for Answer {
+    fn from(plain: Option<Bytes>) -> Self {
+        Self { plain, with_remarks: None }
+    }
 }
 
 /// What happened to one change.
@@ -162,34 +239,6 @@ pub enum Effect {
     Recorded,
 }
 
-/// One version of a resource.
-#[derive(Clone, Debug)]
-pub struct Version {
-    /// The type.
-    pub resource_type: ResourceType,
-    /// The id.
-    pub id: String,
-    /// 1, 2, …
-    pub version: u64,
-    /// `meta.lastUpdated`.
-    pub last_updated: Timestamp,
-    /// How it came about.
-    pub operation: Operation,
-    /// The submission that caused it.
-    pub submission: Option<u64>,
-    /// Complete JSON with id and meta; empty for a deletion.
-    pub body: Bytes,
-}
-
-/// The interaction that made a version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "the names are FHIR's interactions")]
-pub enum Operation {
-    Create,
-    Update,
-    Delete,
-}
-
 /// One page of a search.
 #[derive(Clone, Debug)]
 pub struct Page {
@@ -203,15 +252,6 @@ pub struct Page {
     pub total: Option<u64>,
     /// Cursor of the next page, when there is one.
     pub next: Option<String>,
-}
-
-/// One entry of the change feed.
-#[derive(Clone, Debug)]
-pub struct FeedEntry {
-    /// Feed position.
-    pub position: u64,
-    /// The version.
-    pub version: Version,
 }
 
 /// One submission as kept.
@@ -247,26 +287,4 @@ pub struct SubmissionRow {
     pub report: Option<Bytes>,
     /// Versions it caused: type, id, version.
     pub targets: Vec<(ResourceType, String, u64)>,
-}
-
-/// Where the file of a DICOM instance is.
-#[derive(Clone, Debug)]
-pub struct InstanceFile {
-    /// Content address.
-    pub blob: BlobId,
-    /// Transfer Syntax UID.
-    pub transfer_syntax: String,
-    /// Study Instance UID.
-    pub study_uid: String,
-    /// SHA-256 of the data set.
-    pub dataset_sha256: [u8; 32],
-}
-
-/// Whether the store takes writes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// It does.
-    Accepting,
-    /// It does not; the reason, without paths or values.
-    NotAccepting(String),
 }

@@ -4,6 +4,8 @@
 
 mod behaviour;
 mod engine;
+#[path = "behaviour/fsck.rs"]
+mod fsck;
 
 use std::path::Path;
 use std::time::Duration;
@@ -80,7 +82,8 @@ fn any_patient() -> Match {
 async fn image(store: &Store, site: &Site, number: usize) {
     for content in 1..=2 {
         let uid = |part| format!("1.2.{part}.{number}");
-        let study = Study { uid: uid(1), patient: None, accession: None, elements: Map::new() };
+        let study =
+            Study { uid: uid(1), patient: None, accession: None, orders: Vec::new(), elements: Map::new() };
         let instance = Instance {
             uid: uid(3),
             sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),

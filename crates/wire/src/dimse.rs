@@ -1,5 +1,7 @@
 //! DIMSE messages (PS3.7) and the presentation data values that carry them (PS3.8 annex E), both ways. No sockets.
 
+use crate::scan::Tag;
+
 /// Command field of C-STORE-RQ.
 pub const C_STORE_RQ: u16 = 0x0001;
 /// Command field of C-ECHO-RQ.
@@ -18,6 +20,8 @@ pub mod status {
     pub const OUT_OF_RESOURCES: u16 = 0xA700;
     /// Data set and command name different classes or instances.
     pub const DATA_SET_MISMATCH: u16 = 0xA900;
+    /// The SOP class is not one of storage, or not the one of the presentation context.
+    pub const SOP_CLASS_NOT_SUPPORTED: u16 = 0x0122;
     /// The data set cannot be understood.
     pub const CANNOT_UNDERSTAND: u16 = 0xC000;
     /// A message with this id is unanswered.
@@ -41,7 +45,7 @@ pub mod status {
             0x0105 | 0x0106 | 0x0110 | 0x0115 | 0x0120 | 0x0121 => "refused: processing failure",
             0x0111 => "refused: the instance is stored already",
             0x0117 => "refused: invalid instance uid",
-            0x0118 | 0x0122 => "refused: sop class not supported",
+            0x0118 | SOP_CLASS_NOT_SUPPORTED => "refused: sop class not supported",
             0x0124 => "refused: not authorized",
             DUPLICATE_INVOCATION => "refused: duplicate message id",
             UNRECOGNIZED_OPERATION => "refused: operation not served",
@@ -100,7 +104,7 @@ impl Command {
         let mut field = None;
         for (number, value) in elements(bytes)? {
             let word = || value.first_chunk::<2>().map(|b| u16::from_le_bytes(*b));
-            let text = || String::from_utf8_lossy(value).trim_matches(['\0', ' ']).to_owned();
+            let text = || String::from_utf8_lossy(value).trim_end_matches(['\0', ' ']).to_owned();
             match number {
                 0x0002 => command.sop_class = text(),
                 0x0100 => field = word(),
@@ -114,8 +118,13 @@ impl Command {
         Some(command)
     }
 
-    /// The command set of its response.
+    /// The command set of its response; the comment is cut at 64 characters, of which only printable ASCII is kept.
     pub fn response(&self, status: u16, comment: &str) -> Vec<u8> {
+        self.refusal(status, comment, None)
+    }
+
+    /// The command set of its response, with the element at fault in Offending Element (0000,0901) (PS3.7 annex C).
+    pub fn refusal(&self, status: u16, comment: &str, offending: Option<Tag>) -> Vec<u8> {
         set(|elements| {
             if !self.sop_class.is_empty() {
                 element(elements, 0x0002, padded(&self.sop_class).as_bytes());
@@ -124,6 +133,10 @@ impl Command {
             element(elements, 0x0120, &self.message_id.to_le_bytes());
             element(elements, 0x0800, &NO_DATA_SET.to_le_bytes());
             element(elements, 0x0900, &status.to_le_bytes());
+            if let Some(Tag(tag)) = offending {
+                let (group, number) = ((tag >> 16).to_le_bytes(), (tag & 0xFFFF).to_le_bytes());
+                element(elements, 0x0901, &[group[0], group[1], number[0], number[1]]);
+            }
             if !comment.is_empty() {
                 let mut text: String =
                     comment.chars().filter(char::is_ascii_graphic_or_blank).take(COMMENT_BYTES_MAX).collect();
@@ -279,6 +292,10 @@ mod tests {
             (response.field, response.has_data_set, response.sop_class.as_str()),
             (0x8001, false, "1.2.3")
         );
+        let refusal = command.refusal(0xC000, "cut", Some(Tag::new(0x7FE0, 0x0010)));
+        let offending = [&[0, 0, 1, 9, 4, 0, 0, 0][..], &[0xE0, 0x7F, 0x10, 0x00]].concat();
+        assert!(refusal.windows(12).any(|element| element == offending));
+        assert!(Command::read(&refusal).is_some());
         assert_eq!(Command::read(&request[..request.len() - 1]), None);
         assert_eq!(Command::read(b""), None);
     }

@@ -35,6 +35,91 @@ pub fn is_required(resource_type: ResourceType, element: &str) -> bool {
         .is_some_and(|definition| definition.required.iter().any(|r| r.names.contains(&element)))
 }
 
+/// Removes the value at the place an issue names (`Patient.name[0].given`), and what is empty without it; of a missing required element the
+/// object that lacks it. False when nothing but the resource itself could be removed.
+pub fn remove_at(resource: &mut Resource, issue: &Issue) -> bool {
+    let Some(place) = &issue.location else { return false };
+    let mut path: Vec<Step<'_>> = place.split('.').skip(1).map(Step::of).collect();
+    if issue.code == IssueCode::Required {
+        path.pop();
+    }
+    let mut is_first = true;
+    while let Some((last, parents)) = path.split_last() {
+        let Some(parent) = object_at(resource.object_mut(), parents) else { return false };
+        if is_first || last.is_empty_in(parent) {
+            last.remove_from(parent);
+        } else {
+            break;
+        }
+        is_first = false;
+        path.pop();
+    }
+    !is_first
+}
+
+/// One step of a place: a member, and which item of its list.
+struct Step<'p> {
+    name: &'p str,
+    item: Option<usize>,
+}
+
+impl<'p> Step<'p> {
+    fn of(text: &'p str) -> Self {
+        let (name, item) = text.split_once('[').unwrap_or((text, ""));
+        Self { name, item: item.trim_end_matches(']').parse().ok() }
+    }
+
+    fn is_empty_in(&self, parent: &Map<String, Value>) -> bool {
+        let empty = |value: &Value| match value {
+            Value::Object(object) => object.is_empty(),
+            Value::Array(items) => items.is_empty(),
+            _ => false,
+        };
+        match (parent.get(self.name), self.item) {
+            (Some(Value::Array(items)), Some(item)) => items.get(item).is_some_and(empty),
+            (Some(value), _) => empty(value),
+            (None, _) => false,
+        }
+    }
+
+    fn remove_from(&self, parent: &mut Map<String, Value>) {
+        if let (Some(Value::Array(items)), Some(item)) = (parent.get_mut(self.name), self.item) {
+            if item < items.len() {
+                items.remove(item);
+            }
+            if !items.is_empty() {
+                return;
+            }
+        }
+        parent.shift_remove(self.name);
+        parent.shift_remove(&format!("_{}", self.name));
+    }
+}
+
+fn object_at<'v>(
+    object: &'v mut Map<String, Value>,
+    path: &[Step<'_>],
+) -> Option<&'v mut Map<String, Value>> {
+    let mut place = object;
+    for step in path {
+        place = match (place.get_mut(step.name)?, step.item) {
+            (Value::Array(items), Some(item)) => items.get_mut(item)?.as_object_mut()?,
+            (value, _) => value.as_object_mut()?,
+        };
+    }
+    Some(place)
+}
+
+/// The definition of a member of a definition (`Patient`, `name` → `HumanName`), by which its own members are looked up.
+pub(crate) fn definition_of(definition: &str, member: &str) -> Option<&'static str> {
+    SCHEMA.get(definition)?.child(member).map(|child| child.of)
+}
+
+/// The other names of the choice element that a member is a type of (`Observation`, `valueString` → `valueQuantity` …).
+pub(crate) fn other_types(definition: &str, member: &str) -> Vec<&'static str> {
+    SCHEMA.get(definition).map_or_else(Vec::new, |definition| definition.other_types(member))
+}
+
 /// An object still to be checked, the definition of its members, and where it is.
 struct Node<'v> {
     object: &'v Map<String, Value>,

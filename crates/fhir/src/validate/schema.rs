@@ -36,6 +36,14 @@ impl Definition {
     pub(super) fn child(&self, name: &str) -> Option<&Child> {
         self.children.binary_search_by(|(known, _)| (**known).cmp(name)).ok().map(|at| &self.children[at].1)
     }
+
+    /// The other names of the choice element that a member is a type of: `valueQuantity` of `valueString`.
+    pub(super) fn other_types(&self, name: &str) -> Vec<&str> {
+        let Some(choice) = self.child(name).and_then(|child| child.choice) else { return Vec::new() };
+        let others =
+            self.children.iter().filter(|(known, child)| child.choice == Some(choice) && **known != *name);
+        others.map(|(known, _)| &**known).collect()
+    }
 }
 
 const LINES: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.tsv"));

@@ -123,3 +123,24 @@ fn contained_and_bundled_resources_are_checked_with_active_content_refused() {
         assert_eq!(issues(patient).is_empty(), fits, "{div}");
     }
 }
+
+#[test]
+fn what_an_issue_names_is_removed_with_what_is_empty_without_it() {
+    let of = |value: serde_json::Value| Resource::from_value(value).unwrap();
+    let mut patient = of(serde_json::json!({ "resourceType": "Patient", "gender": "m", "birthDate": "x",
+        "name": [{ "family": "A" }, { "family": 7 }], "contact": [{ "name": { "family": 1 } }], "link": [{ "type": "seealso" }] }));
+    for _ in 0..10 {
+        let Some(issue) = validate(&patient).into_iter().next() else { break };
+        assert!(remove_at(&mut patient, &issue), "{issue:?}");
+    }
+    assert_eq!(
+        patient.to_value(),
+        serde_json::json!({ "resourceType": "Patient", "name": [{ "family": "A" }] })
+    );
+    let mut observation = of(serde_json::json!({ "resourceType": "Observation", "status": "final" }));
+    let issue = validate(&observation).into_iter().next().unwrap();
+    assert!(
+        !remove_at(&mut observation, &issue),
+        "a required element of the resource itself cannot be left out"
+    );
+}

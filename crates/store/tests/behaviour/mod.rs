@@ -1,6 +1,5 @@
 //! The behaviour of the store, as callers see it. No test knows the engine.
 
-mod fsck;
 mod limits;
 mod resources;
 mod retention;

@@ -1,21 +1,29 @@
-//! The engine that the tests of this binary run on: PostgreSQL in the binary named after it, SQLite in all others.
+//! The engine that the tests of this binary run on: PostgreSQL and memory in the binaries named after them, SQLite in all others.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
 #[path = "../../../../tests/harness/cluster.rs"]
 pub(crate) mod cluster;
 
-use std::path::Path;
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
 
 use bytes::Bytes;
 use hilum_fhir::{Action, Change, Resource, Timestamp};
-use hilum_store::{Config, Original, OriginalKind, PostgresConfig, Site, Store, sha256};
+use hilum_store::{Config, Memory, Original, OriginalKind, PostgresConfig, Site, Store, sha256};
 use serde_json::json;
+
+/// The memory of a store is that of its folder: who opens it again finds what was there.
+static MEMORIES: LazyLock<Mutex<HashMap<PathBuf, Memory>>> = LazyLock::new(Mutex::default);
 
 /// A store that belongs to a folder.
 pub(crate) fn config(dir: &Path) -> Config {
     let on_server = env!("CARGO_CRATE_NAME") == "postgresql";
+    let in_memory = env!("CARGO_CRATE_NAME") == "memory";
+    let memory = || MEMORIES.lock().unwrap().entry(dir.to_owned()).or_default().clone();
     Config {
+        memory: in_memory.then(memory),
         postgres: on_server.then(|| PostgresConfig::new(cluster::Cluster::shared().url(dir))),
         free_bytes_min: 0,
         blobs_free_bytes_min: 0,

@@ -1,6 +1,6 @@
-//! The wanted elements of a data set, read out as text. Character sets: PS3.5 chapter 6.1.
+//! The wanted elements of a data set, read out as text.
 
-use encoding_rs::{self as enc, Encoding};
+use super::charset::Charsets;
 
 /// A tag: group and element.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -10,6 +10,24 @@ impl Tag {
     /// From group and element.
     pub const fn new(group: u16, element: u16) -> Self {
         Self(((group as u32) << 16) | element as u32)
+    }
+
+    /// Item (PS3.5 section 7.5).
+    pub(super) const ITEM: Self = Self(0xFFFE_E000);
+    pub(super) const ITEM_END: Self = Self(0xFFFE_E00D);
+    pub(super) const SEQUENCE_END: Self = Self(0xFFFE_E0DD);
+
+    /// Whether an item or a delimiter begins here, which has no VR in any encoding.
+    pub(super) fn is_mark(self) -> bool {
+        self == Self::ITEM || self.is_end()
+    }
+
+    pub(super) fn is_end(self) -> bool {
+        matches!(self, Self::ITEM_END | Self::SEQUENCE_END)
+    }
+
+    pub(super) const fn group(self) -> u32 {
+        self.0 >> 16
     }
 
     /// From `GGGGEEEE`.
@@ -128,16 +146,35 @@ pub(super) fn is_sequence(tag: Tag) -> bool {
     SEQUENCES.contains(&tag.0)
 }
 
+/// Wanted elements that hold names of persons (VR PN): their sets begin anew at `^` and `=`.
+const NAMES: [u32; 6] = [0x0008_0090, 0x0008_1050, 0x0008_1060, 0x0008_1070, 0x0010_0010, 0x0010_1001];
+const SPECIFIC_CHARACTER_SET: Tag = Tag::new(0x0008, 0x0005);
+
 impl Header {
     pub(super) fn push(&mut self, element: Element, was_cut: bool) {
         if self.element(element.tag, element.parent).is_some() {
-            self.issues.push("an element occurs twice; the first counts");
-            return;
+            return self.note("an element occurs twice; the first counts");
         }
         if was_cut {
-            self.issues.push("a value was cut");
+            self.note("a value was cut");
         }
         self.elements.push(element);
+    }
+
+    /// An oddity, once.
+    pub(super) fn note(&mut self, issue: &'static str) {
+        if !self.issues.contains(&issue) {
+            self.issues.push(issue);
+        }
+    }
+
+    /// Says whether texts do not fit their character set.
+    pub(super) fn note_charsets(&mut self) {
+        let is_odd = |element: &Element| !element.value.is_ascii() || element.value.contains(&0x1B);
+        let is_misfit = |element: &&Element| is_odd(element) && !self.decode(element).1;
+        if self.elements.iter().any(|element| is_misfit(&element)) {
+            self.note("a text does not fit the declared character set");
+        }
     }
 
     fn element(&self, tag: Tag, parent: Option<(Tag, u16)>) -> Option<&Element> {
@@ -156,67 +193,46 @@ impl Header {
 
     /// The first value of a tag in the first item of a sequence.
     pub fn nested(&self, sequence: Tag, tag: Tag) -> Option<String> {
-        let element = self.element(tag, Some((sequence, 0)))?;
+        self.nested_in(sequence, 0, tag)
+    }
+
+    /// The first value of a tag in an item of a sequence, counted from 0.
+    pub fn nested_in(&self, sequence: Tag, item: u16, tag: Tag) -> Option<String> {
+        let element = self.element(tag, Some((sequence, item)))?;
         self.split(element).into_iter().next()
     }
 
-    /// A UID: digits and dots, padding removed; `None` when it has other characters or is too long.
+    /// The items of a sequence, counted from 0, of which something was copied.
+    pub fn items(&self, sequence: Tag) -> Vec<u16> {
+        let of_sequence = |element: &Element| element.parent.filter(|(tag, _)| *tag == sequence);
+        let mut items: Vec<u16> =
+            self.elements.iter().filter_map(of_sequence).map(|(_, item)| item).collect();
+        items.dedup();
+        items
+    }
+
+    /// A UID at top level: digits and dots, padding removed; `None` when there is anything else, a second value too, or it is too long.
     pub fn uid(&self, tag: Tag) -> Option<String> {
-        let text = self.text(tag)?;
-        is_uid(&text).then_some(text)
+        let text = std::str::from_utf8(&self.element(tag, None)?.value).ok()?;
+        let text = text.trim_end_matches(['\0', ' ']);
+        is_uid(text).then(|| text.to_owned())
     }
 
     fn split(&self, element: &Element) -> Vec<String> {
-        let text = decode(&element.value, &self.charsets());
+        let (text, _) = self.decode(element);
         text.split('\\').map(|v| v.trim_matches([' ', '\0']).to_owned()).filter(|v| !v.is_empty()).collect()
     }
 
-    fn charsets(&self) -> Vec<String> {
-        let element = self.element(Tag::new(0x0008, 0x0005), None);
-        let names = element.map(|e| String::from_utf8_lossy(&e.value).into_owned()).unwrap_or_default();
-        names.split('\\').map(|n| n.trim_matches([' ', '\0']).to_owned()).collect()
+    /// The text of an element, and whether it fits the sets declared for it: those of its item before those of the data set.
+    fn decode(&self, element: &Element) -> (String, bool) {
+        let own = element.parent.and_then(|parent| self.element(SPECIFIC_CHARACTER_SET, Some(parent)));
+        let declared = own.or_else(|| self.element(SPECIFIC_CHARACTER_SET, None));
+        let charsets = Charsets::declared(declared.map_or(&[], |element| &element.value));
+        charsets.decode(&element.value, NAMES.contains(&element.tag.0))
     }
 }
 
-/// 1 to 64 digits and dots.
+/// 1 to 64 digits and dots (PS3.5 section 9.1).
 pub fn is_uid(text: &str) -> bool {
     !text.is_empty() && text.len() <= 64 && text.bytes().all(|b| b.is_ascii_digit() || b == b'.')
-}
-
-/// Decodes by the declared sets; what does not fit is UTF-8 when valid, else Latin 1. Never fails.
-fn decode(bytes: &[u8], charsets: &[String]) -> String {
-    if bytes.is_ascii() && !bytes.contains(&0x1B) {
-        return String::from_utf8_lossy(bytes).into_owned();
-    }
-    let declared = charsets
-        .iter()
-        .filter_map(|name| encoding(name))
-        .find(|e| bytes.contains(&0x1B) == (*e == enc::ISO_2022_JP) || *e != enc::ISO_2022_JP);
-    let strict =
-        |encoding: &'static Encoding| encoding.decode_without_bom_handling_and_without_replacement(bytes);
-    let text = declared.and_then(strict).or_else(|| strict(enc::UTF_8)).or_else(|| strict(enc::WINDOWS_1252));
-    text.unwrap_or_default().chars().filter(|c| !c.is_control()).collect()
-}
-
-fn encoding(term: &str) -> Option<&'static Encoding> {
-    let number = term.trim_start_matches("ISO_IR ").trim_start_matches("ISO 2022 IR ");
-    Some(match number {
-        "100" => enc::WINDOWS_1252,
-        "101" => enc::ISO_8859_2,
-        "109" => enc::ISO_8859_3,
-        "110" => enc::ISO_8859_4,
-        "144" => enc::ISO_8859_5,
-        "127" => enc::ISO_8859_6,
-        "126" => enc::ISO_8859_7,
-        "138" => enc::ISO_8859_8,
-        "148" => enc::WINDOWS_1254,
-        "203" => enc::ISO_8859_15,
-        "166" => enc::WINDOWS_874,
-        "192" => enc::UTF_8,
-        "13" => enc::SHIFT_JIS,
-        "87" => enc::ISO_2022_JP,
-        "149" => enc::EUC_KR,
-        "58" | "GBK" | "GB18030" => enc::GB18030,
-        _ => return None,
-    })
 }

@@ -1,0 +1,144 @@
+//! Migrations: each step in one transaction, resumable; a newer schema is refused.
+
+use hilum_fhir::ResourceType;
+use jiff::tz::TimeZone;
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::Error;
+use crate::face::{Resources, WriteResources};
+use crate::keys::Rows;
+use crate::row::Head;
+use crate::stored::indexed;
+
+/// A step from one schema to the next.
+struct Step {
+    sql: &'static str,
+    /// Whether the index is made again from the bodies.
+    reindexes: bool,
+}
+
+/// The steps from an empty database to the current schema. Never edited once released, only extended.
+const STEPS: [Step; 5] = [
+    Step { sql: include_str!("schema.sql"), reindexes: false },
+    Step { sql: include_str!("schema-2.sql"), reindexes: true },
+    Step { sql: include_str!("schema-3.sql"), reindexes: false },
+    Step { sql: include_str!("schema-4.sql"), reindexes: false },
+    Step { sql: include_str!("schema-5.sql"), reindexes: false },
+];
+
+/// Brings a database to the current schema and returns its cursor secret.
+pub(super) fn migrate(connection: &Connection, zone: &TimeZone) -> Result<[u8; 32], Error> {
+    let version = version(connection)?;
+    if version > STEPS.len() {
+        let known = STEPS.len();
+        return Err(Error::unavailable(format!(
+            "site.db has schema {version}, this version knows {known}: run the newer program"
+        )));
+    }
+    for (number, step) in STEPS.iter().enumerate().skip(version) {
+        connection.execute_batch("BEGIN IMMEDIATE")?;
+        let done = take(connection, step, number + 1, zone);
+        connection.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+        done?;
+    }
+    secret(connection)
+}
+
+/// Refuses a database of another schema: it is to be migrated first, or belongs to a newer program.
+pub(super) fn refuse_other(connection: &Connection) -> Result<(), Error> {
+    let (version, known) = (version(connection)?, STEPS.len());
+    if version == known {
+        return Ok(());
+    }
+    Err(Error::unavailable(format!(
+        "site.db has schema {version}, this version knows {known}: run `hilum migrate`"
+    )))
+}
+
+fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {
+    connection.execute_batch(step.sql)?;
+    if step.reindexes {
+        reindex(connection, zone)?;
+    }
+    connection.execute("INSERT OR REPLACE INTO meta VALUES('schema_version', ?1)", [number])?;
+    Ok(())
+}
+
+/// Makes the index again from the current bodies.
+pub(super) fn reindex(connection: &Connection, zone: &TimeZone) -> Result<(), Error> {
+    connection.execute_batch("DELETE FROM ix; DELETE FROM ix_str; DELETE FROM ix_range;")?;
+    let mut heads = connection.prepare("SELECT rt, fid FROM head WHERE deleted=0")?;
+    let mut rows = heads.query([])?;
+    while let Some(row) = rows.next()? {
+        let Some(of) = ResourceType::from_number(row.get(0)?) else { continue };
+        if let Some((head, Some(due))) = current_index(connection, of, &row.get::<_, String>(1)?, zone)? {
+            connection.write_index(head.rid, (&Rows::default(), head.ord), (&due, head.ord))?;
+        }
+    }
+    Ok(())
+}
+
+/// The head of a resource, and the rows its current body gives in the index; none of a deletion.
+pub(super) fn current_index(
+    connection: &Connection,
+    of: ResourceType,
+    id: &str,
+    zone: &TimeZone,
+) -> Result<Option<(Head, Option<Rows>)>, Error> {
+    let Some(head) = connection.head(of, id)? else { return Ok(None) };
+    let content = connection.content(head.vid)?;
+    Ok(Some((head, indexed(&content, zone)?.map(|(_, rows)| rows))))
+}
+
+fn version(connection: &Connection) -> Result<usize, Error> {
+    let exists: bool =
+        connection.query_row("SELECT count(*) FROM sqlite_master WHERE name='meta'", [], |r| r.get(0))?;
+    if !exists {
+        return Ok(0);
+    }
+    let version: Option<i64> =
+        connection.query_row("SELECT v FROM meta WHERE k='schema_version'", [], |r| r.get(0)).optional()?;
+    Ok(usize::try_from(version.unwrap_or(0)).unwrap_or(0))
+}
+
+fn secret(connection: &Connection) -> Result<[u8; 32], Error> {
+    let mut fresh = [0u8; 32];
+    getrandom::fill(&mut fresh).map_err(|e| Error::unavailable(format!("no randomness: {e}")))?;
+    connection.execute("INSERT OR IGNORE INTO meta VALUES('cursor_hmac_key', ?1)", [fresh])?;
+    Ok(connection.query_row("SELECT v FROM meta WHERE k='cursor_hmac_key'", [], |r| r.get(0))?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_newer_schema_is_refused_in_words() {
+        let connection = Connection::open_in_memory().unwrap();
+        let secret = migrate(&connection, &TimeZone::UTC).unwrap();
+        assert_eq!(migrate(&connection, &TimeZone::UTC).unwrap(), secret, "migrating twice changes nothing");
+        connection.execute("UPDATE meta SET v=99 WHERE k='schema_version'", []).unwrap();
+        assert!(migrate(&connection, &TimeZone::UTC).unwrap_err().message.contains("newer"));
+    }
+    #[test]
+    fn a_step_that_changes_the_index_makes_it_again_from_the_bodies() {
+        let connection = Connection::open_in_memory().unwrap();
+        take(&connection, &STEPS[0], 1, &TimeZone::UTC).unwrap();
+        let patient = hilum_fhir::ResourceType::from_name("Patient").unwrap().number();
+        let body =
+            r#"{"resourceType":"Patient","id":"p","meta":{},"gender":"male","name":[{"family":"Doe"}]}"#;
+        connection
+            .execute("INSERT INTO head VALUES(1,?1,'p',1,1,7,0,NULL,NULL)", [patient])
+            .and_then(|_| {
+                connection.execute("INSERT INTO version VALUES(1,1,1,0,0,NULL,0,?1)", [body.as_bytes()])
+            })
+            .unwrap();
+        migrate(&connection, &TimeZone::UTC).unwrap();
+        let count = |table: &str| -> i64 {
+            connection
+                .query_row(&format!("SELECT count(*) FROM {table} WHERE rid=1"), [], |r| r.get(0))
+                .unwrap()
+        };
+        assert_eq!((count("ix"), count("ix_str")), (2, 1), "gender and deceased; the family name once");
+    }
+}

@@ -1,0 +1,157 @@
+//! Destinations and their deliveries.
+
+use rusqlite::{Connection, params};
+
+use crate::face::{Outbox, WriteOutbox};
+use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
+
+impl Outbox for Connection {
+    fn destinations(&self) -> Result<Vec<Destination>, Error> {
+        destinations(self)
+    }
+
+    fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error> {
+        next_delivery(self, destination)
+    }
+
+    fn beyond(&self, destination: &str, rows_max: u64, before: i64) -> Result<Vec<u64>, Error> {
+        beyond(self, destination, rows_max, before)
+    }
+}
+
+impl WriteOutbox for Connection {
+    fn put_destination(&self, destination: &Destination) -> Result<(), Error> {
+        put_destination(self, destination)
+    }
+
+    fn matched(&self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> Result<(), Error> {
+        matched(self, matches, cursors)
+    }
+
+    fn give_up(&self, destination: &str, last: u64, reason: &str) -> Result<(), Error> {
+        give_up(self, destination, last, reason)
+    }
+
+    fn mark(&self, delivery: &Delivery) -> Result<(), Error> {
+        mark(self, delivery)
+    }
+}
+
+pub(crate) fn destinations(connection: &Connection) -> Result<Vec<Destination>, Error> {
+    let mut statement = connection.prepare_cached(
+        "SELECT ref, cursor_vid, next_n, state, next_at, err FROM destination ORDER BY ref",
+    )?;
+    let rows = statement.query_map([], |r| {
+        Ok(Destination {
+            reference: r.get(0)?,
+            cursor: r.get::<_, i64>(1)?.cast_unsigned(),
+            next_number: r.get::<_, i64>(2)?.cast_unsigned(),
+            state: DestinationState::from_number(r.get(3)?),
+            next_at: r.get(4)?,
+            error: r.get(5)?,
+        })
+    })?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn next_delivery(connection: &Connection, destination: &str) -> Result<Option<Delivery>, Error> {
+    let sql = "SELECT dest, n, vid, state, attempt, next_at, first_at, err FROM delivery WHERE dest=?1 AND state<3 ORDER BY n LIMIT 1";
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query_map([destination], |r| {
+        Ok(Delivery {
+            destination: r.get(0)?,
+            number: r.get::<_, i64>(1)?.cast_unsigned(),
+            position: r.get::<_, i64>(2)?.cast_unsigned(),
+            state: DeliveryState::from_number(r.get(3)?),
+            attempts: r.get(4)?,
+            next_at: r.get(5)?,
+            first_attempt_at: r.get(6)?,
+            error: r.get(7)?,
+        })
+    })?;
+    Ok(rows.next().transpose()?)
+}
+
+/// Deliveries given up in one transaction.
+const BEYOND_BATCH: u32 = 500;
+
+/// They are sent in order, so the distance to the next number is how many wait.
+pub(crate) fn beyond(
+    connection: &Connection,
+    destination: &str,
+    rows_max: u64,
+    before: i64,
+) -> Result<Vec<u64>, Error> {
+    let sql = "SELECT d.n, d.n + ?2 < t.next_n OR v.lm < ?3 FROM destination t JOIN delivery d ON d.dest=t.ref AND d.state<3
+        LEFT JOIN version v ON v.vid=d.vid WHERE t.ref=?1 ORDER BY d.n LIMIT ?4";
+    let mut statement = connection.prepare_cached(sql)?;
+    let rows_max = i64::try_from(rows_max).unwrap_or(i64::MAX / 2).min(i64::MAX / 2);
+    let before = before.saturating_mul(1000);
+    let mut rows = statement.query(params![destination, rows_max, before, BEYOND_BATCH])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        if !row.get::<_, Option<bool>>(1)?.unwrap_or(false) {
+            break;
+        }
+        found.push(row.get::<_, i64>(0)?.cast_unsigned());
+    }
+    Ok(found)
+}
+
+pub(crate) fn give_up(
+    connection: &Connection,
+    destination: &str,
+    last: u64,
+    reason: &str,
+) -> Result<(), Error> {
+    let sql = "UPDATE delivery SET state=4, next_at=NULL, err=?3 WHERE dest=?1 AND state<3 AND n<=?2";
+    connection.prepare_cached(sql)?.execute(params![destination, last, reason])?;
+    Ok(())
+}
+
+pub(crate) fn put_destination(connection: &Connection, destination: &Destination) -> Result<(), Error> {
+    let sql = "INSERT INTO destination VALUES(?1,?2,?3,?4,?5,?6) ON CONFLICT(ref) DO UPDATE SET state=?4, next_at=?5, err=?6";
+    connection.prepare_cached(sql)?.execute(params![
+        destination.reference,
+        destination.cursor,
+        destination.next_number,
+        destination.state.number(),
+        destination.next_at,
+        destination.error
+    ])?;
+    Ok(())
+}
+
+pub(crate) fn matched(
+    connection: &Connection,
+    matches: &[(String, u64)],
+    cursors: &[(String, u64)],
+) -> Result<(), Error> {
+    for (destination, position) in matches {
+        let sql = "INSERT INTO delivery(dest,n,vid,state) SELECT ref, next_n, ?2, 0 FROM destination WHERE ref=?1 AND cursor_vid<?2";
+        if connection.prepare_cached(sql)?.execute(params![destination, position])? > 0 {
+            let sql = "UPDATE destination SET next_n=next_n+1 WHERE ref=?1";
+            connection.prepare_cached(sql)?.execute([destination])?;
+        }
+    }
+    for (destination, position) in cursors {
+        let sql = "UPDATE destination SET cursor_vid=max(cursor_vid,?2) WHERE ref=?1";
+        connection.prepare_cached(sql)?.execute(params![destination, position])?;
+    }
+    Ok(())
+}
+
+pub(crate) fn mark(connection: &Connection, delivery: &Delivery) -> Result<(), Error> {
+    let sql =
+        "UPDATE delivery SET state=?3, attempt=?4, next_at=?5, first_at=?6, err=?7 WHERE dest=?1 AND n=?2";
+    connection.prepare_cached(sql)?.execute(params![
+        delivery.destination,
+        delivery.number,
+        delivery.state.number(),
+        delivery.attempts,
+        delivery.next_at,
+        delivery.first_attempt_at,
+        delivery.error
+    ])?;
+    Ok(())
+}

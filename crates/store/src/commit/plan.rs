@@ -1,0 +1,342 @@
+//! What the changes of a submission come to: versions and imaging rows, prepared.
+//!
+//! A plan is made outside the transaction on a reading connection (`planner.rs`), where all the CPU time goes. Inside the transaction every
+//! look-up it rests on is repeated ([`Plan::holds`]); when one differs the plan is made again there. So conditions are decided under
+//! the write lock, and the writer hardly computes.
+
+mod guard;
+mod links;
+mod numbers;
+mod person;
+pub(crate) mod planner;
+mod supersede;
+
+use hilum_fhir::imaging::{Instance, PerformedStep, Study};
+use hilum_fhir::{Resource, ResourceType, Timestamp};
+use hilum_rows::row::Ask;
+use hilum_rows::{Db, body};
+use jiff::tz::TimeZone;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::apply::{Apply, Prepared, Written};
+use crate::query::lookup::{Base, Lookup, look};
+use crate::{Effect, Error, Original, OriginalKind, Outcome, Remark, RemarkKind};
+
+/// What the changes of a submission come to.
+pub(crate) struct Plan {
+    drafts: Vec<Draft>,
+    results: Vec<Planned>,
+    seen: Vec<Seen>,
+    /// A feed position reached before what it was made on was read: while nothing was written since, it holds.
+    newest: u64,
+    imaging: Vec<Imaging>,
+    /// By whom Patients are replaced from now on; `None` = by nobody any more.
+    successors: Vec<(usize, Option<Successor>)>,
+    /// Numbers that orders and Procedures have from now on: studies that name them are drawn again.
+    order_numbers: Vec<String>,
+    /// What the sender and the people who run the edge should know of it.
+    remarks: Vec<Remark>,
+    speaker: Speaker,
+}
+
+/// Who says what a plan is made of.
+#[derive(Clone, Copy)]
+pub(crate) struct Speaker {
+    /// Hash of the sender's identity: an update is late by what this sender said before. `None` = nobody whose time counts.
+    sender: Option<i64>,
+    /// Whether it may only say what a message may: REST corrects, a message never gives a resource another patient.
+    is_message: bool,
+    /// When it came in, ms since 1970.
+    received_ms: i64,
+}
+
+impl Speaker {
+    /// Who sent an original: the application that gives the control ids, else who the peer proved to be.
+    pub(crate) fn of(original: &Original) -> Self {
+        let is_message = !matches!(original.kind, OriginalKind::Fhir | OriginalKind::Internal);
+        let identity = original.control.as_ref().map(|(identity, _)| identity).or(original.identity.as_ref());
+        let hash = || {
+            let text = format!("{}\0{}", original.kind.number(), identity.map_or("", String::as_str));
+            xxh3_64(text.as_bytes()).cast_signed()
+        };
+        Self { sender: is_message.then(hash), is_message, received_ms: original.received.millis() }
+    }
+}
+
+/// Who replaces a Patient.
+enum Successor {
+    /// A stored one, by its rid.
+    Row(i64),
+    /// One of the same plan.
+    Draft(usize),
+}
+
+/// A resource the submission touches.
+struct Draft {
+    resource_type: ResourceType,
+    id: String,
+    base: Option<Base>,
+    /// Only known to exist: its content was not needed so far and not read.
+    unread: bool,
+    /// The content after all changes so far; `None` = deleted.
+    content: Option<Resource>,
+    touched: bool,
+    /// Time of the event, ms since 1970.
+    clock: Option<i64>,
+    /// What this sender said last of it, where another one was first.
+    heard: Option<i64>,
+    prepared: Option<Prepared>,
+}
+
+/// What a change came to.
+enum Planned {
+    Draft(usize, Effect),
+    Imaging(usize),
+}
+
+/// Imaging rows to write.
+pub(super) enum Imaging {
+    Study(Box<Study>, Option<usize>),
+    Instance(Box<Instance>, Option<usize>),
+    Step(Box<PerformedStep>, Option<usize>),
+}
+
+/// A look-up the plan rests on, and what it found: `(rid, vid)` of each resource.
+struct Seen {
+    what: Lookup,
+    found: Vec<(i64, i64)>,
+}
+
+/// What executing a plan wrote.
+pub(crate) struct Executed {
+    /// For each draft the version written, if any.
+    written: Vec<Option<Written>>,
+    /// For each imaging change what it did.
+    imaging: Vec<(Effect, Option<(String, Written)>)>,
+    /// What the plan and its execution have to say.
+    pub(super) remarks: Vec<Remark>,
+    /// `rid/version` of everything written.
+    pub(super) targets: String,
+}
+
+impl Plan {
+    /// Bytes this adds to a batch.
+    pub(crate) fn bytes(&self) -> usize {
+        self.drafts
+            .iter()
+            .filter_map(|d| d.prepared.as_ref())
+            .map(|p| 256 + p.packed.len() + 16 * p.rows.keys.len())
+            .sum()
+    }
+
+    /// What [`Plan::holds`] reads.
+    pub(crate) fn asks(&self) -> impl Iterator<Item = Ask> {
+        let seen = self.seen.iter().filter_map(|seen| match &seen.what {
+            Lookup::Id(of, id) => Some(Ask::Head(*of, id.clone())),
+            Lookup::Match(wanted) => Some(Ask::of(wanted)),
+            _ => None,
+        });
+        seen.chain(self.read_drafts().map(|draft| Ask::Head(draft.resource_type, draft.id.clone())))
+    }
+
+    /// Drafts that rest on what was read.
+    fn read_drafts(&self) -> impl Iterator<Item = &Draft> {
+        self.drafts.iter().filter(|d| !d.unread && (d.prepared.is_some() || d.content.is_none()))
+    }
+
+    /// Whether everything the plan rests on still is so; `newest` is the feed position reached by now.
+    pub(super) fn holds(&self, db: Db<'_>, zone: &TimeZone, now: i64, newest: u64) -> Result<bool, Error> {
+        if newest == self.newest {
+            return Ok(true);
+        }
+        for seen in &self.seen {
+            if look(db, &seen.what, zone, now)? != seen.found {
+                return Ok(false);
+            }
+        }
+        for draft in self.read_drafts() {
+            let current = db.head(draft.resource_type, &draft.id)?;
+            if current != draft.base.as_ref().map(|base| base.head) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Writes everything. What may refuse it is looked at first: a refusal writes nothing.
+    pub(super) fn execute(&self, apply: &mut Apply<'_>) -> Result<Executed, Error> {
+        for imaging in &self.imaging {
+            apply.refuse_imaging(imaging, |at| self.known_rid(at))?;
+        }
+        let mut executed = Executed {
+            written: Vec::new(),
+            imaging: Vec::new(),
+            remarks: self.remarks.clone(),
+            targets: String::new(),
+        };
+        for draft in &self.drafts {
+            let written = self.execute_draft(draft, apply)?;
+            executed.target(written.as_ref());
+            executed.written.push(written);
+        }
+        self.execute_merges(&executed, apply)?;
+        for number in &self.order_numbers {
+            apply.touch_studies_with_number(number)?;
+        }
+        for imaging in &self.imaging {
+            let rid = |at: Option<usize>| at.and_then(|at| self.rid(at, &executed));
+            let done = match imaging {
+                Imaging::Study(study, patient) => apply.study(study, rid(*patient))?,
+                Imaging::Instance(instance, patient) => apply.instance(instance, rid(*patient))?,
+                Imaging::Step(step, patient) => apply.step(step, rid(*patient))?,
+            };
+            executed.target(done.1.as_ref().map(|(_, written)| written));
+            executed.imaging.push(done);
+        }
+        executed.remarks.append(&mut apply.remarks);
+        Ok(executed)
+    }
+
+    fn execute_draft(&self, draft: &Draft, apply: &mut Apply<'_>) -> Result<Option<Written>, Error> {
+        match (&draft.prepared, &draft.content, &draft.base) {
+            (Some(prepared), ..) => {
+                let written = apply.write(prepared, draft.base.as_ref(), self.head_clock(draft))?;
+                self.execute_heard(draft, written.rid, apply)?;
+                Ok(Some(written))
+            }
+            (None, None, Some(base)) if draft.touched && !base.head.deleted => {
+                apply.delete(draft.resource_type, &draft.id, base).map(Some)
+            }
+            (None, Some(_), Some(base)) => {
+                // nothing new, but heard later than before: what comes in between is late
+                if let Some((clock, sender)) = self.head_clock(draft)
+                    && base.head.applied != Some(clock)
+                {
+                    apply.db.set_applied(base.head.rid, sender, clock)?;
+                    apply.take_position();
+                }
+                if self.execute_heard(draft, base.head.rid, apply)? {
+                    apply.take_position();
+                }
+                Ok(None)
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The time a head keeps: of the first sender that spoke of the resource.
+    fn head_clock(&self, draft: &Draft) -> Option<(i64, Option<i64>)> {
+        let clock = draft.clock?;
+        let head = draft.base.as_ref().map(|base| base.head);
+        let (applied, first) = head.map_or((None, None), |head| (head.applied, head.sender));
+        let is_first = applied.is_none() || first.is_none() || first == self.speaker.sender;
+        is_first.then(|| (applied.map_or(clock, |applied| applied.max(clock)), self.speaker.sender))
+    }
+
+    /// Notes the time of a further sender; whether there was something to note.
+    fn execute_heard(&self, draft: &Draft, rid: i64, apply: &mut Apply<'_>) -> Result<bool, Error> {
+        let (Some(clock), Some(sender)) = (draft.clock, self.speaker.sender) else { return Ok(false) };
+        if self.head_clock(draft).is_some() || draft.heard.is_some_and(|heard| heard >= clock) {
+            return Ok(false);
+        }
+        apply.db.put_heard(rid, sender, clock)?;
+        Ok(true)
+    }
+
+    /// Who is replaced by whom; the studies of those who are replaced are drawn again.
+    fn execute_merges(&self, executed: &Executed, apply: &mut Apply<'_>) -> Result<(), Error> {
+        for (at, successor) in &self.successors {
+            let Some(rid) = self.rid(*at, executed) else { continue };
+            let to = match successor {
+                None => None,
+                Some(Successor::Row(rid)) => Some(*rid),
+                Some(Successor::Draft(at)) => self.rid(*at, executed),
+            };
+            apply.db.set_successor(rid, to)?;
+            apply.touch_studies_of_patient(rid)?;
+        }
+        Ok(())
+    }
+
+    fn rid(&self, at: usize, executed: &Executed) -> Option<i64> {
+        executed.written[at].map(|written| written.rid).or_else(|| self.known_rid(at))
+    }
+
+    /// The rid of a draft that was stored before.
+    fn known_rid(&self, at: usize) -> Option<i64> {
+        self.drafts[at].base.as_ref().map(|base| base.head.rid)
+    }
+
+    /// What is told of each change.
+    pub(super) fn outcomes(&self, executed: &Executed) -> Vec<Outcome> {
+        self.results.iter().map(|planned| self.outcome(planned, executed)).collect()
+    }
+
+    fn outcome(&self, planned: &Planned, executed: &Executed) -> Outcome {
+        let imaging_study =
+            || ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of R4"));
+        match planned {
+            Planned::Imaging(at) => {
+                let (effect, drawn) = &executed.imaging[*at];
+                let (id, version, last_updated) =
+                    drawn.as_ref().map_or((String::new(), 0, Timestamp::from_micros(0)), |(id, w)| {
+                        (id.clone(), w.version, w.last_updated)
+                    });
+                Outcome {
+                    effect: *effect,
+                    resource_type: imaging_study(),
+                    id,
+                    version,
+                    last_updated,
+                    body: bytes::Bytes::new(),
+                }
+            }
+            Planned::Draft(at, effect) => {
+                let draft = &self.drafts[*at];
+                let (version, last_updated) = match (&executed.written[*at], &draft.base) {
+                    (Some(written), _) => (written.version, written.last_updated),
+                    (None, Some(base)) => (base.head.version, Timestamp::from_micros(base.last_updated)),
+                    (None, None) => (0, Timestamp::from_micros(0)),
+                };
+                let effect =
+                    match (effect, executed.written[*at], draft.base.as_ref().is_none_or(|b| b.head.deleted))
+                    {
+                        (Effect::Updated, Some(_), true) => Effect::Created,
+                        (effect, ..) => *effect,
+                    };
+                let stored = match (&draft.prepared, &draft.content, &draft.base) {
+                    (Some(prepared), ..) => prepared.stored.clone(),
+                    (None, Some(content), _) => body::stored_form(content, &draft.id),
+                    (None, None, Some(Base { resource: Some(resource), .. }))
+                        if effect != Effect::Deleted =>
+                    {
+                        body::stored_form(resource, &draft.id)
+                    }
+                    _ => Vec::new(),
+                };
+                let body = if stored.is_empty() {
+                    bytes::Bytes::new()
+                } else {
+                    body::complete(&stored, draft.resource_type.name(), &draft.id, version, last_updated)
+                };
+                Outcome {
+                    effect,
+                    resource_type: draft.resource_type,
+                    id: draft.id.clone(),
+                    version,
+                    last_updated,
+                    body,
+                }
+            }
+        }
+    }
+}
+
+impl Executed {
+    fn target(&mut self, written: Option<&Written>) {
+        use std::fmt::Write;
+        if let Some(written) = written {
+            let _ = write!(self.targets, "{}/{} ", written.rid, written.version);
+        }
+    }
+}

@@ -1,0 +1,357 @@
+//! Links: references between the changes of a submission, conditional references, and references that wait for what they name.
+//!
+//! A link is late-bound: a reference with an `identifier` that leads to nothing yet waits, and the commit that brings a resource with that
+//! identifier binds it. So the record is the same whichever message was faster.
+
+use hilum_fhir::references::visit_references;
+use hilum_fhir::search::{Context, Options, Query, decode_pairs};
+use hilum_fhir::{Issue, IssueCode, Match, Resource, ResourceType, Timestamp};
+use serde_json::{Map, Value};
+
+use super::guard::text_of;
+use super::planner::{Planner, identifiers};
+use crate::query::lookup::{Lookup, patient_type};
+use crate::{Error, ErrorKind};
+
+/// Types that messages refer to by an identifier before they are known.
+const NAMED_BEFORE_KNOWN: [&str; 8] = [
+    "ServiceRequest",
+    "Procedure",
+    "DiagnosticReport",
+    "Encounter",
+    "ImagingStudy",
+    "Appointment",
+    "Specimen",
+    "EpisodeOfCare",
+];
+
+impl Planner<'_> {
+    /// The identifiers that resources of this submission have from now on: draft and identifier.
+    pub(super) fn learned_numbers(&self) -> Vec<(usize, Match)> {
+        let mut learned = Vec::new();
+        for (at, draft) in self.drafts.iter().enumerate() {
+            let Some(content) = draft.content.as_ref().filter(|_| draft.touched) else { continue };
+            if !NAMED_BEFORE_KNOWN.contains(&draft.resource_type.name()) {
+                continue;
+            }
+            let before = draft.base.as_ref().and_then(|base| base.resource.as_ref());
+            let before = before.map(identifiers).unwrap_or_default();
+            learned.extend(identifiers(content).into_iter().filter(|i| !before.contains(i)).map(|i| (at, i)));
+        }
+        learned
+    }
+
+    /// Binds the references that wait for these identifiers. Never to what belongs to another patient.
+    pub(super) fn bind_waiting(&mut self, learned: &[(usize, Match)]) -> Result<(), Error> {
+        for (named, identifier) in learned {
+            for rid in self.look(Lookup::Waiting(identifier.system.clone(), identifier.value.clone()))? {
+                let at = self.load(rid)?;
+                if at == *named || !self.may_refer(at, *named)? {
+                    continue;
+                }
+                let reference = self.reference(*named);
+                let Some(mut value) = self.drafts[at].content.clone().map(Resource::into_value) else {
+                    continue;
+                };
+                if bind(&mut value, identifier, &reference) {
+                    let bound = Resource::from_value(value)
+                        .map_err(|issue| Error::refused(ErrorKind::Conflict, issue))?;
+                    self.put(at, Some(bound));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether one resource may refer to another: both are of one patient, or one of them is of nobody.
+    fn may_refer(&mut self, from: usize, to: usize) -> Result<bool, Error> {
+        let patient = |at: usize| self.drafts[at].content.as_ref().and_then(|r| self.patient_id_of(r));
+        let (Some(from), Some(to)) = (patient(from), patient(to)) else { return Ok(true) };
+        match self.by_id(patient_type(), &to)? {
+            Some(to) => self.is_same_person(&from, to),
+            None => Ok(from == to),
+        }
+    }
+
+    /// The content with its links resolved.
+    pub(super) fn linked(&mut self, content: Resource) -> Result<Resource, Error> {
+        let resource_type = content.resource_type();
+        let patient = self.patient_id_of(&content);
+        let mut value = content.into_value();
+        let mut conditional = false;
+        visit_references(&mut value, &mut |object| {
+            let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
+            if let Some(at) = self.urls.get(text) {
+                object.insert("reference".into(), Value::String(self.reference(*at)));
+            } else if text.contains('?') {
+                conditional = true;
+            }
+        });
+        if conditional && self.speaker.is_message {
+            self.resolve_lists(&mut value, patient.as_deref())?;
+        }
+        if conditional {
+            self.resolve_conditional(&mut value, resource_type, patient.as_deref())?;
+        }
+        Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))
+    }
+
+    /// In the lists at the top of a message's resource, a condition that several resources of the patient fulfil becomes a reference to each.
+    fn resolve_lists(&mut self, value: &mut Value, patient: Option<&str>) -> Result<(), Error> {
+        let Some(object) = value.as_object_mut() else { return Ok(()) };
+        for list in object.values_mut().filter_map(Value::as_array_mut) {
+            if !list.iter().any(|item| text_of(item, "reference").is_some_and(|text| text.contains('?'))) {
+                continue;
+            }
+            let mut resolved: Vec<Value> = Vec::with_capacity(list.len());
+            for item in std::mem::take(list) {
+                let text = text_of(&item, "reference").filter(|text| text.contains('?')).map(str::to_owned);
+                let found = match &text {
+                    Some(text) => self.named(text, patient)?,
+                    None => Vec::new(),
+                };
+                if found.is_empty() {
+                    resolved.push(item);
+                    continue;
+                }
+                for reference in found {
+                    let mut bound = item.clone();
+                    bound["reference"] = reference.into();
+                    if !resolved.iter().any(|known| known["reference"] == bound["reference"]) {
+                        resolved.push(bound);
+                    }
+                }
+            }
+            *list = resolved;
+        }
+        Ok(())
+    }
+
+    /// The resources that the first identifier with a hit of `Type?identifier=a,b` names, those of another patient left out.
+    fn named(&mut self, text: &str, patient: Option<&str>) -> Result<Vec<String>, Error> {
+        let Some((of, identifiers)) = identifier_condition(text) else { return Ok(Vec::new()) };
+        for (system, value) in identifiers {
+            let wanted = Match { resource_type: of, system, value };
+            let mut found = Vec::new();
+            for at in self.bearers(&wanted)? {
+                self.read(at)?;
+                let of = self.drafts[at].content.as_ref().and_then(|content| self.patient_id_of(content));
+                let fits = match (patient, of) {
+                    (Some(one), Some(other)) => match self.by_id(patient_type(), one)? {
+                        Some(one) => self.is_same_person(&other, one)?,
+                        None => one == other,
+                    },
+                    _ => true,
+                };
+                if fits {
+                    found.push(self.reference(at));
+                }
+            }
+            if !found.is_empty() {
+                return Ok(found);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn resolve_conditional(
+        &mut self,
+        value: &mut Value,
+        resource_type: ResourceType,
+        patient: Option<&str>,
+    ) -> Result<(), Error> {
+        let mut wanted: Vec<String> = Vec::new();
+        visit_references(value, &mut |object| {
+            let text = object.get("reference").and_then(Value::as_str);
+            wanted.extend(text.filter(|text| text.contains('?')).map(str::to_owned));
+        });
+        for text in wanted {
+            // more than one match: as with none, a logical reference beside it stands
+            let (found, ambiguous) = match self.one_named(&text, resource_type, patient) {
+                Ok(found) => (found, None),
+                Err(error) if is_ambiguous(&error) => (None, Some(error)),
+                Err(error) => return Err(error),
+            };
+            if !put_reference(value, &text, found.as_deref()) {
+                continue;
+            }
+            if let Some(error) = ambiguous {
+                return Err(error);
+            }
+            let issue = Issue::error(IssueCode::NotFound, "a conditional reference matches nothing")
+                .at(resource_type.name());
+            return Err(Error::refused(ErrorKind::Precondition, issue));
+        }
+        Ok(())
+    }
+
+    fn one_named(
+        &mut self,
+        text: &str,
+        of: ResourceType,
+        patient: Option<&str>,
+    ) -> Result<Option<String>, Error> {
+        if !self.speaker.is_message {
+            return self.conditional_reference(text, of);
+        }
+        let mut found = self.named(text, patient)?;
+        match found.len() {
+            0 | 1 => Ok(found.pop()),
+            _ => Err(ambiguous(of)),
+        }
+    }
+
+    fn conditional_reference(&mut self, text: &str, of: ResourceType) -> Result<Option<String>, Error> {
+        let refuse = |issue: Issue| Error::refused(ErrorKind::Precondition, issue.at(of.name()));
+        let (type_name, rest) = text.split_once('?').unwrap_or((text, ""));
+        let resource_type = ResourceType::from_name(type_name).ok_or_else(|| {
+            refuse(Issue::error(IssueCode::Value, "a conditional reference names an unknown type"))
+        })?;
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let (query, _) = Query::parse(resource_type, &decode_pairs(rest), &Options::condition(), &context)
+            .map_err(|issues| {
+                let first = issues.into_iter().next();
+                refuse(first.unwrap_or_else(|| Issue::error(IssueCode::Value, "bad condition")))
+            })?;
+        let found = self.look(Lookup::Query(Box::new(query)))?;
+        match found.as_slice() {
+            [] => Ok(None),
+            [rid] => Ok(self.db.name(*rid)?.map(|(of, id)| format!("{of}/{id}"))),
+            _ => Err(ambiguous(of)),
+        }
+    }
+}
+
+fn ambiguous(of: ResourceType) -> Error {
+    let text = "a conditional reference matches more than one resource";
+    Error::refused(ErrorKind::Precondition, Issue::error(IssueCode::MultipleMatches, text).at(of.name()))
+}
+
+fn is_ambiguous(error: &Error) -> bool {
+    error.issues.iter().any(|issue| issue.code == IssueCode::MultipleMatches)
+}
+
+/// Puts what was found in the place of a condition, or leaves the logical reference beside it; whether one is left that has neither.
+fn put_reference(value: &mut Value, text: &str, found: Option<&str>) -> bool {
+    let mut unresolved = false;
+    visit_references(value, &mut |object| {
+        if object.get("reference").and_then(Value::as_str) == Some(text) {
+            match found {
+                Some(reference) => drop(object.insert("reference".into(), Value::String(reference.into()))),
+                None if object.contains_key("identifier") => drop(object.shift_remove("reference")),
+                None => unresolved = true,
+            }
+        }
+    });
+    unresolved
+}
+
+/// `Type?identifier=system|value,system|value`, as mappers write it; `None` when it is another condition.
+fn identifier_condition(text: &str) -> Option<(ResourceType, Vec<(Option<String>, String)>)> {
+    let (type_name, rest) = text.split_once('?')?;
+    let of = ResourceType::from_name(type_name)?;
+    let pairs = decode_pairs(rest);
+    let [(name, tokens)] = pairs.as_slice() else { return None };
+    if name != "identifier" {
+        return None;
+    }
+    let identifiers = split(tokens, ',').into_iter().map(|token| {
+        let mut parts = split(&token, '|').into_iter().map(|part| unescaped(&part));
+        match (parts.next(), parts.next()) {
+            (Some(system), Some(value)) => (Some(system).filter(|s| !s.is_empty()), value),
+            (value, _) => (None, value.unwrap_or_default()),
+        }
+    });
+    Some((of, identifiers.collect()))
+}
+
+/// The parts between separators that are not escaped by a backslash (R4 search, escaping search parameters).
+fn split(text: &str, separator: char) -> Vec<String> {
+    let mut parts = vec![String::new()];
+    let mut escaped = false;
+    for c in text.chars() {
+        if c == separator && !escaped {
+            parts.push(String::new());
+            continue;
+        }
+        escaped = c == '\\' && !escaped;
+        if let Some(last) = parts.last_mut() {
+            last.push(c);
+        }
+    }
+    parts
+}
+
+fn unescaped(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    let mut chars = text.chars();
+    while let Some(c) = chars.next() {
+        plain.extend(if c == '\\' { chars.next() } else { Some(c) });
+    }
+    plain
+}
+
+/// Binds the logical references to an identifier; whether there was one.
+fn bind(value: &mut Value, wanted: &Match, reference: &str) -> bool {
+    let mut bound = false;
+    let mut work: Vec<&mut Value> = vec![value];
+    while let Some(value) = work.pop() {
+        match value {
+            Value::Array(items) => work.extend(items),
+            Value::Object(object) => {
+                if waits_for(object, wanted) {
+                    object.insert("reference".into(), Value::String(reference.to_owned()));
+                    bound = true;
+                }
+                work.extend(object.values_mut().filter(|v| v.is_object() || v.is_array()));
+            }
+            _ => {}
+        }
+    }
+    bound
+}
+
+fn waits_for(object: &Map<String, Value>, wanted: &Match) -> bool {
+    let of = object.get("type").and_then(Value::as_str);
+    let Some(identifier) = object.get("identifier").filter(|identifier| identifier.is_object()) else {
+        return false;
+    };
+    !object.contains_key("reference")
+        && of.is_none_or(|of| of == wanted.resource_type.name())
+        && text_of(identifier, "system") == wanted.system.as_deref()
+        && text_of(identifier, "value") == Some(&wanted.value)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_condition_of_a_mapper_is_read_with_its_escapes() {
+        let (of, identifiers) =
+            identifier_condition("ServiceRequest?identifier=urn:a%7C1%5C,2,urn:b%7C3,4").unwrap();
+        assert_eq!(of.name(), "ServiceRequest");
+        let expected = [
+            (Some("urn:a".to_owned()), "1,2".to_owned()),
+            (Some("urn:b".to_owned()), "3".to_owned()),
+            (None, "4".to_owned()),
+        ];
+        assert_eq!(identifiers, expected);
+        assert!(identifier_condition("Patient?name=x").is_none());
+    }
+
+    #[test]
+    fn a_waiting_reference_is_bound_and_no_other() {
+        let order = ResourceType::from_name("ServiceRequest").unwrap();
+        let wanted = Match { resource_type: order, system: Some("urn:a".into()), value: "1".into() };
+        let waits = json!({ "type": "ServiceRequest", "identifier": { "system": "urn:a", "value": "1" } });
+        let other = json!({ "type": "Appointment", "identifier": { "system": "urn:a", "value": "1" } });
+        let mut value = json!({ "basedOn": [waits, other] });
+        assert!(bind(&mut value, &wanted, "ServiceRequest/x"));
+        assert_eq!(value["basedOn"][0]["reference"], "ServiceRequest/x");
+        assert!(value["basedOn"][1].get("reference").is_none());
+        assert!(!bind(&mut value, &wanted, "ServiceRequest/y"), "what is bound stays");
+    }
+}

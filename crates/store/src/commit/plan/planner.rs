@@ -1,0 +1,644 @@
+//! From changes to a plan: targets are found, contents merged, links resolved, versions prepared.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+
+use hilum_fhir::imaging::{Study, set_attention};
+use hilum_fhir::merge::{merge, same_content};
+use hilum_fhir::search::{Context, Query, index};
+use hilum_fhir::{
+    Action, Change, Issue, IssueCode, Key, Match, PatientNumbers, Resource, ResourceType, Target, Timestamp,
+};
+use hilum_rows::Db;
+use hilum_rows::keys::Rows;
+use hilum_rows::row::Ask;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::person::Person;
+use super::{Draft, Imaging, Plan, Planned, Remark, RemarkKind, Seen, Speaker};
+use crate::commit::apply::prepare;
+use crate::query::lookup::{Base, Lookup, base, look, patient_type};
+use crate::{Effect, Error, ErrorKind};
+
+/// A time further ahead of our clock than this is a wrong clock, and orders nothing.
+const AHEAD_MAX_MS: i64 = 10 * 60 * 1_000;
+
+/// The look-ups that a plan of these changes begins with.
+pub(crate) fn asks(changes: &[Change]) -> Vec<Ask> {
+    let mut asks = Vec::with_capacity(changes.len());
+    for change in changes {
+        match &change.action {
+            Action::Create(_) => {}
+            Action::Ensure(target, _)
+            | Action::Merge(target, ..)
+            | Action::Replace(target, _)
+            | Action::Move(target, _)
+            | Action::Delete(target) => asks_of(target, &mut asks),
+            Action::Supersede { survivor, prior } => {
+                asks_of(&survivor.0, &mut asks);
+                asks_of(&prior.0, &mut asks);
+            }
+            Action::Study(study) => asks_of_patient(study, &mut asks),
+            Action::Instance(instance) => asks_of_patient(&instance.study, &mut asks),
+            Action::Step(step) => step.study.iter().for_each(|study| asks_of_patient(study, &mut asks)),
+        }
+    }
+    asks
+}
+
+fn asks_of(target: &Target, asks: &mut Vec<Ask>) {
+    match target {
+        Target::Id(of, id) => asks.push(Ask::Head(*of, id.clone())),
+        Target::Match(wanted) => asks.push(Ask::of(wanted)),
+        Target::Patient(numbers) => asks_of_numbers(numbers, asks),
+        Target::Keys(keys) => {
+            for key in &keys.keys {
+                if let Key::Number(wanted, _) = key {
+                    asks.push(Ask::of(wanted));
+                    asks.push(Ask::of(&Match { system: None, ..wanted.clone() }));
+                }
+            }
+        }
+        Target::Query(_) => {}
+    }
+}
+
+fn asks_of_patient(study: &Study, asks: &mut Vec<Ask>) {
+    if let Some((numbers, _)) = &study.patient {
+        asks_of_numbers(numbers, asks);
+    }
+}
+
+fn asks_of_numbers(numbers: &PatientNumbers, asks: &mut Vec<Ask>) {
+    asks.extend(numbers.numbers.iter().map(|number| Ask::of(&patient_match(number))));
+}
+
+/// A patient's number as an identifier.
+pub(super) fn patient_match((system, value): &(String, String)) -> Match {
+    Match { resource_type: patient_type(), system: Some(system.clone()), value: value.clone() }
+}
+
+/// Makes the plan of a submission's changes. In a transaction, so that all its look-ups see the same; `newest` is a feed position that was
+/// reached before the transaction began.
+pub(crate) fn plan(
+    db: Db<'_>,
+    zone: &TimeZone,
+    now: i64,
+    newest: u64,
+    speaker: Speaker,
+    changes: &[Change],
+) -> Result<Plan, Error> {
+    let mut planner = Planner {
+        db,
+        zone,
+        now,
+        speaker,
+        drafts: Vec::new(),
+        by_id: HashMap::new(),
+        by_identifier: HashMap::new(),
+        urls: HashMap::new(),
+        seen: Vec::new(),
+        imaging: Vec::new(),
+        remarks: Vec::new(),
+    };
+    let mut results = Vec::with_capacity(changes.len());
+    for (number, change) in changes.iter().enumerate() {
+        let said = planner.remarks.len();
+        let planned = planner.change(change).map_err(|error| error.about(Some(number)))?;
+        planner.remarks[said..].iter_mut().for_each(|remark| remark.issue.change = Some(number));
+        if let (Some(url), Planned::Draft(at, _)) = (&change.full_url, &planned) {
+            planner.urls.insert(url.clone(), *at);
+        }
+        results.push(planned);
+    }
+    planner.finish(results, newest)
+}
+
+/// A plan in the making.
+pub(super) struct Planner<'c> {
+    pub(super) db: Db<'c>,
+    pub(super) zone: &'c TimeZone,
+    pub(super) now: i64,
+    pub(super) speaker: Speaker,
+    pub(super) drafts: Vec<Draft>,
+    by_id: HashMap<(ResourceType, String), usize>,
+    /// Resources this submission writes, by their identifiers.
+    by_identifier: HashMap<Match, Vec<usize>>,
+    /// Full URLs of the changes so far.
+    pub(super) urls: HashMap<String, usize>,
+    seen: Vec<Seen>,
+    imaging: Vec<Imaging>,
+    pub(super) remarks: Vec<Remark>,
+}
+
+impl Planner<'_> {
+    fn change(&mut self, change: &Change) -> Result<Planned, Error> {
+        match &change.action {
+            Action::Create(resource) => Ok(self.create(resource, None, change)),
+            Action::Ensure(target, resource) => self.ensure(target, resource, change),
+            Action::Merge(target, resource, clear) => self.merge(target, resource, clear, change),
+            Action::Replace(target, resource) => self.replace(target, resource, change),
+            Action::Delete(target) => self.delete(target, change),
+            Action::Supersede { survivor, prior } => self.supersede(survivor, prior, change),
+            Action::Move(target, patient) => self.move_to(target, patient, change),
+            Action::Study(study) => {
+                let patient = self.patient(study)?;
+                Ok(self.imaging(Imaging::Study(study.clone(), patient)))
+            }
+            Action::Instance(instance) => {
+                let patient = self.patient(&instance.study)?;
+                Ok(self.imaging(Imaging::Instance(instance.clone(), patient)))
+            }
+            Action::Step(step) => {
+                let patient = match &step.study {
+                    Some(study) => self.patient(study)?,
+                    None => None,
+                };
+                Ok(self.imaging(Imaging::Step(step.clone(), patient)))
+            }
+        }
+    }
+
+    fn imaging(&mut self, imaging: Imaging) -> Planned {
+        self.imaging.push(imaging);
+        Planned::Imaging(self.imaging.len() - 1)
+    }
+
+    fn create(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> Planned {
+        Planned::Draft(self.created(resource, id, change), Effect::Created)
+    }
+
+    pub(super) fn created(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> usize {
+        let id = id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
+        let at = self.draft(resource.resource_type(), id, None);
+        let mut resource = resource.clone();
+        for (name, value) in &change.defaults {
+            if resource.get(name).is_none() {
+                resource.set(name, value.clone());
+            }
+        }
+        self.set(at, Some(resource), change);
+        at
+    }
+
+    /// What is only to exist is looked up, not read.
+    fn ensure(&mut self, target: &Target, resource: &Resource, change: &Change) -> Result<Planned, Error> {
+        if let Target::Patient(numbers) = target {
+            return self.ensure_patient(numbers, resource, change);
+        }
+        let found = match target {
+            Target::Match(wanted) => self.bearers(wanted)?.first().copied(),
+            _ => self.find(target, resource)?,
+        };
+        Ok(match found {
+            Some(at) => Planned::Draft(at, Effect::Unchanged),
+            None => self.create(resource, target_id(target), change),
+        })
+    }
+
+    /// A Patient that a message only names: created when unknown, otherwise it learns the numbers it did not have and nothing else.
+    fn ensure_patient(
+        &mut self,
+        numbers: &PatientNumbers,
+        resource: &Resource,
+        change: &Change,
+    ) -> Result<Planned, Error> {
+        match self.person(numbers, resource)? {
+            Person::Known { at, learns: false } => Ok(Planned::Draft(at, Effect::Unchanged)),
+            Person::Known { at, learns: true } => {
+                self.read(at)?;
+                let mut learned = Resource::new(patient_type());
+                if let Some(identifiers) = resource.get("identifier") {
+                    learned.set("identifier", identifiers.clone());
+                }
+                let merged = self.drafts[at].content.as_ref().map(|content| merge(content, &learned, &[]));
+                if merged.is_some() {
+                    self.set(at, merged, change);
+                }
+                Ok(Planned::Draft(at, Effect::Updated))
+            }
+            Person::Unknown => Ok(self.create(resource, None, change)),
+            Person::Apart(number) => {
+                if let Some(at) = self.bearers(&number)?.first() {
+                    return Ok(Planned::Draft(*at, Effect::Unchanged));
+                }
+                let mut apart = resource.clone();
+                // its numbers are kept where nothing matches them: they would only make the disagreement larger
+                apart.set(
+                    "identifier",
+                    json!([{ "use": "temp", "system": number.system, "value": number.value }]),
+                );
+                set_attention(&mut apart, true);
+                Ok(self.create(&apart, None, change))
+            }
+        }
+    }
+
+    fn merge(
+        &mut self,
+        target: &Target,
+        resource: &Resource,
+        clear: &[String],
+        change: &Change,
+    ) -> Result<Planned, Error> {
+        let resource = &*match target {
+            Target::Keys(keys) => self.composed(keys, resource),
+            _ => Cow::Borrowed(resource),
+        };
+        let Some(at) = self.find(target, resource)? else {
+            return Ok(self.create(resource, target_id(target), change));
+        };
+        self.read(at)?;
+        self.refuse_other_patient(at, resource)?;
+        if self.is_late(at, change)? {
+            let text = "is older than what this sender said before, and changed nothing";
+            self.remark(
+                RemarkKind::Late,
+                Issue::warning(IssueCode::Conflict, text).at(resource.resource_type().name()),
+            );
+            return Ok(Planned::Draft(at, Effect::Late));
+        }
+        let merged = self.drafts[at].content.as_ref();
+        let merged = merged.map_or_else(|| resource.clone(), |content| merge(content, resource, clear));
+        self.set(at, Some(merged), change);
+        Ok(Planned::Draft(at, Effect::Updated))
+    }
+
+    pub(super) fn remark(&mut self, kind: RemarkKind, issue: Issue) {
+        self.remarks.push(Remark { kind, issue });
+    }
+
+    /// Whether an event is older than the last one of the same sender; other senders' clocks are no measure.
+    fn is_late(&mut self, at: usize, change: &Change) -> Result<bool, Error> {
+        let Some(happened) = self.happened(change) else { return Ok(false) };
+        let Some(head) = self.drafts[at].base.as_ref().map(|base| base.head) else { return Ok(false) };
+        let Some(applied) = head.applied else { return Ok(false) };
+        match (head.sender, self.speaker.sender) {
+            (Some(known), Some(sender)) if known != sender => {
+                let heard = self.look(Lookup::Heard(head.rid, sender))?.first().copied();
+                self.drafts[at].heard = heard;
+                Ok(heard.is_some_and(|heard| happened < heard))
+            }
+            _ => Ok(happened < applied),
+        }
+    }
+
+    /// When the sender says it happened; `None` when its clock is wrong.
+    fn happened(&self, change: &Change) -> Option<i64> {
+        change
+            .happened
+            .map(Timestamp::millis)
+            .filter(|happened| *happened <= self.speaker.received_ms + AHEAD_MAX_MS)
+    }
+
+    fn replace(&mut self, target: &Target, resource: &Resource, change: &Change) -> Result<Planned, Error> {
+        let found = self.find(target, resource)?;
+        self.check(found, target, change)?;
+        if let (Some(at), Target::Query(_), Some(id)) = (found, target, resource.id())
+            && self.drafts[at].id != id
+        {
+            let issue = Issue::error(
+                IssueCode::Invalid,
+                "the condition matches a resource with another id than the one sent",
+            );
+            let place = format!("{}.id", resource.resource_type());
+            return Err(Error::refused(ErrorKind::Precondition, issue.at(place)));
+        }
+        let Some(at) = found else {
+            let id = match target {
+                Target::Id(_, id) => Some(id.clone()),
+                Target::Query(_) => resource.id().map(str::to_owned),
+                _ => None,
+            };
+            if let (Target::Query(_), Some(id)) = (target, &id)
+                && self.by_id(resource.resource_type(), id)?.is_some()
+            {
+                let issue = Issue::error(
+                    IssueCode::Conflict,
+                    "a resource with this id exists and does not match the condition",
+                );
+                let place = format!("{}.id", resource.resource_type());
+                return Err(Error::refused(ErrorKind::Conflict, issue.at(place)));
+            }
+            return self.revive(resource, id, change);
+        };
+        if self.speaker.is_message {
+            self.refuse_other_patient(at, resource)?;
+        } else {
+            self.refuse_against_rows(at, resource)?;
+        }
+        self.set(at, Some(resource.clone()), change);
+        Ok(Planned::Draft(at, Effect::Updated))
+    }
+
+    /// A new resource, or a deleted one under its old id.
+    fn revive(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> Result<Planned, Error> {
+        let Some(id) = id else { return Ok(self.create(resource, None, change)) };
+        let base = base(self.db, resource.resource_type(), &id, self.zone)?;
+        let at = self.draft(resource.resource_type(), id, base);
+        self.set(at, Some(resource.clone()), change);
+        Ok(Planned::Draft(at, Effect::Created))
+    }
+
+    fn delete(&mut self, target: &Target, change: &Change) -> Result<Planned, Error> {
+        let found = self.find(target, &Resource::new(target.resource_type()))?;
+        if change.precondition.if_match.is_some() {
+            self.check(found, target, change)?;
+        }
+        let at = match (found, target) {
+            (Some(at), _) => at,
+            (None, Target::Id(resource_type, id)) => {
+                let base = base(self.db, *resource_type, id, self.zone)?;
+                self.draft(*resource_type, id.clone(), base)
+            }
+            (None, _) => self.draft(target.resource_type(), String::new(), None),
+        };
+        if found.is_some() {
+            self.refuse_to_orphan_rows(at)?;
+            self.set(at, None, change);
+        }
+        Ok(Planned::Draft(at, Effect::Deleted))
+    }
+
+    /// The patient of a study: created when unknown.
+    fn patient(&mut self, study: &Study) -> Result<Option<usize>, Error> {
+        let Some((numbers, resource)) = &study.patient else { return Ok(None) };
+        let ensure =
+            Change::new(Action::Ensure(Target::Patient(Box::new(numbers.clone())), resource.clone()));
+        match self.change(&ensure)? {
+            Planned::Draft(at, _) => Ok(Some(at)),
+            Planned::Imaging(_) => Ok(None),
+        }
+    }
+
+    /// If-Match and If-None-Match.
+    fn check(&self, found: Option<usize>, target: &Target, change: &Change) -> Result<(), Error> {
+        let refuse = |code, text: &str| {
+            let place = target.resource_type().name();
+            Err(Error::refused(ErrorKind::Precondition, Issue::error(code, text).at(place)))
+        };
+        if change.precondition.must_not_exist && found.is_some() {
+            return refuse(IssueCode::Conflict, "the resource exists already (If-None-Match)");
+        }
+        let Some(wanted) = &change.precondition.if_match else { return Ok(()) };
+        let current = found.and_then(|at| self.drafts[at].base.as_ref()).map(|base| base.head.version);
+        match current {
+            None => refuse(IssueCode::Conflict, "the resource does not exist (If-Match)"),
+            Some(version) if !wanted.is_empty() && !wanted.contains(&version) => refuse(
+                IssueCode::Conflict,
+                "the resource has another version by now (If-Match); read it again",
+            ),
+            Some(_) => Ok(()),
+        }
+    }
+
+    pub(super) fn draft(&mut self, resource_type: ResourceType, id: String, base: Option<Base>) -> usize {
+        if let Some(at) = self.by_id.get(&(resource_type, id.clone())) {
+            return *at;
+        }
+        let content = base.as_ref().filter(|base| !base.head.deleted).and_then(|base| base.resource.clone());
+        self.by_id.insert((resource_type, id.clone()), self.drafts.len());
+        self.drafts.push(Draft {
+            resource_type,
+            id,
+            base,
+            unread: false,
+            content,
+            touched: false,
+            clock: None,
+            heard: None,
+            prepared: None,
+        });
+        self.drafts.len() - 1
+    }
+
+    pub(super) fn set(&mut self, at: usize, content: Option<Resource>, change: &Change) {
+        let happened = self.happened(change);
+        self.put(at, content);
+        let draft = &mut self.drafts[at];
+        draft.clock = draft.clock.max(happened);
+    }
+
+    /// Sets the content, which says nothing of any sender's time.
+    pub(super) fn put(&mut self, at: usize, content: Option<Resource>) {
+        if let Some(content) = &content {
+            for identifier in identifiers(content) {
+                let bearers = self.by_identifier.entry(identifier).or_default();
+                if !bearers.contains(&at) {
+                    bearers.push(at);
+                }
+            }
+        }
+        let draft = &mut self.drafts[at];
+        draft.content = content;
+        draft.touched = true;
+    }
+
+    /// The existing target.
+    pub(super) fn find(&mut self, target: &Target, resource: &Resource) -> Result<Option<usize>, Error> {
+        match target {
+            Target::Id(resource_type, id) => self.by_id(*resource_type, id),
+            Target::Match(wanted) => {
+                let Some(at) = self.bearers(wanted)?.first().copied() else { return Ok(None) };
+                let at = self.follow(at)?;
+                self.read(at)?;
+                Ok(Some(at))
+            }
+            Target::Patient(numbers) => match self.person(numbers, resource)? {
+                Person::Known { at, .. } => {
+                    self.read(at)?;
+                    Ok(Some(at))
+                }
+                Person::Unknown | Person::Apart(_) => Ok(None),
+            },
+            Target::Keys(keys) => self.by_keys(keys, resource),
+            Target::Query(query) => self.by_query(query),
+        }
+    }
+
+    /// All resources that bear an identifier, known only to exist; those this submission writes first. Replaced Patients are not followed.
+    pub(super) fn bearers(&mut self, wanted: &Match) -> Result<Vec<usize>, Error> {
+        let mut found = self.written_with(wanted);
+        for rid in self.look(Lookup::Match(wanted.clone()))? {
+            let at = self.known(rid)?;
+            let is_gone = self.drafts[at].touched && self.drafts[at].content.is_none();
+            if !is_gone && !found.contains(&at) {
+                found.push(at);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The resources that this submission writes with an identifier.
+    pub(super) fn written_with(&self, wanted: &Match) -> Vec<usize> {
+        let written = self.by_identifier.get(wanted).map_or(&[][..], Vec::as_slice);
+        written.iter().copied().filter(|at| self.drafts[*at].content.is_some()).collect()
+    }
+
+    /// The draft of a row that is only known to exist: its content is not read.
+    pub(super) fn known(&mut self, rid: i64) -> Result<usize, Error> {
+        let Some((resource_type, id, head, last_updated)) = self.db.head_of(rid)? else {
+            return Err(Error::unavailable("a row vanished"));
+        };
+        if let Some(at) = self.by_id.get(&(resource_type, id.clone())) {
+            return Ok(*at);
+        }
+        let base = Base { head, last_updated, resource: None, rows: Rows::default() };
+        let at = self.draft(resource_type, id, Some(base));
+        self.drafts[at].unread = true;
+        Ok(at)
+    }
+
+    /// Reads a draft that was only known to exist.
+    pub(super) fn read(&mut self, at: usize) -> Result<(), Error> {
+        let draft = &mut self.drafts[at];
+        if std::mem::take(&mut draft.unread) {
+            draft.base = base(self.db, draft.resource_type, &draft.id, self.zone)?;
+            draft.content = draft.base.as_ref().and_then(|base| base.resource.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn by_id(&mut self, resource_type: ResourceType, id: &str) -> Result<Option<usize>, Error> {
+        if let Some(at) = self.by_id.get(&(resource_type, id.to_owned())).copied() {
+            self.read(at)?;
+            return Ok(Some(at).filter(|at| self.drafts[*at].content.is_some()));
+        }
+        let found = self.look(Lookup::Id(resource_type, id.to_owned()))?;
+        let Some(rid) = found.first() else { return Ok(None) };
+        let at = self.load(*rid)?;
+        Ok(Some(at).filter(|at| self.drafts[*at].content.is_some()))
+    }
+
+    fn by_query(&mut self, query: &Query) -> Result<Option<usize>, Error> {
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let fresh = self.drafts.iter().position(|draft| {
+            draft.touched
+                && draft.resource_type == query.resource_type
+                && draft.content.as_ref().is_some_and(|content| {
+                    query.matches(&index(content, &context), &draft.id, Timestamp::from_micros(self.now))
+                })
+        });
+        let mut found = self.look(Lookup::Query(Box::new(query.clone())))?;
+        found.retain(|rid| {
+            !self.drafts.iter().any(|d| d.touched && d.base.as_ref().is_some_and(|b| b.head.rid == *rid))
+        });
+        match (fresh, found.as_slice()) {
+            (Some(at), []) => Ok(Some(at)),
+            (None, [rid]) => self.load(*rid).map(Some),
+            (None, []) => Ok(None),
+            _ => {
+                let issue =
+                    Issue::error(IssueCode::MultipleMatches, "the condition matches more than one resource");
+                Err(Error::refused(ErrorKind::Precondition, issue.at(query.resource_type.name())))
+            }
+        }
+    }
+
+    /// Looks something up; what was found is looked up again in the transaction.
+    pub(super) fn look(&mut self, what: Lookup) -> Result<Vec<i64>, Error> {
+        let found = look(self.db, &what, self.zone, self.now)?;
+        let rids = found.iter().map(|(rid, _)| *rid).collect();
+        self.seen.push(Seen { what, found });
+        Ok(rids)
+    }
+
+    /// The draft of a row, read.
+    pub(super) fn load(&mut self, rid: i64) -> Result<usize, Error> {
+        let at = self.known(rid)?;
+        self.read(at)?;
+        Ok(at)
+    }
+
+    /// `Type/id` of a draft.
+    pub(super) fn reference(&self, at: usize) -> String {
+        format!("{}/{}", self.drafts[at].resource_type, self.drafts[at].id)
+    }
+
+    pub(super) fn edit(&mut self, at: usize, change: &Change, work: impl FnOnce(&mut Resource)) {
+        let mut content =
+            self.drafts[at].content.clone().unwrap_or_else(|| Resource::new(self.drafts[at].resource_type));
+        work(&mut content);
+        self.set(at, Some(content), change);
+    }
+
+    /// All ids are known: links are resolved, references that waited are bound, and what changed is prepared.
+    fn finish(mut self, mut results: Vec<Planned>, newest: u64) -> Result<Plan, Error> {
+        let numbers = self.learned_numbers();
+        self.bind_waiting(&numbers)?;
+        let mut successors = Vec::new();
+        for at in 0..self.drafts.len() {
+            if !self.drafts[at].touched {
+                continue;
+            }
+            let Some(content) = self.drafts[at].content.take() else { continue };
+            let prepared = self.prepared(at, content).map_err(|error| {
+                let is_of = |planned: &Planned| matches!(planned, Planned::Draft(of, _) if *of == at);
+                error.about(results.iter().rposition(is_of))
+            })?;
+            self.drafts[at].content = Some(prepared);
+            successors.extend(self.new_successor(at)?.map(|successor| (at, successor)));
+        }
+        for planned in &mut results {
+            if let Planned::Draft(at, effect @ Effect::Updated) = planned
+                && self.drafts[*at].prepared.is_none()
+            {
+                *effect = Effect::Unchanged;
+            }
+        }
+        let Self { drafts, seen, imaging, remarks, speaker, .. } = self;
+        let order_numbers = numbers.into_iter().map(|(_, identifier)| identifier.value).collect();
+        Ok(Plan { drafts, results, seen, newest, imaging, successors, order_numbers, remarks, speaker })
+    }
+
+    /// The content with its links resolved, and prepared when it says something new.
+    fn prepared(&mut self, at: usize, content: Resource) -> Result<Resource, Error> {
+        let content = self.linked(content)?;
+        let content = if self.speaker.is_message { self.valid(content)? } else { content };
+        let draft = &mut self.drafts[at];
+        let unchanged = draft.base.as_ref().filter(|b| !b.head.deleted).and_then(|b| b.resource.as_ref());
+        if unchanged.is_some_and(|stored| same_content(stored, &content)) {
+            draft.touched = false;
+        } else {
+            draft.prepared = Some(prepare(&content, &draft.id, self.zone, self.now));
+        }
+        Ok(content)
+    }
+}
+
+fn target_id(target: &Target) -> Option<String> {
+    match target {
+        Target::Id(_, id) => Some(id.clone()),
+        _ => None,
+    }
+}
+
+/// The identifiers of a resource.
+pub(super) fn identifiers(resource: &Resource) -> Vec<Match> {
+    let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
+    identifier_list(resource)
+        .iter()
+        .filter_map(|identifier| {
+            Some(Match {
+                resource_type: resource.resource_type(),
+                system: text(identifier, "system"),
+                value: text(identifier, "value")?,
+            })
+        })
+        .collect()
+}
+
+/// The list `identifier` of a resource; of types that have one only, that one.
+pub(super) fn identifier_list(resource: &Resource) -> &[Value] {
+    match resource.get("identifier") {
+        Some(Value::Array(list)) => list.as_slice(),
+        Some(one) => std::slice::from_ref(one),
+        None => &[],
+    }
+}
+
+/// The code of an identifier's type.
+pub(super) fn type_code(identifier: &Value) -> Option<&str> {
+    identifier["type"]["coding"][0]["code"].as_str()
+}

@@ -1,0 +1,233 @@
+//! Submissions: every inbound thing has one row, rejected ones too, with the exact bytes answered.
+
+use bytes::Bytes;
+use hilum_blobs::Blobs;
+use hilum_fhir::{Issue, IssueCode, ResourceType, Severity, Timestamp};
+use hilum_rows::row::{StoredSubmission, SubmissionEntry};
+use hilum_rows::{Db, body};
+use serde_json::{Value, json};
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::apply::Apply;
+use crate::{BlobId, Error, Original, OriginalKind, SubmissionRow};
+
+/// Originals up to this many bytes are kept in the row, larger ones as blobs.
+pub(crate) const INLINE_BYTES_MAX: usize = 16 * 1024;
+
+/// An original with its bytes packed, off the writer.
+pub(crate) struct Packed {
+    pub(crate) original: Original,
+    encoding: i64,
+    inline: Option<Vec<u8>>,
+    blob: Option<BlobId>,
+    report: Option<(i64, Vec<u8>)>,
+}
+
+impl Packed {
+    /// Packs an original; `blob` is where its bytes lie when they are large (or those of a DICOM object).
+    pub(crate) fn new(original: Original, blob: Option<BlobId>) -> Self {
+        let small = original.bytes.as_ref().filter(|_| blob.is_none());
+        let (encoding, inline) = match small {
+            Some(bytes) => {
+                let (encoding, packed) = body::encode(bytes);
+                (encoding, Some(packed))
+            }
+            None => (0, None),
+        };
+        let report = original.report.as_ref().filter(|r| !r.is_empty()).map(|report| body::encode(report));
+        Self { original, encoding, inline, blob, report }
+    }
+
+    /// Bytes this adds to a batch.
+    pub(crate) fn bytes(&self) -> usize {
+        256 + self.inline.as_ref().map_or(0, Vec::len) + self.report.as_ref().map_or(0, |(_, r)| r.len())
+    }
+
+    /// Waits for the blob it names.
+    pub(crate) async fn durable(&self, blobs: &Blobs) -> Result<(), Error> {
+        match &self.blob {
+            Some(blob) => Ok(blobs.durable(blob).await?),
+            None => Ok(()),
+        }
+    }
+
+    /// The blob its row will name.
+    pub(crate) fn blob(&self) -> Option<BlobId> {
+        self.blob
+    }
+
+    /// Bytes on disk of the original; `None` when there is none.
+    pub(crate) async fn kept_bytes(&self, blobs: &Blobs) -> Result<Option<u64>, Error> {
+        match (&self.inline, &self.blob) {
+            (Some(inline), _) => Ok(Some(inline.len() as u64)),
+            (None, Some(blob)) => Ok(blobs.bytes(blob).await?),
+            (None, None) => Ok(None),
+        }
+    }
+
+    /// The duplicate key: protocol, sender identity and control id.
+    pub(crate) fn control_key(&self) -> Option<i64> {
+        let (identity, control) = self.original.control.as_ref()?;
+        let kind = self.original.kind.number();
+        let input = format!("{kind}\0{}\0{identity}\0{control}", identity.len());
+        Some(xxh3_64(input.as_bytes()).cast_signed())
+    }
+}
+
+impl Apply<'_> {
+    /// Refuses a submission whose blob is being removed, from when it was sent before.
+    pub(super) fn check_blob(&self, packed: &Packed) -> Result<(), Error> {
+        match &packed.blob {
+            Some(blob) if self.db.is_claimed(blob)? => {
+                Err(Error::unavailable("the same content, sent before, is being removed"))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes the row of the submission begun, and its duplicate key when it was accepted.
+    pub(super) fn submission(
+        &mut self,
+        packed: &Packed,
+        answer: Option<&[u8]>,
+        issues: Option<&[Issue]>,
+        targets: &str,
+    ) -> Result<(), Error> {
+        let original = &packed.original;
+        let accepted = issues.is_none();
+        let received = original.received.millis();
+        // the encodings of body and report share a column: both are packed by the same function
+        let (report_encoding, report) = packed.report.as_ref().map_or((0, None), |(e, r)| (*e, Some(r)));
+        self.db.add_submission(&SubmissionEntry {
+            sequence: self.submission,
+            kind: original.kind.number(),
+            received,
+            listener: &original.listener,
+            peer: original.peer.map(|p| p.to_string()),
+            identity: original.identity.as_deref(),
+            control: original.control.as_ref().map(|(_, control)| control.as_str()),
+            sha256: &original.sha256,
+            accepted,
+            answer,
+            issues: issues.map(issues_text),
+            targets: Some(targets.trim_end()).filter(|t| !t.is_empty()),
+            content_type: original.content_type,
+            encodings: packed.encoding | (report_encoding << 8),
+            body: packed.inline.as_deref(),
+            blob: packed.blob.map(|blob| blob.0),
+            report: report.map(Vec::as_slice),
+        })?;
+        match packed.control_key().filter(|_| accepted) {
+            Some(key) => self.db.add_duplicate_key(key, &original.sha256, self.submission, received),
+            None => Ok(()),
+        }
+    }
+}
+
+impl OriginalKind {
+    pub(crate) fn number(self) -> i64 {
+        match self {
+            Self::V2 => 0,
+            Self::V3 => 1,
+            Self::Mpps => 2,
+            Self::Dicom => 3,
+            Self::Fhir => 4,
+            Self::Internal => 5,
+        }
+    }
+
+    fn from_number(number: i64) -> Self {
+        match number {
+            0 => Self::V2,
+            1 => Self::V3,
+            2 => Self::Mpps,
+            3 => Self::Dicom,
+            4 => Self::Fhir,
+            _ => Self::Internal,
+        }
+    }
+}
+
+/// One submission.
+pub(crate) fn one(db: Db<'_>, sequence: u64) -> Result<Option<SubmissionRow>, Error> {
+    db.submission(sequence)?.map(|row| told(db, row)).transpose()
+}
+
+/// The newest before `before`.
+pub(crate) fn newest(db: Db<'_>, before: Option<u64>, count: u32) -> Result<Vec<SubmissionRow>, Error> {
+    db.submissions(before, count)?.into_iter().map(|row| told(db, row)).collect()
+}
+
+/// Those that caused the versions of a resource, newest first.
+pub(crate) fn of(
+    db: Db<'_>,
+    resource_type: ResourceType,
+    id: &str,
+    count: u32,
+) -> Result<Vec<SubmissionRow>, Error> {
+    let Some(head) = db.head(resource_type, id)? else { return Ok(Vec::new()) };
+    let sequences = db.submissions_of(head.rid, count)?;
+    sequences.into_iter().filter_map(|sequence| one(db, sequence).transpose()).collect()
+}
+
+fn told(db: Db<'_>, row: StoredSubmission) -> Result<SubmissionRow, Error> {
+    let unpack = |encoding: i64, bytes: Option<Vec<u8>>| {
+        bytes.map(|b| body::decode(encoding, &b).map(Bytes::from)).transpose()
+    };
+    Ok(SubmissionRow {
+        sequence: row.sequence.cast_unsigned(),
+        kind: OriginalKind::from_number(row.kind),
+        received: Timestamp::from_micros(row.received * 1000),
+        listener: row.listener,
+        peer: row.peer,
+        identity: row.identity,
+        control_id: row.control,
+        sha256: row.sha256,
+        accepted: row.accepted,
+        answer: row.answer.map(Bytes::from),
+        issues: row.issues.map(|text| issues_from(&text)).unwrap_or_default(),
+        targets: targets(db, row.targets.as_deref().unwrap_or_default())?,
+        bytes: unpack(row.encodings & 0xff, row.body)?,
+        blob: row.blob.map(BlobId),
+        report: unpack(row.encodings >> 8, row.report)?,
+    })
+}
+
+/// `rid/version rid/version` as type, id and version.
+fn targets(db: Db<'_>, text: &str) -> Result<Vec<(ResourceType, String, u64)>, Error> {
+    let mut found = Vec::new();
+    for (rid, version) in text.split(' ').filter_map(|target| target.split_once('/')) {
+        let (Ok(rid), Ok(version)) = (rid.parse(), version.parse()) else { continue };
+        if let Some((resource_type, id)) = db.name(rid)? {
+            found.push((resource_type, id, version));
+        }
+    }
+    Ok(found)
+}
+
+/// Severity, code, place, text, HL7 code.
+type IssueRow = (String, String, Option<String>, String, Option<u16>);
+
+fn issues_text(issues: &[Issue]) -> String {
+    let list: Vec<Value> = issues
+        .iter()
+        .map(|i| json!([i.severity.as_str(), i.code.as_str(), i.location, i.diagnostics, i.hl7_code]))
+        .collect();
+    Value::Array(list).to_string()
+}
+
+fn issues_from(text: &str) -> Vec<Issue> {
+    let list: Vec<IssueRow> = serde_json::from_str(text).unwrap_or_default();
+    list.into_iter()
+        .map(|(severity, code, location, diagnostics, hl7_code)| {
+            let severity = match severity.as_str() {
+                "fatal" => Severity::Fatal,
+                "error" => Severity::Error,
+                "warning" => Severity::Warning,
+                _ => Severity::Information,
+            };
+            let code = IssueCode::from_code(&code).unwrap_or(IssueCode::Processing);
+            Issue { severity, code, location, diagnostics, hl7_code, change: None }
+        })
+        .collect()
+}

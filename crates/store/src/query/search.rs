@@ -1,0 +1,591 @@
+//! Searches: driven by the rarest key, streamed in index order, every candidate checked on its body.
+//!
+//! The order of the index is `(ord, rid)`: `ord` is the clinical date of the type, or the time of creation for types without one. Searches without
+//! `_sort`, and those sorted by the clinical date, stream in it and stop at the end of the page; other sorts are made in memory
+//! within `candidates_max`.
+
+use std::borrow::Cow;
+use std::cell::Cell;
+use std::collections::HashSet;
+use std::time::{Duration, Instant};
+
+use hilum_fhir::search::{
+    Condition, Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary,
+    Total, clinical_parameter, index, normal_form, parameters,
+};
+use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, Timestamp};
+use hilum_rows::keys::{Key, Lookup};
+use hilum_rows::row::{Candidate, Position, Walk};
+use hilum_rows::{Db, stored};
+use jiff::tz::TimeZone;
+
+use super::{cursor, lookup, terms};
+use crate::engine::SiteDb;
+use crate::{Error, ErrorKind, Page, Version};
+
+/// Hits counted to find the rarest key.
+const PROBE_MAX: i64 = 1000;
+/// Rows fetched from the index at a time.
+const STEP: usize = 256;
+/// Levels of `:iterate`.
+const ITERATIONS_MAX: usize = 4;
+
+/// How long a search may take where it runs.
+struct Patience {
+    until: Option<Instant>,
+    over: Cell<bool>,
+}
+
+impl Patience {
+    fn new(within: Option<Duration>) -> Self {
+        Self { until: within.map(|within| Instant::now() + within), over: Cell::new(false) }
+    }
+
+    /// Between two steps of a search.
+    fn step(&self) -> Result<(), Error> {
+        match self.until {
+            Some(until) if Instant::now() >= until => self.end(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Before a statement that may take any time.
+    fn long(&self) -> Result<(), Error> {
+        if self.until.is_some() { self.end() } else { Ok(()) }
+    }
+
+    fn end(&self) -> Result<(), Error> {
+        self.over.set(true);
+        Err(Error::unavailable("the search takes longer than expected"))
+    }
+}
+
+/// One page of matches with the resources they include; `None` when it would take longer than `within`.
+pub(crate) fn search(
+    db: &SiteDb,
+    query: &Query,
+    cursor: Option<&str>,
+    within: Option<Duration>,
+) -> Result<Option<Page>, Error> {
+    let now = jiff::Timestamp::now().as_microsecond();
+    let identity = format!(
+        "{:?}{:?}",
+        query.resource_type,
+        query.applied.iter().filter(|(n, _)| n != "_count").collect::<Vec<_>>()
+    );
+    let after = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
+    let patience = Patience::new(within);
+    let done = db.snapshot(|rows| {
+        let query = &*followed(rows, query)?;
+        Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, after)
+    });
+    if patience.over.get() { Ok(None) } else { done.map(Some) }
+}
+
+/// The query with every Patient it names followed by those that one replaced: what hangs on them is the survivor's.
+pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
+    let mut followed = Cow::Borrowed(query);
+    for (at, filter) in query.filters.iter().enumerate() {
+        let Condition::Reference(wanted) = &filter.condition else { continue };
+        let mut further = Vec::new();
+        for reference in wanted {
+            let id = match reference {
+                Reference::Local(of, id) if *of == lookup::patient_type() => id,
+                Reference::Id(id) if filter.parameter.targets.contains(&lookup::patient_type()) => id,
+                _ => continue,
+            };
+            for id in replaced(rows, id)? {
+                further.push(Reference::Local(lookup::patient_type(), id));
+            }
+        }
+        if !further.is_empty() {
+            let mut all = wanted.clone();
+            all.extend(further);
+            followed.to_mut().filters[at].condition = Condition::Reference(all);
+        }
+    }
+    Ok(followed)
+}
+
+/// Ids of the Patients that the one with this id replaced.
+fn replaced(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
+    match rows.head(lookup::patient_type(), id)? {
+        Some(head) => lookup::replaced_ids(rows, head.rid),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// At most two matches of a condition, as `(rid, vid)`.
+pub(super) fn first_two(
+    rows: Db<'_>,
+    query: &Query,
+    zone: &TimeZone,
+    now: i64,
+) -> Result<Vec<(i64, i64)>, Error> {
+    let mut found = Vec::new();
+    let patience = &Patience::new(None);
+    let query = &*followed(rows, query)?;
+    let stream = Stream { rows, query, zone, now, candidates_max: 100_000, descending: false, patience };
+    stream.run(None, &mut |_, candidate, version| {
+        let _ = version;
+        found.push((candidate.rid, candidate.vid));
+        found.len() < 2
+    })?;
+    Ok(found)
+}
+
+struct Search<'s> {
+    rows: Db<'s>,
+    db: &'s SiteDb,
+    query: &'s Query,
+    zone: &'s TimeZone,
+    now: i64,
+    patience: &'s Patience,
+}
+
+impl Search<'_> {
+    fn page(&self, identity: &str, after: Option<Position>) -> Result<Page, Error> {
+        let config = &self.db.config;
+        let size = self.query.count.unwrap_or(config.count_default).min(config.count_max) as usize;
+        if self.query.summary == Summary::Count || size == 0 {
+            let total = Some(self.count(u64::from(config.candidates_max))?.ok_or_else(too_costly)?);
+            return Ok(Page {
+                matches: Vec::new(),
+                includes: Vec::new(),
+                includes_cut: false,
+                total,
+                next: None,
+            });
+        }
+        let (found, last) = match self.index_order() {
+            Some(descending) => self.streamed(after, size, descending)?,
+            None => self.sorted(after, size)?,
+        };
+        let next = last.map(|position| cursor::seal(&self.db.secret, identity, position));
+        let total = self.total(after.is_none() && next.is_none(), found.len())?;
+        let (includes, includes_cut) = self.includes(&found)?;
+        Ok(Page { matches: found, includes, includes_cut, total, next })
+    }
+
+    /// `Some(descending)` when the asked order is the index's.
+    fn index_order(&self) -> Option<bool> {
+        match self.query.sort.as_slice() {
+            [] => Some(false),
+            [Sort { parameter, descending }]
+                if clinical_parameter(self.query.resource_type) == Some(parameter.name) =>
+            {
+                Some(*descending)
+            }
+            _ => None,
+        }
+    }
+
+    fn stream(&self, descending: bool) -> Stream<'_> {
+        let Self { rows, query, zone, now, patience, .. } = *self;
+        Stream {
+            rows,
+            query,
+            zone,
+            now,
+            candidates_max: self.db.config.candidates_max as usize,
+            descending,
+            patience,
+        }
+    }
+
+    /// A page in index order, and the position after it when more follows.
+    fn streamed(
+        &self,
+        after: Option<Position>,
+        size: usize,
+        descending: bool,
+    ) -> Result<(Vec<Version>, Option<Position>), Error> {
+        let mut found: Vec<(Position, Version)> = Vec::new();
+        self.stream(descending).run(after, &mut |_, candidate, version| {
+            found.push((Position { ord: candidate.ord, rid: candidate.rid }, version));
+            found.len() <= size
+        })?;
+        let more = found.len() > size;
+        found.truncate(size);
+        let last = found.last().filter(|_| more).map(|(position, _)| *position);
+        Ok((found.into_iter().map(|(_, version)| version).collect(), last))
+    }
+
+    /// A page of an order that is made in memory. The cursor counts the matches before it.
+    fn sorted(
+        &self,
+        after: Option<Position>,
+        size: usize,
+    ) -> Result<(Vec<Version>, Option<Position>), Error> {
+        let mut all: Vec<(Vec<SortKey>, Version)> = Vec::new();
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        self.stream(false).run(None, &mut |resource, _, version| {
+            let parsed;
+            let resource = match resource {
+                Some(resource) => resource,
+                None => match stored::parse(&version.body) {
+                    Ok(resource) => {
+                        parsed = resource;
+                        &parsed
+                    }
+                    Err(_) => return true,
+                },
+            };
+            let keys =
+                self.query.sort.iter().map(|sort| sort_key(sort, resource, &version, &context)).collect();
+            all.push((keys, version));
+            true
+        })?;
+        all.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
+        let start = after.map_or(0, |position| usize::try_from(position.rid).unwrap_or(0));
+        let more = all.len() > start + size;
+        let next = more.then(|| Position { ord: 0, rid: i64::try_from(start + size).unwrap_or(i64::MAX) });
+        Ok((all.into_iter().skip(start).take(size).map(|(_, version)| version).collect(), next))
+    }
+
+    fn total(&self, complete: bool, found: usize) -> Result<Option<u64>, Error> {
+        let config = &self.db.config;
+        let control_plane = matches!(
+            self.query.resource_type.name(),
+            "Endpoint" | "Subscription" | "NamingSystem" | "ConceptMap"
+        );
+        match self.query.total {
+            Total::None => Ok(None),
+            _ if complete => Ok(Some(found as u64)),
+            Total::Accurate => self.count(u64::from(config.candidates_max))?.ok_or_else(too_costly).map(Some),
+            Total::WhenCheap if control_plane => self.count(u64::from(config.candidates_max)),
+            Total::WhenCheap => self.cheap_count(i64::from(config.total_probe_max)),
+        }
+    }
+
+    fn count(&self, max: u64) -> Result<Option<u64>, Error> {
+        let mut count = 0_u64;
+        if self.query.filters.is_empty() {
+            self.patience.long()?;
+            return self.rows.count(self.query.resource_type).map(Some);
+        }
+        self.stream(false).run(None, &mut |_, _, _| {
+            count += 1;
+            count <= max
+        })?;
+        Ok(Some(count).filter(|count| *count <= max))
+    }
+
+    /// The number of hits of a search that one exact key decides, when there are few.
+    fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
+        let [filter] = self.query.filters.as_slice() else { return Ok(None) };
+        let Some(Lookup::Keys { keys, exact: true }) = terms::lookup(self.rows, filter)? else {
+            return Ok(None);
+        };
+        let [key] = keys.as_slice() else { return Ok(None) };
+        let count = self.rows.count_key(*key, max + 1)?;
+        Ok((count <= max).then_some(count.cast_unsigned()))
+    }
+
+    /// What `_include` and `_revinclude` add, each once.
+    fn includes(&self, matches: &[Version]) -> Result<(Vec<Version>, bool), Error> {
+        let max = self.db.config.includes_max as usize;
+        let (includes, revincludes) = (&self.query.includes, &self.query.revincludes);
+        if includes.is_empty() && revincludes.is_empty() {
+            return Ok((Vec::new(), false));
+        }
+        let mut known: HashSet<(ResourceType, String)> =
+            matches.iter().map(|v| (v.resource_type, v.id.clone())).collect();
+        let mut added: Vec<Version> = Vec::new();
+        let mut from = 0;
+        for round in 0..ITERATIONS_MAX {
+            let sources: Vec<Version> = if round == 0 { matches.to_vec() } else { added[from..].to_vec() };
+            from = added.len();
+            for source in &sources {
+                self.patience.step()?;
+                let mut wanted = Vec::new();
+                for include in includes.iter().filter(|i| round == 0 || i.iterate) {
+                    wanted.extend(self.references_of(source, include)?);
+                }
+                for include in revincludes.iter().filter(|i| round == 0 || i.iterate) {
+                    wanted.extend(self.referrers_of(source, include, max)?);
+                }
+                for (resource_type, id) in wanted {
+                    if !known.insert((resource_type, id.clone())) {
+                        continue;
+                    }
+                    if added.len() >= max {
+                        return Ok((added, true));
+                    }
+                    added.extend(self.rows.current(resource_type, &id)?.filter(|v| !v.body.is_empty()));
+                }
+            }
+            if added.len() == from {
+                break;
+            }
+        }
+        Ok((added, false))
+    }
+
+    fn references_of(
+        &self,
+        source: &Version,
+        include: &Include,
+    ) -> Result<Vec<(ResourceType, String)>, Error> {
+        if include.source != source.resource_type {
+            return Ok(Vec::new());
+        }
+        let resource = stored::parse(&source.body)?;
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let entries = index(&resource, &context).entries.into_iter();
+        let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
+        Ok(found
+            .filter_map(|entry| match entry.value {
+                EntryValue::Reference { target: Some(Reference::Local(of, id)), .. } => Some((of, id)),
+                _ => None,
+            })
+            .filter(|(of, _)| include.target.is_none_or(|target| target == *of))
+            .collect())
+    }
+
+    fn referrers_of(
+        &self,
+        target: &Version,
+        include: &Include,
+        max: usize,
+    ) -> Result<Vec<(ResourceType, String)>, Error> {
+        if include.target.is_some_and(|of| of != target.resource_type) {
+            return Ok(Vec::new());
+        }
+        let all: Vec<&'static Parameter> = match include.parameter {
+            Some(parameter) => vec![parameter],
+            None => {
+                parameters(include.source).iter().filter(|p| p.param_type == ParamType::Reference).collect()
+            }
+        };
+        let mut found = Vec::new();
+        for parameter in all {
+            let mut wanted = vec![Reference::Local(target.resource_type, target.id.clone())];
+            if target.resource_type == lookup::patient_type() {
+                let further = replaced(self.rows, &target.id)?;
+                wanted.extend(further.into_iter().map(|id| Reference::Local(target.resource_type, id)));
+            }
+            let filter = Filter { parameter, condition: Condition::Reference(wanted) };
+            let Some(Lookup::Keys { keys, .. }) = terms::lookup(self.rows, &filter)? else { continue };
+            for key in keys {
+                let ids = self.rows.ids_with_key(key, max + 1)?;
+                found.extend(ids.into_iter().map(|id| (include.source, id)));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// A walk over the candidates of a query in index order.
+struct Stream<'s> {
+    rows: Db<'s>,
+    query: &'s Query,
+    zone: &'s TimeZone,
+    now: i64,
+    candidates_max: usize,
+    descending: bool,
+    patience: &'s Patience,
+}
+
+/// Called for each match; false ends the walk. The resource is given when the body had to be read for the check.
+type Take<'t> = dyn FnMut(Option<&Resource>, Candidate, Version) -> bool + 't;
+
+impl Stream<'_> {
+    fn run(&self, after: Option<Position>, take: &mut Take<'_>) -> Result<(), Error> {
+        let (drive, rest) = self.choose()?;
+        match drive {
+            Some(Lookup::Keys { keys, .. }) if keys.len() == 1 => {
+                self.by_steps(Some(keys[0]), after, &rest, take)
+            }
+            None => self.by_steps(None, after, &rest, take),
+            Some(lookup) => {
+                let mut all = self.gather(&lookup)?;
+                all.sort_unstable_by_key(|c| (c.ord, c.rid));
+                if self.descending {
+                    all.reverse();
+                }
+                all.retain(|c| after.is_none_or(|p| self.is_after(*c, p)));
+                self.check(&all, &rest, take).map(drop)
+            }
+        }
+    }
+
+    fn is_after(&self, candidate: Candidate, position: Position) -> bool {
+        let (one, other) = ((candidate.ord, candidate.rid), (position.ord, position.rid));
+        if self.descending { one < other } else { one > other }
+    }
+
+    /// The filter with the fewest hits drives; exact keys among the others are looked up per candidate.
+    fn choose(&self) -> Result<(Option<Lookup>, Rest), Error> {
+        let filters = self.query.filters.iter();
+        let lookups: Vec<Option<Lookup>> =
+            filters.map(|filter| terms::lookup(self.rows, filter)).collect::<Result<_, _>>()?;
+        let exact =
+            |l: &Option<Lookup>| matches!(l, Some(Lookup::Keys { exact: true, keys }) if keys.len() == 1);
+        let mut best: Option<(i64, usize)> = None;
+        let candidates = lookups.iter().flatten().count();
+        for (at, lookup) in lookups.iter().enumerate() {
+            let Some(lookup) = lookup else { continue };
+            let hits = if candidates == 1 { 0 } else { self.estimate(lookup)? };
+            if best.is_none_or(|(fewest, _)| hits < fewest) {
+                best = Some((hits, at));
+            }
+        }
+        let driver = best.map(|(_, at)| at);
+        let others = |at: &usize| Some(*at) != driver;
+        let keys = (0..lookups.len()).filter(others).filter_map(|at| match &lookups[at] {
+            Some(Lookup::Keys { keys, exact: true }) if keys.len() == 1 => Some(keys[0]),
+            _ => None,
+        });
+        let rest = Rest { keys: keys.collect(), body: !lookups.iter().all(exact) };
+        Ok((driver.and_then(|at| lookups[at].clone()), rest))
+    }
+
+    fn estimate(&self, lookup: &Lookup) -> Result<i64, Error> {
+        let mut hits = 0;
+        match lookup {
+            Lookup::Ids(ids) => return Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX)),
+            Lookup::Keys { keys, .. } => {
+                for key in keys {
+                    hits += self.rows.count_key(*key, PROBE_MAX)?;
+                }
+            }
+            Lookup::Strings(key, forms) => {
+                for form in forms {
+                    hits += self.rows.count_strings(*key, form, PROBE_MAX)?;
+                }
+            }
+            // ranges are wide as a rule: used only when nothing else drives
+            Lookup::Ranges(..) => hits = PROBE_MAX * 10,
+        }
+        Ok(hits)
+    }
+
+    /// All candidates of a look-up that is not one key, each once, bounded.
+    fn gather(&self, lookup: &Lookup) -> Result<Vec<Candidate>, Error> {
+        let mut found: Vec<Candidate> = Vec::new();
+        self.rows.candidates(self.query.resource_type, lookup, self.candidates_max, &mut |candidate| {
+            if found.len() >= self.candidates_max {
+                return Err(too_costly());
+            }
+            if found.len().is_multiple_of(STEP) {
+                self.patience.step()?;
+            }
+            found.push(candidate);
+            Ok(())
+        })?;
+        let mut known = HashSet::with_capacity(found.len());
+        found.retain(|candidate| known.insert(candidate.rid));
+        Ok(found)
+    }
+
+    /// Candidates of one key, or of the whole type, fetched in steps.
+    fn by_steps(
+        &self,
+        key: Option<Key>,
+        after: Option<Position>,
+        rest: &Rest,
+        take: &mut Take<'_>,
+    ) -> Result<(), Error> {
+        let start = if self.descending {
+            Position { ord: i64::MAX, rid: i64::MAX }
+        } else {
+            Position { ord: i64::MIN, rid: i64::MIN }
+        };
+        let mut position = after.unwrap_or(start);
+        let mut seen = 0;
+        let mut step = self.query.count.map_or(32, |count| count as usize + 1).clamp(2, STEP);
+        loop {
+            let candidates = self.step(key, position, step)?;
+            let Some(last) = candidates.last() else { return Ok(()) };
+            position = Position { ord: last.ord, rid: last.rid };
+            seen += candidates.len();
+            let more = candidates.len() == step;
+            if !self.check(&candidates, rest, take)? || !more {
+                return Ok(());
+            }
+            if seen >= self.candidates_max {
+                return Err(too_costly());
+            }
+            step = STEP;
+        }
+    }
+
+    fn step(&self, key: Option<Key>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
+        let (of, descending) = (self.query.resource_type, self.descending);
+        self.rows.step(&Walk { key, of, after, descending, limit })
+    }
+
+    /// Hands on the candidates that match; false when the taker has enough.
+    fn check(&self, candidates: &[Candidate], rest: &Rest, take: &mut Take<'_>) -> Result<bool, Error> {
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        for some in candidates.chunks(self.rows.candidates_at_once()) {
+            self.patience.step()?;
+            for (candidate, version) in self.rows.versions_of(some, &rest.keys)? {
+                if version.resource_type != self.query.resource_type {
+                    continue;
+                }
+                let resource = if rest.body { Some(stored::parse(&version.body)?) } else { None };
+                if let Some(resource) = &resource {
+                    let entries = index(resource, &context);
+                    if !self.query.matches(&entries, &version.id, version.last_updated) {
+                        continue;
+                    }
+                }
+                if !take(resource.as_ref(), candidate, version) {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
+    }
+}
+
+/// What is left to check of a candidate.
+struct Rest {
+    /// Exact keys it must have.
+    keys: Vec<Key>,
+    /// Whether its body must be read.
+    body: bool,
+}
+
+/// A value to sort by; what lacks one comes last in both directions.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum SortKey {
+    Text(String),
+    TextDescending(std::cmp::Reverse<String>),
+    Number(i64),
+    Absent,
+}
+
+fn sort_key(sort: &Sort, resource: &Resource, version: &Version, context: &Context) -> SortKey {
+    let number =
+        |n: i64| SortKey::Number(if sort.descending { n.checked_neg().unwrap_or(i64::MAX) } else { n });
+    let text = |t: String| {
+        if sort.descending { SortKey::TextDescending(std::cmp::Reverse(t)) } else { SortKey::Text(t) }
+    };
+    match sort.parameter.name {
+        "_lastUpdated" => return number(version.last_updated.micros()),
+        "_id" => return text(version.id.clone()),
+        _ => {}
+    }
+    let entries = index(resource, context).entries;
+    let keys =
+        entries.iter().filter(|e| e.parameter == sort.parameter).filter_map(|entry| match &entry.value {
+            EntryValue::Date(low, high) => Some(number(if sort.descending { *high } else { *low })),
+            EntryValue::Number(low, _) | EntryValue::Quantity(low, ..) => Some(number(*low)),
+            EntryValue::String(value) => Some(text(normal_form(value))),
+            EntryValue::Uri(value) => Some(text(value.clone())),
+            EntryValue::Token { code: Some(code), .. } => Some(text(code.clone())),
+            EntryValue::Reference { target: Some(Reference::Local(of, id)), .. } => {
+                Some(text(format!("{of}/{id}")))
+            }
+            _ => None,
+        });
+    keys.min().unwrap_or(SortKey::Absent)
+}
+
+fn too_costly() -> Error {
+    let text = "the search would look at too many resources; narrow it by an identifier, a code, a patient or a name";
+    Error::refused(ErrorKind::Precondition, Issue::error(IssueCode::TooCostly, text))
+}
