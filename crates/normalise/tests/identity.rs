@@ -227,6 +227,22 @@ fn orders_and_reports_are_told_apart_by_their_code_and_results_hang_on_their_rep
 }
 
 #[test]
+fn a_result_number_without_an_authority_is_one_of_its_report_only() {
+    let obx = |number: &str| format!("OBX|1|NM|K^P^LN||4||||||F||||||||||{number}\r");
+    let segments = format!("PID|1||77\rOBR|1||F1|C1\r{}OBR|2||F2|C1\r{}{}", obx("1"), obx("1^LIS"), obx("2"));
+    let mapped = map(&v2("ORU^R01", &segments), &context());
+    let found: Vec<Option<&str>> = keys(&mapped, "Observation")
+        .into_iter()
+        .map(|(_, keys)| match &keys.keys[..] {
+            [Key::Under { value, former: None, .. }] => Some(value.as_str()),
+            [Key::Number(..)] => None,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(found, [Some("http://loinc.org|K||1"), None, Some("http://loinc.org|K||2")]);
+}
+
+#[test]
 fn findings_hang_on_the_patient_and_are_found_by_their_former_key() {
     let mapped =
         map(&v2("ADT^A08", "PID|1||1~77^^^NORTH^MR\rAL1|1||P^Penicillin^L\rDG1|1||J1^Flu^I10\r"), &context());
