@@ -7,6 +7,7 @@ mod authorities;
 pub mod batch;
 pub mod exchange;
 pub mod interaction;
+mod place;
 pub mod replay;
 mod submission;
 mod told;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
-use hilum_normalise::{Context, Normalised, Payload, Rules};
+use hilum_normalise::{Context, Lineage, Normalised, Payload, Rules};
 use hilum_store::{About, Answer, Commit, Render, Site, Store, Unidentified};
 use tokio_util::sync::CancellationToken;
 
@@ -163,8 +164,9 @@ impl Intake {
     }
 
     async fn commit(&self, submission: Submission, about: About, mut normalised: Normalised) -> Receipt {
-        let answer = answer(&submission, &normalised.issues);
         let original = submission.original(about.clone(), report(&submission.payload, &normalised));
+        let lineage: Arc<[Lineage]> = std::mem::take(&mut normalised.lineage).into();
+        let answer = answer(&submission, &normalised.issues, &lineage);
         let changes = std::mem::take(&mut normalised.changes);
         match self.store.commit(&submission.site, original, changes, answer).await {
             Ok(commit) if commit.duplicate => {
@@ -174,12 +176,16 @@ impl Intake {
             Ok(commit) => {
                 self.authorities.committed(&commit);
                 let mut issues = normalised.issues;
-                issues.extend(commit.remarks.iter().map(|remark| remark.issue.clone()));
+                let remarks = commit.remarks.iter().map(|remark| remark.issue.clone());
+                issues.extend(place::in_the_message(remarks, &lineage));
                 tell(&submission, &about, Ending::Accepted(&commit, &issues));
                 Receipt::Accepted(Accepted { commit, issues })
             }
             Err(error) if error.kind.is_ours() => deferred(&submission, &about, error),
-            Err(error) => self.keep(submission, about, refusals(error)).await,
+            Err(error) => {
+                let issues = place::in_the_message(refusals(error), &lineage);
+                self.keep(submission, about, issues).await
+            }
         }
     }
 
@@ -223,12 +229,14 @@ fn report(payload: &Payload, normalised: &Normalised) -> Option<Bytes> {
 }
 
 /// The answer to what will be accepted: with what mapping remarked, and what the commit will.
-fn answer(submission: &Submission, issues: &[Issue]) -> Answer {
+fn answer(submission: &Submission, issues: &[Issue], lineage: &Arc<[Lineage]>) -> Answer {
     let plain = submission.answer(&Verdict::Accepted(issues));
     let with_remarks = submission.reply.clone().map(|reply| {
-        let issues = issues.to_vec();
-        let render: Render =
-            Arc::new(move |remarks: &[Issue]| reply(&Verdict::Accepted(&[&issues[..], remarks].concat())));
+        let (issues, lineage) = (issues.to_vec(), lineage.clone());
+        let render: Render = Arc::new(move |remarks: &[Issue]| {
+            let remarks = place::in_the_message(remarks.to_vec(), &lineage);
+            reply(&Verdict::Accepted(&[&issues[..], &remarks].concat()))
+        });
         render
     });
     Answer { plain, with_remarks }

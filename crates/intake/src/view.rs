@@ -50,7 +50,9 @@ pub fn whole(row: &SubmissionRow, deliveries: &[Delivery], original_bytes: Optio
         .targets
         .iter()
         .map(|(of, id, version)| json!({ "resource": format!("{of}/{id}"), "version": version }));
-    let issues = if row.accepted { reported(&report) } else { row.issues.iter().map(issue).collect() };
+    // what mapping said, and what became known in the commit
+    let mut issues: Vec<Value> = if row.accepted { reported(&report) } else { Vec::new() };
+    issues.extend(row.issues.iter().map(issue));
     let more = json!({
         "sha256": row.sha256.iter().map(|b| format!("{b:02x}")).collect::<String>(),
         "contentType": row.content_type,

@@ -179,8 +179,8 @@ pub trait Studies {
     fn studies_with_number(&self, value: &str, max: usize) -> Result<Vec<String>, Error>;
     /// Keys of studies that are due: long dirty, or dirty and quiet.
     fn due_studies(&self, due: &Due) -> Result<Vec<String>, Error>;
-    /// Keys of studies that are dirty, at most `max`; with `uid` only those of this Study Instance UID.
-    fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error>;
+    /// Keys of studies that are dirty, at most `max`.
+    fn dirty_studies(&self, max: u32) -> Result<Vec<String>, Error>;
     /// The blobs of the instances of a study, superseded ones too.
     fn blobs_of_study(&self, key: &str) -> Result<Vec<BlobId>, Error>;
     /// The elements of a series.

@@ -263,6 +263,8 @@ pub struct StudyRow {
     pub drawn_as: Option<i64>,
     /// When it was published last, ms since 1970.
     pub published: Option<i64>,
+    /// Whether something of it is not published yet.
+    pub is_dirty: bool,
     /// Counts the changes of the study and everything below it.
     pub revision: i64,
 }

@@ -37,7 +37,7 @@ use bytes::Bytes;
 use hilum_blobs::{Blobs, Disk, S3};
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
-use hilum_rows::row::{Ask, study_uid};
+use hilum_rows::row::Ask;
 use hilum_rows::{Db, Engine, Gates};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
@@ -384,14 +384,18 @@ impl Store {
         let db = self.site_db(site)?;
         let uid = uid.map(str::to_owned);
         let now = jiff::Timestamp::now().as_millisecond();
-        let due = db.apart(move |db| db.read(|rows| imaging::due(rows, now))).await?;
-        let is_wanted = |key: &String| uid.as_ref().is_none_or(|uid| study_uid(key) == uid);
-        publish(&db, due.into_iter().filter(is_wanted).collect()).await
+        let due = move |db: &SiteDb| {
+            db.read(|rows| match &uid {
+                Some(uid) => imaging::due_of(rows, uid, now),
+                None => imaging::due(rows, now),
+            })
+        };
+        publish(&db, db.apart(due).await?).await
     }
 
     /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
     async fn publish_stale(&self, db: &Arc<SiteDb>) -> Result<(), Error> {
-        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(None, STALE_MAX))).await?;
+        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(STALE_MAX))).await?;
         publish(db, stale).await.map(drop)
     }
 

@@ -106,8 +106,11 @@ impl Apply<'_> {
     ) -> Result<(), Error> {
         let original = &packed.original;
         let (accepted, issues, attention) = match verdict {
-            Verdict::Accepted(remarks) => (true, None, attention(remarks)),
-            Verdict::Rejected(issues) => (false, Some(issues), attention_of(issues)),
+            Verdict::Accepted(remarks) => {
+                let issues: Vec<Issue> = remarks.iter().map(|remark| remark.issue.clone()).collect();
+                (true, Some(issues).filter(|issues| !issues.is_empty()), attention(remarks))
+            }
+            Verdict::Rejected(issues) => (false, Some(issues.to_vec()), attention_of(issues)),
         };
         let received = original.received.millis();
         // the encodings of body and report share a column: both are packed by the same function
@@ -128,7 +131,7 @@ impl Apply<'_> {
             sha256: &original.sha256,
             accepted,
             answer,
-            issues: issues.map(issues_text),
+            issues: issues.as_deref().map(issues_text),
             targets: Some(targets.trim_end()).filter(|t| !t.is_empty()),
             content_type: original.content_type,
             encodings: packed.encoding | (report_encoding << 8),

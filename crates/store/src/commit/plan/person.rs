@@ -42,7 +42,7 @@ impl Planner<'_> {
             [at] => Ok(Person::Known { at: *at, learns }),
             [] if numbers.join => self.joined(numbers, said),
             [] => Ok(Person::Unknown),
-            _ => self.disagreement(numbers),
+            several => self.disagreement(numbers, several),
         }
     }
 
@@ -59,15 +59,21 @@ impl Planner<'_> {
         Ok(if active.is_empty() { found } else { active })
     }
 
-    fn disagreement(&mut self, numbers: &PatientNumbers) -> Result<Person, Error> {
+    fn disagreement(&mut self, numbers: &PatientNumbers, several: &[usize]) -> Result<Person, Error> {
+        let between: Vec<String> = several.iter().map(|at| self.reference(*at)).collect();
+        let between = between.join(", ");
         match numbers.disagreement {
             Disagreement::Refuse => {
-                let text = "the numbers belong to more than one patient; correct or merge the patients, then send again";
+                let text = format!(
+                    "the numbers belong to more than one patient ({between}); correct or merge the patients, then send again"
+                );
                 let issue = Issue::error(IssueCode::Duplicate, text).hl7(205).at("Patient.identifier");
                 Err(Error::refused(ErrorKind::Conflict, issue))
             }
             Disagreement::KeepApart => {
-                let text = "the numbers belong to more than one patient; what came is kept with a patient of its own";
+                let text = format!(
+                    "the numbers belong to more than one patient ({between}); what came is kept with a patient of its own"
+                );
                 let issue = Issue::warning(IssueCode::Duplicate, text).at("Patient.identifier");
                 self.remark(RemarkKind::Conflict, issue);
                 let mut all: Vec<String> =
