@@ -56,6 +56,7 @@ impl Config {
             queue_bytes_max: 64 << 20,
             free_bytes_min: 0,
             cache_bytes: 1 << 20,
+            is_beside: false,
         }
     }
 
