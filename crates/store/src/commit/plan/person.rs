@@ -24,22 +24,28 @@ impl Planner<'_> {
     /// The Patient that all numbers lead to.
     pub(super) fn person(&mut self, numbers: &PatientNumbers, said: &Resource) -> Result<Person, Error> {
         let mut found: Vec<usize> = Vec::new();
-        let mut learns = false;
+        let (mut learns, mut others) = (false, Vec::new());
         for number in &numbers.numbers {
-            let bearers = self.bearers(&patient_match(number))?;
+            let number = patient_match(number);
+            let bearers = self.bearers(&number)?;
             learns |= bearers.is_empty();
-            for at in bearers {
-                let at = self.follow(at)?;
+            let mut is_own = bearers.is_empty();
+            for bearer in bearers {
+                let at = self.follow(bearer)?;
+                is_own |= at == bearer;
                 if !found.contains(&at) {
                     found.push(at);
                 }
+            }
+            if !is_own {
+                others.push(number);
             }
         }
         if found.len() > 1 {
             found = self.active(found)?;
         }
         match found.as_slice() {
-            [at] => Ok(Person::Known { at: *at, learns }),
+            [at] => Ok(Person::Known { at: *at, learns, others }),
             [] if numbers.join => self.joined(numbers, said),
             [] => Ok(Person::Unknown),
             several => self.disagreement(numbers, several),
@@ -129,7 +135,7 @@ impl Planner<'_> {
         };
         let issue = Issue::warning(IssueCode::Informational, text).at("Patient.identifier");
         self.remark(RemarkKind::Joined, issue);
-        Ok(Person::Known { at, learns: true })
+        Ok(Person::Known { at, learns: true, others: Vec::new() })
     }
 
     /// The patient of an order or study the message names, when it has one of the values.
