@@ -304,7 +304,8 @@ fn what_comes_late_is_told_to_its_sender_and_marked_for_attention() {
     let edge = Edge::start(dir.path());
     let mut sender = mllp::Connection::open(edge.mllp).unwrap();
     assert!(sender.send(message("CTRL-1", "4711", "F")).unwrap().contains("MSA|AA|CTRL-1"));
-    let older = message("CTRL-2", "4711", "F").replace("20240101120000", "20230101120000").replace("Anja", "Anna");
+    let older =
+        message("CTRL-2", "4711", "F").replace("20240101120000", "20230101120000").replace("Anja", "Anna");
     let answer = sender.send(&older).unwrap();
     assert!(answer.contains("MSA|AA|CTRL-2\r") && answer.contains("|W|"), "{answer}");
     assert_eq!(sender.send(&older).unwrap(), answer, "a repeat gets the bytes of the first answer");
