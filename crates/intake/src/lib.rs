@@ -97,7 +97,7 @@ impl Intake {
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
     pub async fn accept(&self, submission: Submission) -> Receipt {
         let about = submission.about();
-        if let Err(error) = self.store.accepting() {
+        if let Err(error) = self.store.accepting(&submission.site) {
             return deferred(&submission, &about, error);
         }
         match self.normalise(&submission, submission.received).await {

@@ -2,7 +2,7 @@
 
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::normalise::{InstanceHeader, Payload};
-use hilum_intake::store::{BlobWriter, FinishedBlob, Health, Site};
+use hilum_intake::store::{BlobWriter, FinishedBlob, Site};
 use hilum_intake::{Receipt, Source, Submission, now};
 use hilum_listen::Peer;
 use hilum_listen::limits::Dicom as Limits;
@@ -93,7 +93,7 @@ impl Receiving {
         }
         let later = Refusal::new(status::OUT_OF_RESOURCES, AGAIN);
         // nothing is written that could not be committed
-        if let Health::NotAccepting(_) = door.intake.store().health() {
+        if door.intake.store().accepting(site).is_err() {
             return Self::discard(context, command, later);
         }
         let us = (IMPLEMENTATION_UID, IMPLEMENTATION_NAME);

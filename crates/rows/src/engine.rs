@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::{Semaphore, watch};
 
 use crate::face::Db;
+use crate::gate::Gate;
 use crate::jobs::Job;
 use crate::{Error, Memory, PostgresConfig};
 
@@ -42,6 +43,22 @@ pub(crate) enum Place<'c> {
 }
 
 impl Config {
+    /// Files below a folder of a test.
+    #[cfg(test)]
+    pub(crate) fn of_test(data_dir: &std::path::Path) -> Self {
+        Self {
+            data_dir: data_dir.to_owned(),
+            postgres: None,
+            memory: None,
+            batch_jobs_max: 512,
+            batch_bytes_max: 4 << 20,
+            queue_jobs_max: 1024,
+            queue_bytes_max: 64 << 20,
+            free_bytes_min: 0,
+            cache_bytes: 1 << 20,
+        }
+    }
+
     pub(crate) fn place(&self) -> Place<'_> {
         match (&self.memory, &self.postgres) {
             (Some(memory), _) => Place::Memory(memory),
@@ -72,7 +89,12 @@ pub struct OpenSite {
     pub secret: [u8; 32],
     /// The newest feed position; changes after each commit.
     pub newest: watch::Receiver<u64>,
+    /// Whether the database takes writes.
+    pub gate: Arc<Gate>,
 }
+
+/// The epoch of the only edge there is.
+pub(crate) const ONLY_EPOCH: i64 = 0;
 
 /// What is read from a connection; called once.
 pub type Reading<'w> = &'w mut dyn FnMut(Db<'_>) -> Result<(), Error>;
@@ -104,11 +126,12 @@ pub trait SiteDatabase: Send + Sync {
     /// Whether several edges may write to it.
     fn is_shared(&self) -> bool;
 
-    /// Whether this edge is the one that delivers to a destination. May block.
+    /// The epoch under which this edge delivers to a destination, which begins when it takes the destination over; `None` = another edge
+    /// delivers. Always the same where there is only one edge. May block.
     ///
     /// # Errors
     /// `Unavailable`.
-    fn delivers(&self, destination: &str) -> Result<bool, Error>;
+    fn epoch(&self, destination: &str) -> Result<Option<i64>, Error>;
 
     /// Lets the queue run empty and ends the writer. Blocks.
     fn close(&self);

@@ -49,6 +49,11 @@ impl Error {
         Self { kind: ErrorKind::Unavailable, message: message.into(), issues: Vec::new(), source: None }
     }
 
+    /// Why nothing was written about a destination: the lock is not this edge's, or not any more.
+    pub fn of_another_edge() -> Self {
+        Self::unavailable("another edge delivers to this destination; nothing was written about it")
+    }
+
     /// The peer's fault, with its issue.
     pub fn refused(kind: ErrorKind, issue: Issue) -> Self {
         Self { kind, message: issue.diagnostics.clone(), issues: vec![issue], source: None }

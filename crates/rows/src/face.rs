@@ -10,9 +10,9 @@ use hilum_fhir::ResourceType;
 
 use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
-    Ask, Candidate, Content, Due, Duplicate, Head, HeadRow, InstanceEntry, InstancePlace, OldSubmission,
-    OldVersion, Orphan, StepRow, StoredSubmission, StudyRow, SubmissionEntry, VersionRow, Walk,
-    WantedSubmissions,
+    Ask, Candidate, Changed, Content, Due, Duplicate, Head, HeadRow, InstanceEntry, InstancePlace,
+    OldSubmission, OldVersion, Orphan, StepRow, StoredSubmission, StudyRow, SubmissionEntry, VersionRow,
+    Walk, WantedSubmissions,
 };
 use crate::{BlobId, Delivery, Destination, Error, FeedEntry, Version};
 
@@ -110,6 +110,10 @@ pub trait Index {
     fn count(&self, of: ResourceType) -> Result<u64, Error>;
     /// The next candidates of a key, or of a whole type, in index order.
     fn step(&self, walk: &Walk) -> Result<Vec<Candidate>, Error>;
+    /// The newest feed position, as this transaction sees it.
+    fn newest(&self) -> Result<u64, Error>;
+    /// The resources of a type among the first `max` versions behind a feed position.
+    fn changed_since(&self, of: ResourceType, after: u64, max: u32) -> Result<Vec<Changed>, Error>;
     /// Those of the candidates that have all keys, with their versions, in the order given.
     fn versions_of(&self, candidates: &[Candidate], keys: &[Key])
     -> Result<Vec<(Candidate, Version)>, Error>;
@@ -243,6 +247,8 @@ pub trait Outbox {
     fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error>;
     /// Numbers of the oldest deliveries of a destination, still to be sent, that are beyond the bounds of a backlog; `before` in ms since 1970.
     fn beyond(&self, destination: &str, rows_max: u64, before: i64) -> Result<Vec<u64>, Error>;
+    /// Refuses when another edge delivers to one of the destinations since the epoch given.
+    fn check_deliverer(&self, epochs: &[(String, i64)]) -> Result<(), Error>;
 }
 
 /// Writes destinations and deliveries.

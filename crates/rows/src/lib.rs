@@ -26,6 +26,7 @@ mod types;
 use std::sync::Arc;
 
 use engine::Place;
+use gate::ALL_SITES;
 
 pub use check::{Checks, Findings, Shelf};
 pub use control::{ApiKey, ControlListener, ControlRows, Kept};
@@ -33,7 +34,7 @@ pub use engine::{Config, Engine, OpenSite, Reading, SiteDatabase};
 pub use error::{Error, ErrorKind};
 pub use face::{Db, Reads, Tx};
 pub use folder::{free_bytes, lock, probe};
-pub use gate::Gate;
+pub use gate::{Gate, Gates};
 pub use hilum_blobs::BlobId;
 pub use jobs::{Job, broken_off};
 pub use memory::Memory;
@@ -44,19 +45,19 @@ pub use types::{
     Version,
 };
 
-/// Opens the engine of a configuration. `control` hears what other edges change. Blocks.
+/// Opens the engine of a configuration. Whether it takes writes is told by `gates`; `control` hears what other edges change. Blocks.
 ///
 /// # Errors
 /// `Unavailable` with what is wrong; a server is named without its password.
 pub fn open(
     config: &Config,
-    gate: Arc<Gate>,
+    gates: &Arc<Gates>,
     control: Arc<dyn ControlListener>,
 ) -> Result<Box<dyn Engine>, Error> {
     Ok(match config.place() {
-        Place::Files => Box::new(sqlite::SiteFiles::new(config, gate)),
-        Place::Server(of) => Box::new(postgres::Server::open(config, of, gate, control)?),
-        Place::Memory(of) => Box::new(memory::Sites::new(of, config, gate)),
+        Place::Files => Box::new(sqlite::SiteFiles::new(config, gates)),
+        Place::Server(of) => Box::new(postgres::Server::open(config, of, gates.gate(ALL_SITES), control)?),
+        Place::Memory(of) => Box::new(memory::Sites::new(of, config, gates)),
     })
 }
 

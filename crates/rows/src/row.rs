@@ -41,6 +41,8 @@ pub enum Ask {
     Key(Key),
     /// Whether it is claimed.
     Claim(BlobId),
+    /// The epoch of a destination.
+    Epoch(String),
 }
 
 impl Ask {
@@ -126,8 +128,18 @@ pub struct Candidate {
     pub vid: i64,
 }
 
+/// A resource that changed since a feed position.
+pub struct Changed {
+    pub rid: i64,
+    pub ord: i64,
+    /// By now.
+    pub deleted: bool,
+    /// Its version of then, as a feed position; `None` when there was none.
+    pub earlier: Option<i64>,
+}
+
 /// A place in the order of the index: after this `(ord, rid)`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Position {
     pub ord: i64,
     pub rid: i64,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use hilum_blobs::Blobs;
-use hilum_rows::{Db, Engine, Job, OpenSite, Reading, SiteDatabase};
+use hilum_rows::{Db, Engine, Gate, Job, OpenSite, Reading, SiteDatabase};
 use jiff::tz::TimeZone;
 use tokio::sync::watch;
 
@@ -16,6 +16,8 @@ pub(crate) struct SiteDb {
     /// The site's zone, for dates without one.
     pub(crate) zone: TimeZone,
     pub(crate) blobs: Blobs,
+    /// Whether its database takes writes.
+    pub(crate) gate: Arc<Gate>,
     /// The newest feed position.
     pub(crate) newest: watch::Receiver<u64>,
     /// Key of the cursors.
@@ -36,8 +38,8 @@ impl SiteDb {
         let dir = config.data_dir.join("sites").join(site.id());
         std::fs::create_dir_all(&dir)?;
         let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
-        let OpenSite { database, secret, newest } = engine.site(site.id(), &zone)?;
-        Ok(Arc::new(Self { config: config.clone(), zone, blobs, newest, secret, dir, database }))
+        let OpenSite { database, secret, newest, gate } = engine.site(site.id(), &zone)?;
+        Ok(Arc::new(Self { config: config.clone(), zone, blobs, gate, newest, secret, dir, database }))
     }
 
     /// Whether a blob may be begun.
@@ -103,7 +105,19 @@ impl SiteDb {
 
     /// Whether this edge is the one that delivers to a destination. May block.
     pub(crate) fn delivers(&self, destination: &str) -> Result<bool, Error> {
-        self.database.delivers(destination)
+        Ok(self.database.epoch(destination)?.is_some())
+    }
+
+    /// The epochs under which this edge delivers to destinations. May block.
+    ///
+    /// # Errors
+    /// `Unavailable`, also when another edge delivers to one of them.
+    pub(crate) fn epochs(&self, destinations: Vec<String>) -> Result<Vec<(String, i64)>, Error> {
+        let epoch_of = |destination: String| {
+            let epoch = self.database.epoch(&destination)?;
+            epoch.map(|epoch| (destination, epoch)).ok_or_else(Error::of_another_edge)
+        };
+        destinations.into_iter().map(epoch_of).collect()
     }
 }
 

@@ -38,7 +38,7 @@ use hilum_blobs::{Blobs, Disk, S3};
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
 use hilum_rows::row::{Ask, study_uid};
-use hilum_rows::{Db, Engine, Gate};
+use hilum_rows::{Db, Engine, Gates};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
@@ -66,7 +66,7 @@ pub struct Store {
 struct Inner {
     config: Config,
     control: Control,
-    gate: Arc<Gate>,
+    gates: Arc<Gates>,
     sites: RwLock<HashMap<String, Arc<SiteDb>>>,
     bucket: Option<Arc<dyn ObjectStore>>,
     engine: Box<dyn Engine>,
@@ -100,13 +100,13 @@ impl Store {
             None
         };
         let control = Control::open_for(&config)?;
-        let gate = Arc::<Gate>::default();
-        let engine = hilum_rows::open(&config.of_rows(), gate.clone(), Arc::new(control.clone()))?;
+        let gates = Arc::<Gates>::default();
+        let engine = hilum_rows::open(&config.of_rows(), &gates, Arc::new(control.clone()))?;
         let processors = std::thread::available_parallelism().map_or(4, NonZero::get);
         let inner = Inner {
             config,
             control,
-            gate,
+            gates,
             sites: RwLock::default(),
             bucket,
             engine,
@@ -467,17 +467,17 @@ impl Store {
         self.ask(site, move |rows| search::followed(rows, &query).map(std::borrow::Cow::into_owned)).await
     }
 
-    /// Whether writes are accepted, and why not.
+    /// Whether writes are accepted for all sites, and why not.
     pub fn health(&self) -> Health {
-        self.inner.gate.health()
+        self.inner.gates.health()
     }
 
-    /// Whether a submission would be taken now.
+    /// Whether a submission to a site would be taken now.
     ///
     /// # Errors
     /// `Full` or `Unavailable`: the answer to a submission before any work is done for it.
-    pub fn accepting(&self) -> Result<(), Error> {
-        self.inner.gate.accepting()
+    pub fn accepting(&self, site: &Site) -> Result<(), Error> {
+        self.site_db(site)?.gate.accepting()
     }
 
     /// Waits for queued writes, checkpoints, closes.

@@ -1,4 +1,6 @@
 //! Destinations, their cursors in the change feed, and what is queued for them.
+//!
+//! Of several edges on one database one delivers to a destination, and only that one writes about it: whatever the others write is refused.
 
 use crate::engine::SiteDb;
 use crate::{Delivery, Destination, Error, Site, Store};
@@ -15,15 +17,16 @@ impl Store {
     /// Creates or changes a destination. Cursor and numbers of an existing one stay.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`.
+    /// `Unavailable` (also when another edge delivers to it), `Full`.
     pub async fn put_destination(&self, site: &Site, destination: Destination) -> Result<(), Error> {
-        self.site_db(site)?.upkeep(256, move |apply| apply.db.put_destination(&destination)).await
+        let of = vec![destination.reference.clone()];
+        self.site_db(site)?.upkeep_of(of, 256, move |apply| apply.db.put_destination(&destination)).await
     }
 
     /// Numbers `matches` (destination, feed position) and moves `cursors` (destination, feed position) in one transaction.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`.
+    /// `Unavailable` (also when another edge delivers to it), `Full`.
     pub async fn matched(
         &self,
         site: &Site,
@@ -31,7 +34,10 @@ impl Store {
         cursors: Vec<(String, u64)>,
     ) -> Result<(), Error> {
         let bytes = 128 * (matches.len() + cursors.len());
-        self.site_db(site)?.upkeep(bytes, move |apply| apply.db.matched(&matches, &cursors)).await
+        let mut of: Vec<String> = matches.iter().chain(&cursors).map(|(name, _)| name.clone()).collect();
+        of.sort_unstable();
+        of.dedup();
+        self.site_db(site)?.upkeep_of(of, bytes, move |apply| apply.db.matched(&matches, &cursors)).await
     }
 
     /// The first delivery of a destination that still has to be sent.
@@ -56,7 +62,7 @@ impl Store {
     /// 1970): they are dead, for `reason`. Returns how many, none when the backlog is within its bounds.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`.
+    /// `Unavailable` (also when another edge delivers to it), `Full`.
     pub async fn give_up_oldest(
         &self,
         site: &Site,
@@ -72,8 +78,8 @@ impl Store {
             let reading = move |db: &SiteDb| db.read(|rows| rows.beyond(&asked, rows_max, before));
             let beyond = db.apart(reading).await?;
             let Some(last) = beyond.last().copied() else { return Ok(given_up) };
-            let destination = destination.to_owned();
-            db.upkeep(256, move |apply| apply.db.give_up(&destination, last, reason)).await?;
+            let (of, destination) = (vec![destination.to_owned()], destination.to_owned());
+            db.upkeep_of(of, 256, move |apply| apply.db.give_up(&destination, last, reason)).await?;
             given_up += beyond.len() as u64;
         }
     }
@@ -81,8 +87,9 @@ impl Store {
     /// Notes what became of a delivery. Durable when it returns.
     ///
     /// # Errors
-    /// `Unavailable`, `Full`.
+    /// `Unavailable` (also when another edge delivers to it), `Full`.
     pub async fn mark_delivery(&self, site: &Site, delivery: Delivery) -> Result<(), Error> {
-        self.site_db(site)?.upkeep(256, move |apply| apply.db.mark(&delivery)).await
+        let of = vec![delivery.destination.clone()];
+        self.site_db(site)?.upkeep_of(of, 256, move |apply| apply.db.mark(&delivery)).await
     }
 }

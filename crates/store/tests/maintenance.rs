@@ -9,7 +9,7 @@ use std::path::Path;
 use engine::{config, submit};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs};
 use hilum_fhir::{ResourceType, Timestamp};
-use hilum_store::{Checks, Site, Store, backup, fsck, restore};
+use hilum_store::{Checks, Config, Site, Store, backup, fsck, restore};
 use serde_json::json;
 
 async fn open(dir: &Path) -> (Store, Site) {
@@ -70,6 +70,63 @@ async fn a_backup_made_while_writes_go_on_restores_to_a_whole_store() {
     let (restored, site) = open(&elsewhere).await;
     assert_eq!(count(&restored, &site, "gender=male&_count=1000").await as u64, manifest.sites[0].newest);
     assert_eq!(count(&restored, &site, "name=family7").await, 1);
+}
+
+/// Path of the blob of the newest submission.
+async fn newest_blob(store: &Store, site: &Site, data: &Path) -> std::path::PathBuf {
+    let row = store.submissions(site, None, 1).await.unwrap().remove(0);
+    let name = row.blob.unwrap().hex();
+    data.join("sites/north/blobs").join(&name[..2]).join(name)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_forgets_what_the_edge_forgets_while_it_copies() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out, elsewhere) = (dir.path().join("data"), dir.path().join("out"), dir.path().join("new"));
+    let forgetful = Config { quarantine_bytes_max: 0, ..config(&data) };
+    let store = Store::open(forgetful).await.unwrap();
+    store.control().put_site(serde_json::from_value(json!({ "id": "north" })).unwrap()).unwrap();
+    let site = store.control().site("north").unwrap().unwrap();
+    submit(&store, &site, 1).await;
+    let rejected = store.quarantine(&site, engine::original(2), &[], None).await.unwrap();
+    let blob = newest_blob(&store, &site, &data).await;
+    let file = std::fs::File::options().write(true).open(&blob).unwrap();
+    file.set_modified(std::time::SystemTime::UNIX_EPOCH).unwrap();
+
+    let sweeping = (store.clone(), site.clone(), tokio::runtime::Handle::current());
+    let copying = {
+        let (data, out) = (data.clone(), out.clone());
+        move || {
+            let (store, site, runtime) = sweeping;
+            // the databases are copied, the blobs are not
+            backup(&config(&data), &out, &mut |line| {
+                if line.contains("blobs 0/") {
+                    assert_eq!(runtime.block_on(store.forget_rejected(&site)).unwrap(), 1);
+                }
+            })
+            .unwrap()
+        }
+    };
+    let manifest = tokio::task::spawn_blocking(copying).await.unwrap();
+    assert!(!blob.exists() && manifest.sites[0].blobs == 1, "{manifest:?}");
+    restore(&config(&elsewhere), &out, &mut |_| {}).unwrap();
+    let found = fsck(&config(&elsewhere), Checks { deep: true, rebuild: false }).unwrap();
+    assert!(found[0].faults.is_empty(), "{:?}", found[0].faults);
+    let (restored, site) = open(&elsewhere).await;
+    let row = restored.submission(&site, rejected).await.unwrap().unwrap();
+    assert!(row.blob.is_none() && !row.accepted, "its row stays");
+}
+
+#[tokio::test]
+async fn a_backup_without_a_blob_that_is_needed_is_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("data"), dir.path().join("out"));
+    let (store, site) = open(&data).await;
+    submit(&store, &site, 1).await;
+    std::fs::remove_file(newest_blob(&store, &site, &data).await).unwrap();
+    let error = backup(&config(&data), &out, &mut |_| {}).unwrap_err();
+    assert!(error.message.contains("missing"), "{}", error.message);
+    assert!(!out.join("manifest.json").exists());
 }
 
 #[tokio::test]

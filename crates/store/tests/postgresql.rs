@@ -6,6 +6,8 @@ mod behaviour;
 mod engine;
 #[path = "behaviour/fsck.rs"]
 mod fsck;
+#[path = "engine/proxy.rs"]
+mod proxy;
 
 use std::path::Path;
 use std::time::Duration;
@@ -304,6 +306,80 @@ async fn of_two_edges_one_delivers_until_it_is_gone() {
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     panic!("it was never taken over");
+}
+
+/// A destination with one delivery that waits.
+async fn destination_with_a_delivery(store: &Store, site: &Site) -> Delivery {
+    let to = "Subscription/1".to_owned();
+    let destination = Destination {
+        reference: to.clone(),
+        cursor: 0,
+        next_number: 1,
+        state: DestinationState::Active,
+        next_at: None,
+        error: None,
+    };
+    store.put_destination(site, destination).await.unwrap();
+    create(store, site).await.unwrap();
+    store.matched(site, vec![(to.clone(), 1)], vec![(to.clone(), 1)]).await.unwrap();
+    store.next_delivery(site, &to).await.unwrap().unwrap()
+}
+
+/// Nobody hears that the edge is gone: no connection is closed, neither by it nor for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_edge_that_fell_silent_loses_its_destinations_and_cannot_write_about_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let proxy = proxy::Proxy::start(Cluster::shared().dir()).await;
+    let through = format!("postgresql://edge@127.0.0.1:{}/{}", proxy.port, database(dir.path()));
+    let silent = Config { postgres: Some(PostgresConfig::new(through)), ..of_edge(dir.path(), "one") };
+    let (one, site) = open(silent).await;
+    let (two, _) = open(of_edge(dir.path(), "two")).await;
+    let delivery = destination_with_a_delivery(&one, &site).await;
+    assert!(!two.delivers(&site, "Subscription/1").await.unwrap());
+
+    proxy.be_silent(true);
+    let takes_over = async {
+        while !two.delivers(&site, "Subscription/1").await.unwrap() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), takes_over).await.expect("it is never taken over");
+    let sent = Delivery { state: DeliveryState::Delivered, ..delivery.clone() };
+    two.mark_delivery(&site, sent).await.unwrap();
+
+    // what the first edge thinks of it comes late
+    proxy.be_silent(false);
+    let queued = Delivery { state: DeliveryState::Queued, ..delivery };
+    assert!(one.mark_delivery(&site, queued).await.is_err());
+    assert!(
+        two.next_delivery(&site, "Subscription/1").await.unwrap().is_none(),
+        "delivered, and it stays so"
+    );
+}
+
+/// The moment between: it lost the lock and has not heard of it.
+#[tokio::test]
+async fn what_is_written_about_a_destination_under_an_old_epoch_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(config(dir.path())).await;
+    let delivery = destination_with_a_delivery(&store, &site).await;
+    let to = "Subscription/1".to_owned();
+    engine::execute(dir.path(), "a", "UPDATE deliverer SET epoch=epoch+1");
+    assert!(store.delivers(&site, &to).await.unwrap(), "as far as it knows");
+
+    let sent = Delivery { state: DeliveryState::Delivered, ..delivery };
+    let refused = [
+        store.mark_delivery(&site, sent).await.unwrap_err(),
+        store.matched(&site, vec![(to.clone(), 2)], vec![(to.clone(), 2)]).await.unwrap_err(),
+        store.give_up_oldest(&site, &to, 0, i64::MAX, "too old").await.unwrap_err(),
+    ];
+    for error in refused {
+        assert!(error.message.contains("another edge delivers"), "{}", error.message);
+    }
+    let waits = store.next_delivery(&site, &to).await.unwrap().unwrap();
+    assert_eq!((waits.number, waits.state), (1, DeliveryState::Queued));
+    assert_eq!(store.destinations(&site).await.unwrap()[0].cursor, 1);
+    assert!(create(&store, &site).await.is_ok(), "nobody else is held up");
 }
 
 #[tokio::test]

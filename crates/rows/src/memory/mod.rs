@@ -23,8 +23,9 @@ use tokio::sync::Semaphore;
 
 use self::held::Site;
 use self::tables::Tables;
+use crate::engine::ONLY_EPOCH;
 use crate::face::{Reads, Tx};
-use crate::gate::Gate;
+use crate::gate::{ALL_SITES, Gate, Gates};
 use crate::jobs::Job;
 use crate::{Config, Engine, Error, ErrorKind, OpenSite, Reading, SiteDatabase, folder};
 
@@ -40,8 +41,8 @@ pub(crate) struct Sites {
 }
 
 impl Sites {
-    pub(crate) fn new(memory: &Memory, config: &Config, gate: Arc<Gate>) -> Self {
-        Self { memory: memory.clone(), config: config.clone(), gate }
+    pub(crate) fn new(memory: &Memory, config: &Config, gates: &Gates) -> Self {
+        Self { memory: memory.clone(), config: config.clone(), gate: gates.gate(ALL_SITES) }
     }
 }
 
@@ -50,8 +51,9 @@ impl Engine for Sites {
         let site = self.memory.site(id)?;
         let (secret, newest) = (site.secret, site.newest.subscribe());
         let (data_dir, free_bytes_min) = (self.config.data_dir.clone(), self.config.free_bytes_min);
-        let database = Database { site, gate: self.gate.clone(), data_dir, free_bytes_min };
-        Ok(OpenSite { database: Box::new(database), secret, newest })
+        let gate = self.gate.clone();
+        let database = Database { site, gate: gate.clone(), data_dir, free_bytes_min };
+        Ok(OpenSite { database: Box::new(database), secret, newest, gate })
     }
 
     /// There is nothing to end.
@@ -116,8 +118,8 @@ impl SiteDatabase for Database {
         false
     }
 
-    fn delivers(&self, _: &str) -> Result<bool, Error> {
-        Ok(true)
+    fn epoch(&self, _: &str) -> Result<Option<i64>, Error> {
+        Ok(Some(ONLY_EPOCH))
     }
 
     /// No job ever waits.

@@ -10,7 +10,7 @@ use super::Session;
 use super::tables::{NamedHead, StoredRow, Tables, add, limit};
 use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
-use crate::row::{Candidate, Content, Head, HeadRow, StoredVersion, VersionRow, Walk};
+use crate::row::{Candidate, Changed, Content, Head, HeadRow, StoredVersion, VersionRow, Walk};
 use crate::{Error, FeedEntry, Version};
 
 impl Resources for Session {
@@ -261,6 +261,23 @@ impl Index for Session {
         }
         all.truncate(walk.limit);
         Ok(all)
+    }
+
+    fn newest(&self) -> Result<u64, Error> {
+        Ok(self.tables.borrow().counters.vid)
+    }
+
+    fn changed_since(&self, of: ResourceType, after: u64, max: u32) -> Result<Vec<Changed>, Error> {
+        let (tables, after) = (self.tables.borrow(), after.cast_signed());
+        let later = tables.versions.range((Excluded(after), Included(i64::MAX))).take(limit(max));
+        let rids: BTreeSet<i64> = later.map(|(_, row)| row.rid).collect();
+        let heads = rids.iter().filter_map(|rid| tables.heads.get(rid)).filter(|named| named.of == of);
+        let changed = heads.map(|NamedHead { head, .. }| {
+            let numbers = tables.numbers.range((head.rid, i64::MIN)..=(head.rid, i64::MAX));
+            let earlier = numbers.map(|(_, vid)| *vid).filter(|vid| *vid <= after).max();
+            Changed { rid: head.rid, ord: head.ord, deleted: head.deleted, earlier }
+        });
+        Ok(changed.collect())
     }
 
     fn versions_of(

@@ -3,12 +3,14 @@
 //! Natural group commit, as for SQLite: a committer takes what waits for one site, runs all of it in one transaction and answers after the commit.
 //! The transaction begins by locking the row of the site with its counters. So one transaction writes to a site at a time, whatever the number
 //! of edges; conditions are decided on what is committed, numbers are given out in the order of the commits, and the change feed can be
-//! read by number. A batch of which one job turns out to be at fault is rolled back and its jobs are run one by one.
+//! read by number. A job that fails is undone by itself. Only when the server refuses a statement, and which job's it was is not known, the batch is
+//! rolled back and its jobs are run one by one.
 //!
 //! A connection that broke off, or did not answer, is never used again and whatever it was doing is not acknowledged: its outcome is not
 //! known. The gate closes until a committer is connected to a server that takes writes.
 
 use std::collections::{HashMap, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use super::session::Session;
 use crate::folder::free_bytes;
 use crate::gate::Gate;
 use crate::jobs::{Job, copy};
+use crate::row::Counters;
 use crate::{Config, Error, ErrorKind, Health};
 
 /// How often a committer with nothing to do looks whether the server takes writes again.
@@ -79,9 +82,9 @@ impl Committers {
         });
         let mut started = Vec::new();
         for n in 0..threads.max(1) {
-            let committer = Committer { shared: shared.clone(), connection: None };
+            let committer = Committer { shared: shared.clone(), connection: None, serves: None };
             let thread = std::thread::Builder::new().name(format!("committer-{n}"));
-            started.push(thread.spawn(move || committer.run())?);
+            started.push(thread.spawn(move || committer.go_on())?);
         }
         Ok(Self { shared, threads: Mutex::new(started) })
     }
@@ -151,6 +154,22 @@ impl Lane {
     }
 }
 
+impl Lane {
+    /// The row of the site is locked, so what it says is the newest there is. When more was known the server lost commits: it is a standby that was
+    /// behind when it took over. Then numbers known to have been given are not given again, and no plan made before rests on them.
+    fn go_on_behind(&self, counters: &mut Counters) {
+        let known = *self.newest.borrow();
+        if counters.vid < known {
+            let lost = known - counters.vid;
+            tracing::error!(
+                lost,
+                "the database lost acknowledged versions (a failover to a standby that was behind?): let the senders send again"
+            );
+            counters.vid = known + 1;
+        }
+    }
+}
+
 impl State {
     /// Why a job is not taken.
     fn put(&mut self, number: i32, job: Job, jobs_max: usize) -> Option<&'static str> {
@@ -207,6 +226,8 @@ impl Shared {
 struct Committer {
     shared: Arc<Shared>,
     connection: Option<Connection>,
+    /// Number of the site it works for just now.
+    serves: Option<i32>,
 }
 
 /// Why a transaction did not commit, and what is to be done.
@@ -217,7 +238,26 @@ struct Failed {
 }
 
 impl Committer {
-    fn run(mut self) {
+    /// Runs until the queues are closed, and begins again after a panic: what was being written is not acknowledged, and the site is served on.
+    fn go_on(mut self) {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.connection = None;
+            metrics::counter!("hilum_panics_total", "place" => "committer").increment(1);
+            let reason = "a committer panicked; it begins again";
+            self.shared.gate.close(ErrorKind::Unavailable, reason.to_owned());
+            self.served();
+        }
+    }
+
+    /// Another committer may work for the site.
+    fn served(&mut self) {
+        if let Some(site) = self.serves.take() {
+            self.shared.state.lock().done(site);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    fn run(&mut self) {
         loop {
             let mut state = self.shared.state.lock();
             let batch = state.take(self.shared.config.batch_jobs_max, self.shared.config.batch_bytes_max);
@@ -232,11 +272,11 @@ impl Committer {
                 }
                 continue;
             };
+            self.serves = Some(lane.number);
             drop(state);
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.batch(&lane, jobs);
-            self.shared.state.lock().done(lane.number);
-            self.shared.wake.notify_one();
+            self.served();
         }
     }
 
@@ -294,19 +334,22 @@ impl Committer {
             self.connection = Some(connection);
             self.fault(error)
         })?;
+        lane.go_on_behind(&mut counters);
         for job in &mut *jobs {
-            let (before, written) = (counters, session.written());
+            let before = counters;
             let ran = job.run(&session, &mut counters);
-            let Err(error) = ran else { continue };
-            let refused = copy(error);
-            let cause = Cause::in_error(error).map(Cause::is_of_one_job);
-            if cause.is_none() && session.written() == written {
-                counters = before;
+            let Err(error) = ran else {
+                session.keep_job();
                 continue;
+            };
+            if let Some(cause) = Cause::in_error(error) {
+                // perhaps of a statement that a neighbour sent: all is undone
+                let failed = Failed { error: copy(error), is_of_one_job: cause.is_of_one_job() };
+                self.connection = Some(session.roll_back());
+                return Err(failed);
             }
-            // what it wrote is among what its neighbours wrote: all is undone
-            self.connection = Some(session.roll_back());
-            return Err(Failed { error: refused, is_of_one_job: cause.unwrap_or(true) });
+            counters = before;
+            session.undo_job();
         }
         let (connection, committed) = session.commit(&counters);
         self.connection = Some(connection);
@@ -334,3 +377,6 @@ impl Committer {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -41,6 +41,8 @@ const KEYS_WITH_CONTENT: &str = concat!("SELECT u.key, u.sys, f.rid, f.vid, f.ve
 const CLAIMS: &str =
     "SELECT blob FROM orphan WHERE site=$1 AND blob=ANY($2::bytea[]) AND claimed IS NOT NULL";
 
+const EPOCHS: &str = "SELECT ref, epoch FROM deliverer WHERE site=$1 AND ref=ANY($2::text[])";
+
 /// What was found, and what was not.
 #[derive(Default)]
 pub(super) struct Foreseen {
@@ -48,6 +50,7 @@ pub(super) struct Foreseen {
     heads: HashMap<(i64, String), Option<Head>>,
     keys: HashMap<Key, Vec<(i64, i64)>>,
     claims: HashMap<BlobId, bool>,
+    epochs: HashMap<String, Option<i64>>,
     /// By rid: type and id.
     names: HashMap<i64, (i64, String)>,
     /// By feed position.
@@ -61,6 +64,7 @@ pub(super) struct Asked {
     heads: Option<Answers>,
     keys: Option<Answers>,
     claims: Option<Answers>,
+    epochs: Option<Answers>,
     with_content: bool,
 }
 
@@ -79,6 +83,7 @@ impl Asked {
                 Ask::Head(of, id) => drop(foreseen.heads.insert((of.number(), clean(id)), None)),
                 Ask::Key(key) => drop(foreseen.keys.insert(*key, Vec::new())),
                 Ask::Claim(blob) => drop(foreseen.claims.insert(*blob, false)),
+                Ask::Epoch(destination) => drop(foreseen.epochs.insert(clean(destination), None)),
             }
         }
         let send = |is_wanted: bool, sql: &'static str, columns: &dyn Fn() -> Vec<Value>| {
@@ -112,12 +117,15 @@ impl Asked {
             let blobs: Vec<Vec<u8>> = foreseen.claims.keys().map(|blob| blob.0.to_vec()).collect();
             vec![Box::new(blobs)]
         })?;
-        Ok(Self { foreseen, duplicates, heads, keys, claims, with_content })
+        let epochs = send(!foreseen.epochs.is_empty(), EPOCHS, &|| {
+            vec![Box::new(foreseen.epochs.keys().cloned().collect::<Vec<String>>())]
+        })?;
+        Ok(Self { foreseen, duplicates, heads, keys, claims, epochs, with_content })
     }
 
     /// Waits for the answers.
     pub(super) fn received(self, connection: &Connection) -> Result<Foreseen, Error> {
-        let Self { mut foreseen, duplicates, heads, keys, claims, with_content } = self;
+        let Self { mut foreseen, duplicates, heads, keys, claims, epochs, with_content } = self;
         let received =
             |asked: Option<Answers>| asked.map_or(Ok(Vec::new()), |asked| connection.received(asked));
         for row in received(duplicates)? {
@@ -126,6 +134,9 @@ impl Asked {
         }
         for row in received(claims)? {
             foreseen.claims.insert(BlobId(digest(row.get(0))?), true);
+        }
+        for row in received(epochs)? {
+            foreseen.epochs.insert(row.get(0), Some(row.get(1)));
         }
         for row in received(heads)? {
             let (head, name) = (head_at(&row, 0), (row.get(8), row.get(9)));
@@ -176,6 +187,10 @@ impl Foreseen {
 
     pub(super) fn claim(&self, blob: &BlobId) -> Option<bool> {
         self.claims.get(blob).copied()
+    }
+
+    pub(super) fn epoch(&self, destination: &str) -> Option<Option<i64>> {
+        self.epochs.get(destination).copied()
     }
 
     pub(super) fn key(&self, key: &Key) -> Option<&Vec<(i64, i64)>> {

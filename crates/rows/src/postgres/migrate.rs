@@ -6,11 +6,12 @@ use super::values::digest;
 use crate::Error;
 
 /// The steps from an empty database to the current schema. Never edited once released, only extended.
-const STEPS: [Step; 4] = [
+const STEPS: &[Step] = &[
     FIRST,
     Step { sql: include_str!("schema-2.sql"), partitioned: &[], secured: &[] },
     Step { sql: include_str!("schema-3.sql"), partitioned: &[], secured: &["heard", "study_number"] },
-    Step { sql: include_str!("schema-submissions.sql"), partitioned: &[], secured: &[] },
+    Step { sql: include_str!("schema-4.sql"), partitioned: &[], secured: &["deliverer"] },
+    Step { sql: include_str!("schema-5.sql"), partitioned: &[], secured: &[] },
 ];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),

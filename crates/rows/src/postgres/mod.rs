@@ -9,6 +9,7 @@ mod fences;
 mod committer;
 mod connection;
 mod control;
+mod deliverer;
 mod foreseen;
 mod fsck;
 mod imaging;
@@ -37,6 +38,7 @@ pub use settings::PostgresConfig;
 
 use self::committer::{Committers, Lane};
 use self::connection::Connection;
+use self::deliverer::Deliverer;
 use self::place::Place;
 use self::session::Session;
 use self::watcher::Watcher;
@@ -62,19 +64,14 @@ pub(crate) struct Server {
     watcher: Watcher,
     /// Key of the cursors.
     secret: [u8; 32],
-    /// The session that holds the locks of the destinations this edge delivers to.
-    deliverer: Mutex<Option<Deliverer>>,
+    gate: Arc<Gate>,
+    deliverer: Deliverer,
 }
 
 #[derive(Default)]
 struct Readers {
     idle: Vec<Connection>,
     taken: usize,
-}
-
-struct Deliverer {
-    connection: Connection,
-    held: std::collections::HashSet<i64>,
 }
 
 /// The tables of one site.
@@ -105,7 +102,8 @@ impl Server {
         let secret = migrate::migrate(&connection).map_err(|error| place.named(error))?;
         let committers = Committers::start(place.clone(), config, settings.committers, gate.clone())?;
         let committers = Arc::new(committers);
-        let watcher = Watcher::start(place.clone(), committers.clone(), control, gate)?;
+        let watcher = Watcher::start(place.clone(), committers.clone(), control, gate.clone())?;
+        let deliverer = Deliverer::start(place.clone())?;
         Ok(Arc::new(Self {
             place,
             readers: Mutex::default(),
@@ -115,7 +113,8 @@ impl Server {
             committers,
             watcher,
             secret,
-            deliverer: Mutex::new(None),
+            gate,
+            deliverer,
         }))
     }
 
@@ -156,28 +155,6 @@ impl Server {
         self.readers.lock().taken -= 1;
         self.returned.notify_one();
     }
-
-    /// Whether this edge is the one that delivers to a destination: it holds an advisory lock in a session of its own, which the server gives
-    /// to another edge when this one is gone.
-    fn delivers(&self, key: i64) -> Result<bool, Error> {
-        let mut deliverer = self.deliverer.lock();
-        if deliverer.as_ref().is_some_and(|d| !d.connection.is_usable()) {
-            *deliverer = None;
-        }
-        let deliverer = match &mut *deliverer {
-            Some(deliverer) => deliverer,
-            none => none.insert(Deliverer { connection: self.place.connect()?, held: Default::default() }),
-        };
-        if deliverer.held.contains(&key) {
-            return Ok(true);
-        }
-        let rows = deliverer.connection.query("SELECT pg_try_advisory_lock($1)", &[&key])?;
-        let held = rows.first().is_some_and(|row| row.get(0));
-        if held {
-            deliverer.held.insert(key);
-        }
-        Ok(held)
-    }
 }
 
 impl Engine for Arc<Server> {
@@ -190,14 +167,14 @@ impl Engine for Arc<Server> {
         let lane = self.committers.lane(number, newest.cast_unsigned());
         let newest = lane.newest.subscribe();
         let database = Box::new(SiteTables { server: self.clone(), number, lane });
-        Ok(OpenSite { database, secret: self.secret, newest })
+        Ok(OpenSite { database, secret: self.secret, newest, gate: self.gate.clone() })
     }
 
     /// Lets the queues run empty and ends the committers. Blocks.
     fn close(&self) {
         self.watcher.close();
         self.committers.close();
-        drop(self.deliverer.lock().take());
+        self.deliverer.close();
     }
 }
 
@@ -231,9 +208,8 @@ impl SiteDatabase for SiteTables {
         true
     }
 
-    fn delivers(&self, destination: &str) -> Result<bool, Error> {
-        let key = format!("{}/{destination}", self.number);
-        self.server.delivers(xxhash_rust::xxh3::xxh3_64(key.as_bytes()).cast_signed())
+    fn epoch(&self, destination: &str) -> Result<Option<i64>, Error> {
+        self.server.deliverer.epoch(self.number, destination)
     }
 
     /// Its writers are those of all sites.

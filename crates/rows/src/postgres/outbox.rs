@@ -17,6 +17,24 @@ impl Outbox for Session {
     fn beyond(&self, destination: &str, rows_max: u64, before: i64) -> Result<Vec<u64>, Error> {
         beyond(self, destination, rows_max, before)
     }
+
+    /// Read behind the lock of the site, which every write about deliveries takes: who has the newest epoch writes after all who had older ones.
+    fn check_deliverer(&self, epochs: &[(String, i64)]) -> Result<(), Error> {
+        for (destination, epoch) in epochs {
+            let destination = clean(destination);
+            let newest = match self.foreseen_epoch(&destination) {
+                Some(newest) => newest,
+                None => {
+                    let sql = "SELECT epoch FROM deliverer WHERE site=$1 AND ref=$2";
+                    self.row(sql, &[&destination])?.map(|row| row.get(0))
+                }
+            };
+            if newest != Some(*epoch) {
+                return Err(Error::of_another_edge());
+            }
+        }
+        Ok(())
+    }
 }
 
 impl WriteOutbox for Session {

@@ -76,11 +76,12 @@ impl WriteQuarantine for Session {
         Ok(())
     }
 
+    /// In the transaction that holds the site: what names a blob was committed before, or finds the claim.
     fn claim_unused(&self, blobs: &[BlobId], now: i64) -> Result<Vec<BlobId>, Error> {
         let sql = "INSERT INTO orphan(site,blob,claimed) SELECT $1::int, b, $3 FROM unnest($2::bytea[]) b
             WHERE NOT EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=b OFFSET 0)
         ON CONFLICT(site,blob) DO UPDATE SET claimed=excluded.claimed RETURNING blob";
-        let rows = self.rows(sql, &[&bytes(blobs), &now])?;
+        let rows = self.write_now(sql, &[&bytes(blobs), &now])?;
         self.has_claimed.set(true);
         rows.iter().map(|row| Ok(BlobId(digest(row.get(0))?))).collect()
     }
@@ -91,8 +92,6 @@ impl WriteQuarantine for Session {
         Ok(())
     }
 }
-
-/// In the transaction that holds the site: what names a blob was committed before, or finds the claim.
 
 fn bytes(blobs: &[BlobId]) -> Vec<Vec<u8>> {
     blobs.iter().map(|blob| blob.0.to_vec()).collect()

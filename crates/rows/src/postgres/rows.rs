@@ -9,7 +9,8 @@ use super::values::{clean, head_at};
 use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
-    Candidate, Content, Head, HeadRow, SAME_IDENTIFIER_MAX, StoredVersion, VersionRow, Walk, after_prefix,
+    Candidate, Changed, Content, Head, HeadRow, SAME_IDENTIFIER_MAX, StoredVersion, VersionRow, Walk,
+    after_prefix,
 };
 use crate::{Error, FeedEntry, Version};
 
@@ -33,9 +34,9 @@ impl Resources for Session {
         }
         let found = |rows: Vec<Row>| rows.first().map(|row| head_at(row, 0));
         let values: [&(dyn ToSql + Sync); 2] = [&name.0, &name.1];
-        if !self.gathered.borrow().names.contains(&name) {
+        if !self.is_written(|written| written.names.contains(&name)) {
             let head = found(self.rows_unaffected(sql, &values)?);
-            if !head.is_some_and(|head| self.gathered.borrow().rids.contains(&head.rid)) {
+            if !head.is_some_and(|head| self.is_written(|written| written.rids.contains(&head.rid))) {
                 return Ok(head);
             }
         }
@@ -251,10 +252,9 @@ impl Index for Session {
         {
             return Ok(found);
         }
-        if !self.gathered.borrow().keys.contains(&key) {
+        if !self.is_written(|written| written.keys.contains(&key)) {
             let found = found(self.rows_unaffected(sql, &values)?);
-            let gathered = self.gathered.borrow();
-            if !found.iter().any(|(rid, _)| gathered.rids.contains(rid)) {
+            if !found.iter().any(|(rid, _)| self.is_written(|written| written.rids.contains(rid))) {
                 return Ok(found);
             }
         }
@@ -271,6 +271,7 @@ impl Index for Session {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// By hops from system to system, in one statement.
     fn systems_of(&self, value: i64, max: usize) -> Result<Vec<i64>, Error> {
         let sql = "WITH RECURSIVE hop(sys) AS (
             (SELECT sys FROM ix WHERE site=$1 AND key=$2 ORDER BY sys LIMIT 1)
@@ -324,6 +325,29 @@ impl Index for Session {
             None => self.rows(sql, &[&after.ord, &after.rid, &limit, &of])?,
         };
         Ok(rows.iter().map(candidate).collect())
+    }
+
+    fn newest(&self) -> Result<u64, Error> {
+        let row = self.row("SELECT vid FROM site WHERE no=$1", &[])?;
+        Ok(row.map_or(0, |row| row.get::<_, i64>(0).cast_unsigned()))
+    }
+
+    fn changed_since(&self, of: ResourceType, after: u64, max: u32) -> Result<Vec<Changed>, Error> {
+        // the versions of a resource are looked up by its rid, whatever else their order could serve
+        let sql = concat!(
+            "SELECT h.rid, h.ord, h.deleted, (SELECT max(vid) FROM (SELECT p.vid FROM version p WHERE p.site=$1 AND p.rid=h.rid OFFSET 0) p WHERE p.vid<=$2)
+        FROM (SELECT DISTINCT rid FROM (SELECT v.rid FROM version v WHERE v.site=$1 AND v.vid>$2 ORDER BY v.vid LIMIT $4) v) c",
+            head_of!("c.rid"),
+            "WHERE h.rt=$3::bigint::smallint"
+        );
+        let rows = self.rows(sql, &[&after.cast_signed(), &of.number(), &i64::from(max)])?;
+        let changed = |row: &Row| Changed {
+            rid: row.get(0),
+            ord: row.get(1),
+            deleted: row.get(2),
+            earlier: row.get(3),
+        };
+        Ok(rows.iter().map(changed).collect())
     }
 
     fn versions_of(
@@ -421,8 +445,6 @@ impl super::session::Ranges {
         self.rid.push(rid);
     }
 }
-
-/// By hops from system to system, in one statement.
 
 fn one_number(session: &Session, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<i64, Error> {
     Ok(session.row(sql, values)?.map_or(0, |row| row.get(0)))

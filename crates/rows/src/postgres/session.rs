@@ -2,6 +2,9 @@
 //!
 //! What is written is gathered in arrays and sent with a statement for each table: before a read that could see it, and at the commit. Reads
 //! that the rows gathered cannot change (the look-ups of most jobs of a batch) do not wait for them.
+//!
+//! A job that fails is undone and its neighbours are not. What it gathered and did not send is dropped; what it had to send stands behind a
+//! savepoint, made only then: most jobs of a batch send nothing before its end.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -21,7 +24,12 @@ pub(crate) struct Session {
     transaction: Cell<Transaction>,
     /// Number of the site.
     pub(super) site: i32,
-    pub(super) gathered: RefCell<Gathered>,
+    /// Of the job that runs.
+    gathered: RefCell<Gathered>,
+    /// Of the jobs before it.
+    kept: RefCell<Gathered>,
+    /// Whether the job that runs has sent rows, behind a savepoint.
+    has_savepoint: Cell<bool>,
     /// Read at the begin. Holds for what was not written since.
     foreseen: RefCell<Foreseen>,
     /// Whether blobs were claimed since.
@@ -40,8 +48,6 @@ enum Transaction {
 /// Rows to send, column by column.
 #[derive(Default)]
 pub(super) struct Gathered {
-    /// Rows gathered since the transaction began, sent or not.
-    pub(super) count: u64,
     pub(super) versions: Versions,
     pub(super) heads: Heads,
     pub(super) moves: Heads,
@@ -174,6 +180,8 @@ impl Session {
             transaction,
             site,
             gathered: RefCell::default(),
+            kept: RefCell::default(),
+            has_savepoint: Cell::new(false),
             foreseen: RefCell::default(),
             has_claimed: Cell::new(false),
         }
@@ -219,29 +227,37 @@ impl Session {
 
     /// A duplicate, when it was foreseen and nothing was written about its key since.
     pub(super) fn foreseen_duplicate(&self, key: i64, sha256: &[u8; 32]) -> Option<Option<Duplicate>> {
-        let is_written = self.gathered.borrow().duplicate_keys.contains(&key);
+        let is_written = self.is_written(|written| written.duplicate_keys.contains(&key));
         self.foreseen.borrow().duplicate(key, sha256).filter(|_| !is_written).cloned()
     }
 
     /// A head, when it was foreseen and nothing was written about it since.
     pub(super) fn foreseen_head(&self, name: &(i64, String)) -> Option<Option<Head>> {
-        let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
-        let head = foreseen.head(name).filter(|_| !gathered.names.contains(name))?;
-        let is_written = head.is_some_and(|head| gathered.rids.contains(&head.rid));
+        let head = self.foreseen.borrow().head(name)?;
+        let is_written = self.is_written(|written| {
+            written.names.contains(name) || head.is_some_and(|head| written.rids.contains(&head.rid))
+        });
         (!is_written).then_some(head)
     }
 
     /// What has a key, when it was foreseen and nothing was written about it since.
     pub(super) fn foreseen_key(&self, key: &Key) -> Option<Vec<(i64, i64)>> {
-        let (gathered, foreseen) = (self.gathered.borrow(), self.foreseen.borrow());
-        let found = foreseen.key(key).filter(|_| !gathered.keys.contains(key))?;
-        let is_written = found.iter().any(|(rid, _)| gathered.rids.contains(rid));
+        let foreseen = self.foreseen.borrow();
+        let found = foreseen.key(key)?;
+        let is_written = self.is_written(|written| {
+            written.keys.contains(key) || found.iter().any(|(rid, _)| written.rids.contains(rid))
+        });
         (!is_written).then(|| found.clone())
     }
 
     /// Whether a blob is claimed, when it was foreseen and none was claimed since.
     pub(super) fn foreseen_claim(&self, blob: &BlobId) -> Option<bool> {
         self.foreseen.borrow().claim(blob).filter(|_| !self.has_claimed.get())
+    }
+
+    /// The epoch of a destination, when it was foreseen: no transaction of a site writes it.
+    pub(super) fn foreseen_epoch(&self, destination: &str) -> Option<Option<i64>> {
+        self.foreseen.borrow().epoch(destination)
     }
 
     /// Type and id, head and time of the current version of a row, when it was foreseen.
@@ -259,6 +275,17 @@ impl Session {
     /// The rows of a statement whose first value is the site, after all that was written before.
     pub(super) fn rows(&self, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         self.flush()?;
+        self.rows_unaffected(sql, values)
+    }
+
+    /// As [`Session::rows`], for a statement that writes by itself.
+    pub(super) fn write_now(
+        &self,
+        sql: &'static str,
+        values: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Error> {
+        self.flush()?;
+        self.save();
         self.rows_unaffected(sql, values)
     }
 
@@ -311,29 +338,52 @@ impl Session {
     /// Adds to what is gathered.
     pub(super) fn gathering(&self, add: impl FnOnce(&mut Gathered)) {
         let mut gathered = self.gathered.borrow_mut();
-        gathered.count += 1;
         gathered.unsent = true;
         add(&mut gathered);
     }
 
-    /// Rows gathered since the transaction began.
-    pub(super) fn written(&self) -> u64 {
-        self.gathered.borrow().count
+    /// Whether something was written in this transaction, sent or not.
+    pub(super) fn is_written(&self, holds: impl Fn(&Gathered) -> bool) -> bool {
+        holds(&self.gathered.borrow()) || holds(&self.kept.borrow())
     }
 
-    /// Sends what is gathered. Does not wait.
+    /// The job that ran is done: its rows are part of the transaction.
+    pub(super) fn keep_job(&self) {
+        if self.has_savepoint.replace(false) {
+            self.connection.send_batch("RELEASE SAVEPOINT job".to_owned());
+        }
+        self.kept.borrow_mut().append(self.gathered.take());
+    }
+
+    /// The job that ran failed: nothing of it is left.
+    pub(super) fn undo_job(&self) {
+        self.gathered.take();
+        if self.has_savepoint.replace(false) {
+            self.connection.send_batch("ROLLBACK TO SAVEPOINT job; RELEASE SAVEPOINT job".to_owned());
+        }
+    }
+
+    /// Before the first rows of a job are sent.
+    fn save(&self) {
+        if !self.has_savepoint.replace(true) {
+            self.connection.send_batch("SAVEPOINT job".to_owned());
+        }
+    }
+
+    /// Sends what is gathered, first that of the jobs before. Does not wait.
     fn flush(&self) -> Result<(), Error> {
-        let mut gathered = self.gathered.borrow_mut();
-        if !gathered.unsent {
+        self.send_gathered(&self.kept)?;
+        if self.gathered.borrow().unsent {
+            self.save();
+        }
+        self.send_gathered(&self.gathered)
+    }
+
+    fn send_gathered(&self, gathered: &RefCell<Gathered>) -> Result<(), Error> {
+        if !gathered.borrow().unsent {
             return Ok(());
         }
-        let mut rows = std::mem::take(&mut *gathered);
-        gathered.count = rows.count;
-        gathered.names = std::mem::take(&mut rows.names);
-        gathered.rids = std::mem::take(&mut rows.rids);
-        gathered.keys = std::mem::take(&mut rows.keys);
-        gathered.duplicate_keys = std::mem::take(&mut rows.duplicate_keys);
-        drop(gathered);
+        let rows = gathered.borrow_mut().take_rows();
         for (sql, mut values) in rows.statements() {
             values.insert(0, Box::new(self.site));
             self.connection.send(sql, values)?;
@@ -368,7 +418,52 @@ impl Session {
     }
 }
 
+/// Moves the rows of columns behind those of others. Every column is named, or this does not compile.
+macro_rules! append {
+    ($of:ident, $into:expr, $from:expr; $($column:ident),+) => {
+        let $of { $(mut $column),+ } = $from;
+        $($into.$column.append(&mut $column);)+
+    };
+}
+
 impl Gathered {
+    /// The rows; what they are about stays known.
+    fn take_rows(&mut self) -> Self {
+        let mut rows = std::mem::take(self);
+        self.names = std::mem::take(&mut rows.names);
+        self.rids = std::mem::take(&mut rows.rids);
+        self.keys = std::mem::take(&mut rows.keys);
+        self.duplicate_keys = std::mem::take(&mut rows.duplicate_keys);
+        rows
+    }
+
+    /// Adds those of another.
+    fn append(&mut self, mut other: Self) {
+        self.unsent |= other.unsent;
+        self.names.extend(other.names);
+        self.rids.extend(other.rids);
+        self.keys.extend(other.keys);
+        self.duplicate_keys.extend(other.duplicate_keys);
+        self.others.append(&mut other.others);
+        append!(Versions, self.versions, other.versions; vid, rid, version, last_updated, operation, submission, encoding, body);
+        append!(Heads, self.heads, other.heads; rid, of, id, version, vid, ord, applied, sender);
+        append!(Heads, self.moves, other.moves; rid, of, id, version, vid, ord, applied, sender);
+        append!(Keys, self.keys_out, other.keys_out; key, system, ord, rid);
+        append!(Keys, self.keys_in, other.keys_in; key, system, ord, rid);
+        append!(Strings, self.strings_out, other.strings_out; key, text, rid);
+        append!(Strings, self.strings_in, other.strings_in; key, text, rid);
+        append!(Ranges, self.ranges_out, other.ranges_out; key, low, high, rid);
+        append!(Ranges, self.ranges_in, other.ranges_in; key, low, high, rid);
+        append!(Duplicates, self.duplicates, other.duplicates; key, sha256, sequence, received);
+        append!(Submissions, self.submissions, other.submissions; sequence, kind, received, listener, peer, identity, control, sha256,
+            accepted, answer, issues, targets, content_type, encodings, body, blob, report, message, called, replays, attention);
+        let ((rid, version, vid), (mut more_rid, mut more_version, mut more_vid)) =
+            (&mut self.deletions, other.deletions);
+        rid.append(&mut more_rid);
+        version.append(&mut more_version);
+        vid.append(&mut more_vid);
+    }
+
     /// The statements that send it, removals before additions.
     fn statements(self) -> Vec<(&'static str, Vec<Value>)> {
         let mut statements: Vec<(&'static str, Vec<Value>)> = Vec::with_capacity(12 + self.others.len());

@@ -18,6 +18,11 @@ use crate::Error;
 pub(super) const PATIENCE: Duration = Duration::from_secs(35);
 /// Time to connect.
 pub(super) const CONNECT_PATIENCE: Duration = Duration::from_secs(3);
+/// A connection on which nothing comes for so long is looked after; as the server does with its side (`connection.rs`).
+const KEEPALIVES_IDLE: Duration = Duration::from_secs(10);
+const KEEPALIVES_INTERVAL: Duration = Duration::from_secs(5);
+const KEEPALIVES_COUNT: u32 = 3;
+
 /// A PostgreSQL server, version 15 or newer.
 #[derive(Clone, PartialEq, Eq)]
 pub struct PostgresConfig {
@@ -102,7 +107,8 @@ impl Target {
             return Err(wrong("it names no database".to_owned()));
         }
         config.application_name("hilum").connect_timeout(CONNECT_PATIENCE);
-        config.tcp_user_timeout(PATIENCE).keepalives_idle(PATIENCE);
+        config.tcp_user_timeout(PATIENCE).keepalives_idle(KEEPALIVES_IDLE);
+        config.keepalives_interval(KEEPALIVES_INTERVAL).keepalives_retries(KEEPALIVES_COUNT);
         let tls = tls(settings).map_err(|error| wrong(error.to_string()))?;
         Ok(Self { config, tls: MakeRustlsConnect::new(tls), shown })
     }

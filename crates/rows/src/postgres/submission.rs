@@ -64,7 +64,7 @@ pub(crate) fn duplicate(session: &Session, key: i64, sha256: &[u8; 32]) -> Resul
     if let Some(duplicate) = session.foreseen_duplicate(key, sha256) {
         return Ok(duplicate);
     }
-    let gathered = session.gathered.borrow().duplicate_keys.contains(&key);
+    let gathered = session.is_written(|written| written.duplicate_keys.contains(&key));
     let sha256 = sha256.as_slice();
     let rows = if gathered {
         session.rows(sql, &[&key, &sha256])?

@@ -62,7 +62,9 @@ impl Watcher {
 impl Watch {
     fn run(mut self, stopped: &mpsc::Receiver<()>) {
         loop {
-            let wait = match self.look() {
+            let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.look()));
+            let panicked = |_| Err(Error::unavailable("the watcher panicked; it begins again"));
+            let wait = match looked.unwrap_or_else(panicked) {
                 Ok(()) => EVERY,
                 Err(error) => {
                     self.connection = None;

@@ -67,6 +67,29 @@ pub fn contents(of: &Path) -> Result<Contents, Error> {
     Ok(Contents { newest: newest.cast_unsigned(), blobs: rows.collect::<rusqlite::Result<_>>()? })
 }
 
+/// Whether a blob that is not there any more was forgotten by the edge at `live` since the copy was made: its rows go before its file. Then the
+/// copy forgets it too.
+///
+/// # Errors
+/// `Unavailable`, `Full`.
+pub fn forget_too(live: &Path, copy: &Path, blob: &BlobId) -> Result<bool, Error> {
+    let (live, copy) = (Connection::open(live)?, Connection::open(copy)?);
+    live.busy_timeout(PATIENCE)?;
+    let sql = "SELECT EXISTS(SELECT 1 FROM submission WHERE blob=?1) OR EXISTS(SELECT 1 FROM instance WHERE blob=?1)";
+    if live.query_row(sql, [blob.0], |row| row.get(0))? {
+        return Ok(false);
+    }
+    for sql in [
+        "DELETE FROM quarantine WHERE seq IN (SELECT seq FROM submission WHERE blob=?1)",
+        "UPDATE submission SET body=NULL, blob=NULL WHERE blob=?1",
+    ] {
+        copy.execute(sql, [blob.0])?;
+    }
+    let is_image: bool =
+        copy.query_row("SELECT EXISTS(SELECT 1 FROM instance WHERE blob=?1)", [blob.0], |row| row.get(0))?;
+    Ok(!is_image)
+}
+
 /// The sites below a data folder, in order.
 ///
 /// # Errors

@@ -1,5 +1,6 @@
 //! One SQLite file for each site: a writer thread with natural group commit, and a few read-only connections.
 
+mod checkpoint;
 mod control;
 pub mod files;
 mod fsck;
@@ -25,8 +26,9 @@ pub(crate) use fsck::fsck;
 use rows::counters;
 use writer::{Writer, keep_plans};
 
+use crate::engine::ONLY_EPOCH;
 use crate::face::{Reads, Tx};
-use crate::gate::Gate;
+use crate::gate::{Gate, Gates};
 use crate::jobs::Job;
 use crate::{Config, Engine, Error, OpenSite, Reading, SiteDatabase};
 
@@ -37,12 +39,12 @@ const READ_CACHE_KIB: i64 = 4096;
 /// The files of all sites, below a data folder.
 pub(crate) struct SiteFiles {
     config: Config,
-    gate: Arc<Gate>,
+    gates: Arc<Gates>,
 }
 
 impl SiteFiles {
-    pub(crate) fn new(config: &Config, gate: Arc<Gate>) -> Self {
-        Self { config: config.clone(), gate }
+    pub(crate) fn new(config: &Config, gates: &Arc<Gates>) -> Self {
+        Self { config: config.clone(), gates: gates.clone() }
     }
 }
 
@@ -50,8 +52,9 @@ impl Engine for SiteFiles {
     fn site(&self, id: &str, zone: &TimeZone) -> Result<OpenSite, Error> {
         let dir = self.config.data_dir.join(files::SITES).join(id);
         std::fs::create_dir_all(&dir)?;
-        let (file, secret, newest) = SiteFile::open(&self.config, id, &dir, zone, self.gate.clone())?;
-        Ok(OpenSite { database: Box::new(file), secret, newest })
+        let gate = self.gates.gate(&format!("site {id}"));
+        let (file, secret, newest) = SiteFile::open(&self.config, id, &dir, zone, gate.clone())?;
+        Ok(OpenSite { database: Box::new(file), secret, newest, gate })
     }
 
     /// Each site has a writer of its own.
@@ -94,8 +97,8 @@ impl SiteDatabase for SiteFile {
         false
     }
 
-    fn delivers(&self, _: &str) -> Result<bool, Error> {
-        Ok(true)
+    fn epoch(&self, _: &str) -> Result<Option<i64>, Error> {
+        Ok(Some(ONLY_EPOCH))
     }
 
     fn close(&self) {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use crate::face::{Index, Resources, WriteResources};
 use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
-    Candidate, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix,
+    Candidate, Changed, Content, Counters, Head, HeadRow, StoredVersion, VersionRow, Walk, after_prefix,
 };
 use crate::{Error, FeedEntry, Version};
 
@@ -226,6 +226,7 @@ impl Index for Connection {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// By hops from system to system.
     fn systems_of(&self, value: i64, max: usize) -> Result<Vec<i64>, Error> {
         let sql = "SELECT sys FROM ix WHERE key=?1 AND sys>?2 ORDER BY sys LIMIT 1";
         let mut statement = self.prepare_cached(sql)?;
@@ -286,6 +287,21 @@ impl Index for Connection {
         Ok(found)
     }
 
+    fn newest(&self) -> Result<u64, Error> {
+        let mut statement = self.prepare_cached("SELECT given FROM counter WHERE name='vid'")?;
+        Ok(statement.query_row([], |r| r.get::<_, i64>(0))?.cast_unsigned())
+    }
+
+    fn changed_since(&self, of: ResourceType, after: u64, max: u32) -> Result<Vec<Changed>, Error> {
+        let sql = "SELECT h.rid, h.ord, h.deleted, (SELECT max(p.vid) FROM version p WHERE p.rid=h.rid AND p.vid<=?1)
+        FROM (SELECT DISTINCT rid FROM (SELECT rid FROM version WHERE vid>?1 ORDER BY vid LIMIT ?3)) c CROSS JOIN head h ON h.rid=c.rid WHERE h.rt=?2";
+        let mut statement = self.prepare_cached(sql)?;
+        let rows = statement.query_map(params![after.cast_signed(), of.number(), max], |r| {
+            Ok(Changed { rid: r.get(0)?, ord: r.get(1)?, deleted: r.get(2)?, earlier: r.get(3)? })
+        })?;
+        Ok(rows.collect::<rusqlite::Result<_>>()?)
+    }
+
     fn versions_of(
         &self,
         candidates: &[Candidate],
@@ -325,12 +341,25 @@ const COLUMNS: &str = "h.rt, h.fid, v.ver, v.lm, v.op, v.sub, v.enc, v.body, v.v
 
 /// The numbers given out so far.
 pub(super) fn counters(connection: &Connection) -> Result<Counters, Error> {
-    let max = |sql: &str| connection.query_row(sql, [], |r| r.get::<_, i64>(0));
-    Ok(Counters {
-        rid: max("SELECT coalesce(max(rid),0) FROM head")?,
-        vid: max("SELECT coalesce(max(vid),0) FROM version")?.cast_unsigned(),
-        seq: max("SELECT coalesce(max(seq),0) FROM submission")?.cast_unsigned(),
-    })
+    let mut statement = connection.prepare_cached("SELECT given FROM counter WHERE name=?1")?;
+    let mut given = |name: &str| statement.query_row([name], |r| r.get::<_, i64>(0));
+    let (rid, vid, seq) = (given("rid")?, given("vid")?, given("seq")?);
+    Ok(Counters { rid, vid: vid.cast_unsigned(), seq: seq.cast_unsigned() })
+}
+
+/// Notes the numbers given out, in the transaction that gave them.
+pub(super) fn set_counters(connection: &Connection, before: Counters, now: Counters) -> Result<(), Error> {
+    let mut statement = connection.prepare_cached("UPDATE counter SET given=?2 WHERE name=?1")?;
+    for (name, before, now) in [
+        ("rid", before.rid, now.rid),
+        ("vid", before.vid.cast_signed(), now.vid.cast_signed()),
+        ("seq", before.seq.cast_signed(), now.seq.cast_signed()),
+    ] {
+        if before != now && statement.execute(params![name, now])? != 1 {
+            return Err(Error::unavailable("site.db has no counters: run `hilum fsck`, restore a backup"));
+        }
+    }
+    Ok(())
 }
 
 fn head_at(row: &Row<'_>, at: usize) -> rusqlite::Result<Head> {
@@ -366,8 +395,6 @@ fn read(row: &Row<'_>) -> Result<Version, Error> {
     }
     .complete()
 }
-
-/// By hops from system to system.
 
 fn collect(
     connection: &Connection,

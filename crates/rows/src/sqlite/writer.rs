@@ -5,6 +5,7 @@
 //! job of the batch fails, the connection is thrown away and the gate closes until a probe with new handles succeeds: a failed
 //! sync is never retried and then acknowledged. Every job hears why it failed, also one that was never begun.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,10 +14,12 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use rusqlite::config::DbConfig;
+use rusqlite::hooks::Wal;
 use rusqlite::{Connection, ErrorCode};
 use tokio::sync::watch;
 
-use super::rows::counters;
+use super::checkpoint::Checkpoints;
+use super::rows::{counters, set_counters};
 use crate::folder::{free_bytes, probe};
 use crate::gate::Gate;
 use crate::jobs::{Job, copy};
@@ -26,7 +29,8 @@ use crate::{Config, Error, ErrorKind, Health};
 const STATEMENTS_MAX: usize = 128;
 const TICK: Duration = Duration::from_secs(1);
 const PROBE_EVERY: Duration = Duration::from_secs(5);
-/// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 256 MiB.
+/// Pages of the write-ahead log (4 KiB each) after which the log is carried over: 256 MiB. By a thread of its own (`checkpoint.rs`); in a commit only
+/// where there is none, in a migration or `fsck`.
 const CHECKPOINT_PAGES: u32 = 65_536;
 
 /// The handle of a site's writer.
@@ -41,7 +45,7 @@ impl Writer {
     pub(super) fn start(
         site: &str,
         path: PathBuf,
-        connection: Connection,
+        mut connection: Connection,
         counters: Counters,
         config: &Config,
         gate: Arc<Gate>,
@@ -49,9 +53,12 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (jobs, waiting) = sync_channel(config.queue_jobs_max);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
+        let checkpoints = Checkpoints::start(site, &path)?;
+        checkpoints.serve(&mut connection, CHECKPOINT_PAGES)?;
         let thread = Thread {
             path,
             connection: Some(connection),
+            checkpoints,
             counters,
             config: config.clone(),
             gate,
@@ -61,7 +68,7 @@ impl Writer {
             probed: None,
         };
         let thread =
-            std::thread::Builder::new().name(format!("writer-{site}")).spawn(move || thread.run())?;
+            std::thread::Builder::new().name(format!("writer-{site}")).spawn(move || thread.go_on())?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             waiting_bytes,
@@ -103,6 +110,7 @@ impl Writer {
 struct Thread {
     path: PathBuf,
     connection: Option<Connection>,
+    checkpoints: Checkpoints,
     counters: Counters,
     config: Config,
     gate: Arc<Gate>,
@@ -113,16 +121,33 @@ struct Thread {
 }
 
 impl Thread {
-    fn run(mut self) {
+    /// Runs until the queue is closed, and begins again after a panic: what was being written is not acknowledged, and the gate is closed
+    /// until a probe with new handles succeeds.
+    fn go_on(mut self) {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+            self.connection = None;
+            self.probed = Some(Instant::now());
+            metrics::counter!("hilum_panics_total", "place" => "writer").increment(1);
+            self.gate.close(ErrorKind::Unavailable, "the writer panicked; it begins again".to_owned());
+        }
+        // the connection holds a way to wake the thread
+        let connection = self.connection.take().map(|mut connection| {
+            let _ = connection.wal_hook(None::<fn(&mut Wal, i32) -> rusqlite::Result<()>>);
+            connection
+        });
+        self.checkpoints.close();
+        if let Some(connection) = connection {
+            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
+        }
+    }
+
+    fn run(&mut self) {
         loop {
             match self.waiting.recv_timeout(TICK) {
                 Ok(job) => self.batch(job),
                 Err(RecvTimeoutError::Timeout) => self.recover(),
-                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Disconnected) => return,
             }
-        }
-        if let Some(connection) = self.connection {
-            let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
         }
     }
 
@@ -212,7 +237,8 @@ impl Thread {
             return;
         }
         let reopened = probe(self.folder()).and_then(|()| {
-            let connection = open(&self.path, self.config.cache_bytes)?;
+            let mut connection = open(&self.path, self.config.cache_bytes)?;
+            self.checkpoints.serve(&mut connection, CHECKPOINT_PAGES)?;
             self.counters = counters(&connection)?;
             Ok(connection)
         });
@@ -230,9 +256,11 @@ impl Thread {
 fn transact(connection: &Connection, counters: &mut Counters, jobs: &mut [Job]) -> Result<(), Error> {
     let begun = connection.execute_batch("BEGIN IMMEDIATE");
     let done = begun.map_err(Error::from).and_then(|()| {
+        let before = *counters;
         for job in jobs {
             run(connection, counters, job)?;
         }
+        set_counters(connection, before, *counters)?;
         Ok(connection.execute_batch("COMMIT")?)
     });
     if done.is_err() {
@@ -292,8 +320,48 @@ pub(super) fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::tz::TimeZone;
+
     use super::*;
     use crate::face::Tx;
+    use crate::gate::Gates;
+
+    /// Its drop panics: the answer of a job that nobody waits for does that in the writer, after the commit.
+    struct Bomb;
+
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("a test of the writer");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_panicked_closes_its_gate_and_begins_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (config, gate) = (Config::of_test(dir.path()), Gates::default().gate("site a"));
+        let (file, ..) =
+            super::super::SiteFile::open(&config, "a", dir.path(), &TimeZone::UTC, gate.clone()).unwrap();
+        let (bomb, nobody) = Job::new(1, |_, _| Ok(Bomb));
+        drop(nobody);
+        file.writer.send(bomb).unwrap();
+        for _ in 0..2_000 {
+            if gate.accepting().is_err() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert!(gate.accepting().unwrap_err().message.contains("panicked"));
+        for _ in 0..2_000 {
+            let (job, answered) = Job::new(1, |_, _| Ok(7));
+            file.writer.send(job).unwrap();
+            if answered.await.is_ok_and(|done| done.is_ok_and(|seven| seven == 7)) {
+                file.writer.close();
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it never wrote again");
+    }
 
     /// A job behind one that breaks the connection is never begun, and hears the same as those before it.
     #[test]

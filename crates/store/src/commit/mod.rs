@@ -58,6 +58,27 @@ impl SiteDb {
         answered.await.map_err(|_| broken_off())?
     }
 
+    /// As [`SiteDb::upkeep`], for what is written about destinations: refused when another edge delivers to one of them.
+    ///
+    /// # Errors
+    /// As [`SiteDb::write`]; `Unavailable` when another edge delivers.
+    pub(crate) async fn upkeep_of<T: Send + 'static>(
+        self: &Arc<Self>,
+        destinations: Vec<String>,
+        bytes: usize,
+        work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
+    ) -> Result<T, Error> {
+        let epochs = self.apart(|db| db.epochs(destinations)).await?;
+        let asks = epochs.iter().map(|(destination, _)| Ask::Epoch(destination.clone())).collect();
+        let (mut job, answered) = self.job(bytes, move |apply| {
+            apply.db.check_deliverer(&epochs)?;
+            work(apply)
+        });
+        (job.is_upkeep, job.asks) = (true, asks);
+        self.send(job)?;
+        answered.await.map_err(|_| broken_off())?
+    }
+
     fn job<T: Send + 'static>(
         &self,
         bytes: usize,

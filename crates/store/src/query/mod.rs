@@ -1,6 +1,8 @@
 //! What is found: by id, identifier and key, and by searches.
 
+mod as_of;
 mod cursor;
 pub(crate) mod lookup;
+mod patients;
 pub(crate) mod search;
 mod terms;

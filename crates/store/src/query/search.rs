@@ -19,7 +19,9 @@ use hilum_rows::row::{Candidate, Position, Walk};
 use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
-use super::{cursor, lookup, terms};
+use super::as_of::AsOf;
+use super::cursor::{self, Cursor};
+use super::{patients, terms};
 use crate::engine::SiteDb;
 use crate::{Error, ErrorKind, Page, Version};
 
@@ -29,6 +31,20 @@ const PROBE_MAX: i64 = 1000;
 const STEP: usize = 256;
 /// Levels of `:iterate`.
 const ITERATIONS_MAX: usize = 4;
+
+/// Parameters that say how a page is shown, not what is searched: a page link works with others too.
+const PRESENTATION: [&str; 10] = [
+    "_count",
+    "_format",
+    "_pretty",
+    "_total",
+    "_summary",
+    "_elements",
+    "_include",
+    "_revinclude",
+    "_contained",
+    "_containedType",
+];
 
 /// How long a search may take where it runs.
 struct Patience {
@@ -68,18 +84,21 @@ pub(crate) fn search(
     within: Option<Duration>,
 ) -> Result<Option<Page>, Error> {
     let now = jiff::Timestamp::now().as_microsecond();
-    let identity = format!(
-        "{:?}{:?}",
-        query.resource_type,
-        query.applied.iter().filter(|(n, _)| n != "_count").collect::<Vec<_>>()
-    );
-    let after = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
+    let identity = identity(query);
+    let cursor = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
     let patience = Patience::new(within);
     let done = db.snapshot(|rows| {
         let query = &*followed(rows, query)?;
-        Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, after)
+        Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, cursor)
     });
     if patience.over.get() { Ok(None) } else { done.map(Some) }
+}
+
+/// What a cursor is bound to: what is searched, and in which order.
+fn identity(query: &Query) -> String {
+    let is_searched = |name: &str| !PRESENTATION.contains(&name.split(':').next().unwrap_or(name));
+    let searched: Vec<_> = query.applied.iter().filter(|(name, _)| is_searched(name)).collect();
+    format!("{:?}{searched:?}", query.resource_type)
 }
 
 /// The query with every Patient it names followed by those that one replaced: what hangs on them is the survivor's.
@@ -90,12 +109,12 @@ pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Que
         let mut further = Vec::new();
         for reference in wanted {
             let id = match reference {
-                Reference::Local(of, id) if *of == lookup::patient_type() => id,
-                Reference::Id(id) if filter.parameter.targets.contains(&lookup::patient_type()) => id,
+                Reference::Local(of, id) if *of == patients::patient_type() => id,
+                Reference::Id(id) if filter.parameter.targets.contains(&patients::patient_type()) => id,
                 _ => continue,
             };
             for id in replaced(rows, id)? {
-                further.push(Reference::Local(lookup::patient_type(), id));
+                further.push(Reference::Local(patients::patient_type(), id));
             }
         }
         if !further.is_empty() {
@@ -109,8 +128,8 @@ pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Que
 
 /// Ids of the Patients that the one with this id replaced.
 fn replaced(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
-    match rows.head(lookup::patient_type(), id)? {
-        Some(head) => lookup::replaced_ids(rows, head.rid),
+    match rows.head(patients::patient_type(), id)? {
+        Some(head) => patients::replaced_ids(rows, head.rid),
         None => Ok(Vec::new()),
     }
 }
@@ -144,7 +163,7 @@ struct Search<'s> {
 }
 
 impl Search<'_> {
-    fn page(&self, identity: &str, after: Option<Position>) -> Result<Page, Error> {
+    fn page(&self, identity: &str, cursor: Option<Cursor>) -> Result<Page, Error> {
         let config = &self.db.config;
         let size = self.query.count.unwrap_or(config.count_default).min(config.count_max) as usize;
         if self.query.summary == Summary::Count || size == 0 {
@@ -157,12 +176,23 @@ impl Search<'_> {
                 next: None,
             });
         }
-        let (found, last) = match self.index_order() {
-            Some(descending) => self.streamed(after, size, descending)?,
-            None => self.sorted(after, size)?,
+        let as_of = match cursor {
+            Some(cursor) => AsOf::read(self.rows, self.query, self.zone, self.now, cursor.first_page)?,
+            None => AsOf::default(),
         };
-        let next = last.map(|position| cursor::seal(&self.db.secret, identity, position));
-        let total = self.total(after.is_none() && next.is_none(), found.len())?;
+        let after = cursor.map(|cursor| cursor.after);
+        let (found, last) = match self.index_order() {
+            Some(descending) => self.streamed(after, size, descending, as_of)?,
+            None => self.sorted(after, size, as_of)?,
+        };
+        let next = match last {
+            Some(after) => {
+                let first_page = cursor.map_or_else(|| self.rows.newest(), |cursor| Ok(cursor.first_page))?;
+                Some(cursor::seal(&self.db.secret, identity, Cursor { first_page, after }))
+            }
+            None => None,
+        };
+        let total = self.total(cursor.is_none() && next.is_none(), found.len())?;
         let (includes, includes_cut) = self.includes(&found)?;
         Ok(Page { matches: found, includes, includes_cut, total, next })
     }
@@ -199,27 +229,45 @@ impl Search<'_> {
         after: Option<Position>,
         size: usize,
         descending: bool,
+        as_of: AsOf,
     ) -> Result<(Vec<Version>, Option<Position>), Error> {
+        let stream = self.stream(descending);
         let mut found: Vec<(Position, Version)> = Vec::new();
-        self.stream(descending).run(after, &mut |_, candidate, version| {
-            found.push((Position { ord: candidate.ord, rid: candidate.rid }, version));
+        stream.run(after, &mut |_, candidate, version| {
+            if !as_of.is_changed(candidate.rid) {
+                found.push((Position { ord: candidate.ord, rid: candidate.rid }, version));
+            }
             found.len() <= size
         })?;
+        let earlier = as_of.earlier.into_iter().map(|earlier| (earlier.position(), earlier.version));
+        found.extend(earlier.filter(|(position, _)| after.is_none_or(|p| stream.is_after(*position, p))));
+        found.sort_by_key(|(position, _)| *position);
+        if descending {
+            found.reverse();
+        }
         let more = found.len() > size;
         found.truncate(size);
         let last = found.last().filter(|_| more).map(|(position, _)| *position);
         Ok((found.into_iter().map(|(_, version)| version).collect(), last))
     }
 
-    /// A page of an order that is made in memory. The cursor counts the matches before it.
+    /// A page of an order that is made in memory, and the version it ends with when more follows.
     fn sorted(
         &self,
         after: Option<Position>,
         size: usize,
+        as_of: AsOf,
     ) -> Result<(Vec<Version>, Option<Position>), Error> {
-        let mut all: Vec<(Vec<SortKey>, Version)> = Vec::new();
         let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
-        self.stream(false).run(None, &mut |resource, _, version| {
+        let place = |resource: &Resource, version: &Version| {
+            let keys = self.query.sort.iter().map(|sort| sort_key(sort, resource, version, &context));
+            (keys.collect::<Vec<SortKey>>(), version.id.clone())
+        };
+        let mut all = Vec::new();
+        self.stream(false).run(None, &mut |resource, candidate, version| {
+            if as_of.is_changed(candidate.rid) {
+                return true;
+            }
             let parsed;
             let resource = match resource {
                 Some(resource) => resource,
@@ -231,16 +279,31 @@ impl Search<'_> {
                     Err(_) => return true,
                 },
             };
-            let keys =
-                self.query.sort.iter().map(|sort| sort_key(sort, resource, &version, &context)).collect();
-            all.push((keys, version));
+            all.push((place(resource, &version), candidate, version));
             true
         })?;
-        all.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| a.1.id.cmp(&b.1.id)));
-        let start = after.map_or(0, |position| usize::try_from(position.rid).unwrap_or(0));
-        let more = all.len() > start + size;
-        let next = more.then(|| Position { ord: 0, rid: i64::try_from(start + size).unwrap_or(i64::MAX) });
-        Ok((all.into_iter().skip(start).take(size).map(|(_, version)| version).collect(), next))
+        for earlier in as_of.earlier {
+            all.push((place(&earlier.resource, &earlier.version), earlier.candidate, earlier.version));
+        }
+        all.sort_by(|a, b| a.0.cmp(&b.0));
+        if let Some(after) = after {
+            let (resource, version) = self.ended_with(after)?;
+            let place = place(&resource, &version);
+            all.retain(|(other, ..)| *other > place);
+        }
+        let more = all.len() > size;
+        all.truncate(size);
+        let last = all.last().filter(|_| more).map(|(_, c, _)| Position { ord: c.vid, rid: c.rid });
+        Ok((all.into_iter().map(|(.., version)| version).collect(), last))
+    }
+
+    /// What the page before ended with, as it was shown.
+    fn ended_with(&self, after: Position) -> Result<(Resource, Version), Error> {
+        let shown = Candidate { ord: 0, rid: after.rid, vid: after.ord };
+        let mut found = self.rows.versions_of(&[shown], &[])?;
+        // retention may have removed it meanwhile
+        let (_, version) = found.pop().ok_or_else(cursor::refused)?;
+        Ok((stored::parse(&version.body)?, version))
     }
 
     fn total(&self, complete: bool, found: usize) -> Result<Option<u64>, Error> {
@@ -361,7 +424,7 @@ impl Search<'_> {
         let mut found = Vec::new();
         for parameter in all {
             let mut wanted = vec![Reference::Local(target.resource_type, target.id.clone())];
-            if target.resource_type == lookup::patient_type() {
+            if target.resource_type == patients::patient_type() {
                 let further = replaced(self.rows, &target.id)?;
                 wanted.extend(further.into_iter().map(|id| Reference::Local(target.resource_type, id)));
             }
@@ -404,14 +467,13 @@ impl Stream<'_> {
                 if self.descending {
                     all.reverse();
                 }
-                all.retain(|c| after.is_none_or(|p| self.is_after(*c, p)));
+                all.retain(|c| after.is_none_or(|p| self.is_after(Position { ord: c.ord, rid: c.rid }, p)));
                 self.check(&all, &rest, take).map(drop)
             }
         }
     }
 
-    fn is_after(&self, candidate: Candidate, position: Position) -> bool {
-        let (one, other) = ((candidate.ord, candidate.rid), (position.ord, position.rid));
+    fn is_after(&self, one: Position, other: Position) -> bool {
         if self.descending { one < other } else { one > other }
     }
 

@@ -1,7 +1,8 @@
 //! A copy of everything, made while an edge runs, and its way back.
 //!
 //! Databases first, each in one snapshot (`VACUUM INTO`), then the blobs those copies refer to: blobs never change, so every one a copy
-//! refers to can still be had. The manifest is written last and removed first: a folder with one is whole.
+//! refers to can still be had, but for what the edge forgot meanwhile (a rejected original, an old one). That the copy forgets too. The manifest is
+//! written last and removed first: a folder with one is whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -58,21 +59,28 @@ pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
     let begun = jiff::Timestamp::now().to_string();
     fs::create_dir_all(out)?;
     remove_if_there(&out.join(MANIFEST))?;
-    let control = snapshot(&data_dir.join(CONTROL_FILE), &out.join(CONTROL_FILE))?;
+    snapshot(&data_dir.join(CONTROL_FILE), &out.join(CONTROL_FILE))?;
+    let control = hash(&out.join(CONTROL_FILE))?;
     let mut sites = Vec::new();
     for id in site_ids(data_dir)? {
         let (from, to) = (data_dir.join(SITES).join(&id), out.join(SITES).join(&id));
         fs::create_dir_all(&to)?;
         tell(format!("site {id}: database"));
-        let sha256 = snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
+        snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
         let copied = files::contents(&to.join(SITE_FILE))?;
         let (blobs, blob_bytes) = match &config.bucket {
-            None => copy_blobs(&id, &copied.blobs, &from, &to, tell)?,
+            None => {
+                let forget =
+                    |blob: &BlobId| files::forget_too(&from.join(SITE_FILE), &to.join(SITE_FILE), blob);
+                copy_blobs(&id, &copied.blobs, &from, &to, &forget, tell)?
+            }
             Some(of) => {
                 tell(format!("site {id}: its blobs stay in the bucket {}; keep its versions", of.bucket));
                 (0, 0)
             }
         };
+        File::open(to.join(SITE_FILE))?.sync_all()?;
+        let sha256 = hash(&to.join(SITE_FILE))?;
         sites.push(SiteCopy { id, sha256, newest: copied.newest, blobs, blob_bytes });
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
@@ -110,19 +118,18 @@ pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Re
         copy_checked(&from.join(SITE_FILE), &to.join(SITE_FILE), &site.sha256)?;
         if config.bucket.is_none() {
             let copied = files::contents(&to.join(SITE_FILE))?;
-            copy_blobs(&site.id, &copied.blobs, &from, &to, tell)?;
+            copy_blobs(&site.id, &copied.blobs, &from, &to, &|_| Ok(false), tell)?;
         }
     }
     Ok(manifest)
 }
 
-/// A consistent copy of a database that may be in use. Returns its SHA-256.
-fn snapshot(from: &Path, to: &Path) -> Result<String, Error> {
+/// A consistent copy of a database that may be in use.
+fn snapshot(from: &Path, to: &Path) -> Result<(), Error> {
     let new = to.with_extension("new");
     remove_if_there(&new)?;
     files::snapshot(from, &new)?;
-    put(&new, to)?;
-    hash(to)
+    put(&new, to)
 }
 
 fn copy_checked(from: &Path, to: &Path, sha256: &str) -> Result<(), Error> {
@@ -149,40 +156,55 @@ fn hash(path: &Path) -> Result<String, Error> {
     Ok(hex(&sha256_of(&mut File::open(path)?)?))
 }
 
+/// Copies the blobs that are wanted and not there yet; `forget` says whether one that is missing is not wanted any more. Returns how many
+/// there are, and their bytes.
 fn copy_blobs(
     site: &str,
     wanted: &[BlobId],
     from: &Path,
     to: &Path,
+    forget: &dyn Fn(&BlobId) -> Result<bool, Error>,
     tell: &mut dyn FnMut(String),
 ) -> Result<(u64, u64), Error> {
-    let (mut bytes, mut folders) = (0, std::collections::BTreeSet::new());
+    let (mut copied, mut bytes, mut folders) = (0, 0, std::collections::BTreeSet::new());
     for (number, blob) in wanted.iter().enumerate() {
         if number % 1000 == 0 {
             tell(format!("site {site}: blobs {number}/{}", wanted.len()));
         }
         let (source, target) = (path_in(&from.join("blobs"), blob), path_in(&to.join("blobs"), blob));
-        let length = fs::metadata(&source)
-            .map_err(|e| {
-                Error::unavailable(format!("the blob {} of site {site} is missing", blob.hex())).because(e)
-            })?
-            .len();
-        bytes += length;
-        if fs::metadata(&target).is_ok_and(|there| there.len() == length) {
-            continue;
-        }
-        let folder = target.parent().map(Path::to_owned).unwrap_or_default();
-        fs::create_dir_all(&folder)?;
-        let new = target.with_extension("new");
-        fs::copy(&source, &new)?;
-        File::open(&new)?.sync_all()?;
-        fs::rename(&new, &target)?;
-        folders.insert(folder);
+        let length = match place(&source, &target) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && forget(blob)? => continue,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let text = format!(
+                    "the blob {} of site {site} is missing: `hilum fsck --deep` tells whose it is",
+                    blob.hex()
+                );
+                return Err(Error::unavailable(text).because(error));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        (copied, bytes) = (copied + 1, bytes + length);
+        folders.extend(target.parent().map(Path::to_owned));
     }
     for folder in folders {
         File::open(folder)?.sync_all()?;
     }
-    Ok((wanted.len() as u64, bytes))
+    Ok((copied, bytes))
+}
+
+/// Copies a blob to its place, unless it is there. Its length.
+fn place(source: &Path, target: &Path) -> io::Result<u64> {
+    let length = fs::metadata(source)?.len();
+    if fs::metadata(target).is_ok_and(|there| there.len() == length) {
+        return Ok(length);
+    }
+    fs::create_dir_all(target.parent().unwrap_or(target))?;
+    let new = target.with_extension("new");
+    fs::copy(source, &new)?;
+    File::open(&new)?.sync_all()?;
+    fs::rename(&new, target)?;
+    Ok(length)
 }
 
 fn write_manifest(out: &Path, manifest: &Manifest) -> Result<(), Error> {

@@ -135,7 +135,7 @@ async fn without_room_for_blobs_only_what_is_large_is_deferred() {
     assert_eq!(store.quarantine(&site, large, &issues(), None).await.unwrap_err().kind, ErrorKind::Full);
     assert_eq!(store.blob_writer(&site, Bytes::new()).await.unwrap_err().kind, ErrorKind::Full);
     assert!(store.commit(&site, original(b"small"), patient(), None).await.is_ok());
-    assert!(store.accepting().is_ok());
+    assert!(store.accepting(&site).is_ok());
 }
 
 #[tokio::test]
@@ -146,7 +146,7 @@ async fn a_nearly_full_disk_is_told_to_every_sender_and_deliveries_go_on() {
         let error = store.commit(&site, original(b"x"), patient(), None).await.unwrap_err();
         assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Full, "the disk is nearly full"));
     }
-    assert_eq!(store.accepting().unwrap_err().kind, ErrorKind::Full);
+    assert_eq!(store.accepting(&site).unwrap_err().kind, ErrorKind::Full);
     let all = Query::all(ResourceType::from_name("Patient").unwrap());
     assert!(store.search(&site, &all, None).await.unwrap().matches.is_empty(), "reads go on");
     store.put_destination(&site, destination("1")).await.unwrap();

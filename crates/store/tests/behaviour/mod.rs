@@ -1,6 +1,7 @@
 //! The behaviour of the store, as callers see it. No test knows the engine.
 
 mod limits;
+mod pages;
 mod resources;
 mod retention;
 mod sites;

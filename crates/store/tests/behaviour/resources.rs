@@ -589,7 +589,7 @@ async fn a_nearly_full_disk_is_told_to_every_sender_and_deliveries_go_on() {
         let error = bench.submit(vec![Change::new(Action::Create(patient("1", "Doe")))]).await.unwrap_err();
         assert_eq!((error.kind, error.message.as_str()), (ErrorKind::Full, "the disk is nearly full"));
     }
-    assert_eq!(bench.store.accepting().unwrap_err().kind, ErrorKind::Full);
+    assert_eq!(bench.store.accepting(&bench.site).unwrap_err().kind, ErrorKind::Full);
     assert_eq!(bench.find("Patient", "").await.len(), 0, "reads go on");
     let destination = Destination {
         reference: "Subscription/1".into(),

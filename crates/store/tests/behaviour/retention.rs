@@ -54,6 +54,19 @@ impl Bench {
         self.store.commit(&self.site, original, changes, None).await.unwrap().duplicate
     }
 
+    /// Closes the store and opens it again.
+    async fn restart(self) -> Self {
+        self.store.close().await;
+        let Self { dir, store, site } = self;
+        drop(store);
+        let store = Store::open(config(dir.path())).await.unwrap();
+        Self { dir, store, site }
+    }
+
+    async fn newest_submission(&self) -> u64 {
+        self.store.submissions(&self.site, None, 1).await.unwrap().first().map_or(0, |row| row.sequence)
+    }
+
     async fn versions(&self) -> Vec<u64> {
         let history = self.store.history(&self.site, patient(), "p", None, 1000).await.unwrap();
         history.iter().map(|version| version.version).collect()
@@ -100,6 +113,23 @@ async fn originals_go_first_and_their_submissions_later() {
     bench.store.close().await;
     let findings = fsck(&config(bench.dir.path()), Checks { deep: true, rebuild: false }).unwrap();
     assert_eq!(findings[0].faults, [""; 0]);
+}
+
+#[tokio::test]
+async fn numbers_of_what_was_removed_are_not_given_again_after_a_restart() {
+    let bench = Bench::open(json!({ "submissions_days": 90 })).await;
+    for text in ["000", "001", "002"] {
+        bench.message(text, 100).await;
+    }
+    assert_eq!(bench.retain(0).await.submissions, 3);
+    let bench = bench.restart().await;
+    bench.message("003", 100).await;
+    assert_eq!(bench.newest_submission().await, 4, "the versions of the three before name 1 to 3");
+    assert_eq!(bench.versions().await, [4, 3, 2, 1]);
+    assert_eq!(bench.retain(0).await.submissions, 1, "the walk of retention has not passed it already");
+    let bench = bench.restart().await;
+    bench.message("004", 0).await;
+    assert_eq!(bench.newest_submission().await, 5);
 }
 
 #[tokio::test]

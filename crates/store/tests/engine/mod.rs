@@ -45,10 +45,10 @@ pub(crate) fn execute(dir: &Path, site: &str, sql: &str) {
     }
 }
 
-/// A submission of one patient, with an original large enough to be a blob.
-pub(crate) async fn submit(store: &Store, site: &Site, number: usize) {
+/// What a peer sent, large enough to be a blob.
+pub(crate) fn original(number: usize) -> Original {
     let bytes = Bytes::from(format!("MSH|{number}|").into_bytes().repeat(4_000));
-    let original = Original {
+    Original {
         kind: OriginalKind::V2,
         listener: "test".into(),
         peer: None,
@@ -61,9 +61,13 @@ pub(crate) async fn submit(store: &Store, site: &Site, number: usize) {
         received: Timestamp::from_micros(1),
         report: None,
         about: Default::default(),
-    };
+    }
+}
+
+/// A submission of one patient, with an original large enough to be a blob.
+pub(crate) async fn submit(store: &Store, site: &Site, number: usize) {
     let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }],
         "gender": "male", "birthDate": "1960-01-01" });
     let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
-    store.commit(site, original, vec![change], None).await.unwrap();
+    store.commit(site, original(number), vec![change], None).await.unwrap();
 }

@@ -5,7 +5,7 @@ use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Re
 use serde_json::Value;
 
 use super::RemarkKind;
-use super::planner::{Planner, identifier_list, patient_match, type_code};
+use super::planner::{Person, Planner, identifier_list, patient_match, type_code};
 use crate::query::lookup::{Lookup, SUCCESSORS_MAX, patient_type};
 use crate::{Error, ErrorKind};
 
@@ -13,16 +13,6 @@ use crate::{Error, ErrorKind};
 const APART: &str = "urn:hilum:attention:numbers-of-several-patients";
 /// Types of numbers that a modality repeats without their authority (HL7 table 0203).
 const RECORD_NUMBERS: [&str; 2] = ["MR", "PI"];
-
-/// What the numbers of a message lead to.
-pub(super) enum Person {
-    /// This Patient; it has not all of the numbers yet when it `learns`.
-    Known { at: usize, learns: bool },
-    /// Nobody.
-    Unknown,
-    /// Several: the submission has a Patient of its own with this identifier.
-    Apart(Match),
-}
 
 /// By what a number without an authority was joined with a Patient known under another system.
 enum Joined {

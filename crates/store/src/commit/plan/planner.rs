@@ -15,7 +15,6 @@ use hilum_rows::row::Ask;
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
-use super::person::Person;
 use super::{Draft, Imaging, Plan, Planned, Remark, RemarkKind, Seen, Speaker};
 use crate::commit::apply::prepare;
 use crate::query::lookup::{Base, Lookup, base, look, patient_type};
@@ -130,6 +129,16 @@ pub(super) struct Planner<'c> {
     seen: Vec<Seen>,
     imaging: Vec<Imaging>,
     pub(super) remarks: Vec<Remark>,
+}
+
+/// What the numbers of a message lead to.
+pub(super) enum Person {
+    /// This Patient; it has not all of the numbers yet when it `learns`.
+    Known { at: usize, learns: bool },
+    /// Nobody.
+    Unknown,
+    /// Several: the submission has a Patient of its own with this identifier.
+    Apart(Match),
 }
 
 impl Planner<'_> {
