@@ -1,7 +1,7 @@
 //! Whose it is: the Patient that the numbers of a message lead to. A number alone names nobody; nothing is guessed.
 
 use hilum_fhir::search::normal_form;
-use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Resource};
+use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Resource, ResourceType};
 use serde_json::Value;
 
 use super::RemarkKind;
@@ -157,16 +157,14 @@ impl Planner<'_> {
                 for rid in self.look(Lookup::Study(uid.clone()))? {
                     found.push(self.known(rid)?);
                 }
+                let order = Match {
+                    resource_type: order_type(),
+                    system: Some("urn:dicom:uid".to_owned()),
+                    value: format!("urn:oid:{uid}"),
+                };
+                found.extend(self.patients_of(&order)?);
             }
-            Clue::Resource(wanted) => {
-                for at in self.bearers(wanted)? {
-                    self.read(at)?;
-                    let patient = self.drafts[at].content.as_ref().and_then(|r| self.patient_id_of(r));
-                    if let Some(id) = patient {
-                        found.extend(self.by_id(patient_type(), &id)?);
-                    }
-                }
-            }
+            Clue::Resource(wanted) => found.extend(self.patients_of(wanted)?),
         }
         let mut patients: Vec<usize> = Vec::new();
         for at in found {
@@ -178,6 +176,19 @@ impl Planner<'_> {
         let [one] = patients.as_slice() else { return Ok(None) };
         self.read(*one)?;
         Ok(Some(*one))
+    }
+
+    /// The patients of the resources with an identifier.
+    fn patients_of(&mut self, wanted: &Match) -> Result<Vec<usize>, Error> {
+        let mut found = Vec::new();
+        for at in self.bearers(wanted)? {
+            self.read(at)?;
+            let patient = self.drafts[at].content.as_ref().and_then(|r| self.patient_id_of(r));
+            if let Some(id) = patient {
+                found.extend(self.by_id(patient_type(), &id)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Whether a Patient bears the value of a number in such a way that both may be one: the number or the identifier has no authority, and no
@@ -228,6 +239,10 @@ impl Planner<'_> {
             _ => None,
         })
     }
+}
+
+fn order_type() -> ResourceType {
+    ResourceType::from_name("ServiceRequest").unwrap_or_else(|| unreachable!("a type of fhir r4"))
 }
 
 /// Whether a number of the message is one that a modality would repeat without its authority.

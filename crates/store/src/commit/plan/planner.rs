@@ -294,7 +294,8 @@ impl Planner<'_> {
             let text = "is older than what this sender said before, and changed nothing";
             self.remark(
                 RemarkKind::Late,
-                Issue::warning(IssueCode::Conflict, text).at(resource.resource_type().name()),
+                Issue::warning(IssueCode::Conflict, text)
+                    .at(format!("{}.identifier", resource.resource_type())),
             );
             return Ok(Planned::Draft(at, Effect::Late));
         }
