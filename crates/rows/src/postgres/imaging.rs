@@ -60,11 +60,13 @@ impl Studies for Session {
     }
 
     fn studies_with(&self, uid: &str) -> Result<Vec<(String, StudyRow)>, Error> {
-        // "@" and the first character after it bound the keys of further patients
+        // "@" and the first character after it bound the keys of further patients; in one condition all studies of the site would be walked
         let sql = concat!(
             "SELECT ",
             study_columns!(),
-            " FROM study WHERE site=$1 AND (uid=$2 OR (uid>$3 AND uid<$4)) ORDER BY uid"
+            " FROM study WHERE site=$1 AND uid=$2 UNION ALL SELECT ",
+            study_columns!(),
+            " FROM study WHERE site=$1 AND uid>$3 AND uid<$4 ORDER BY 1"
         );
         let uid = clean(uid);
         let (from, to) = (format!("{uid}@"), format!("{uid}A"));
