@@ -76,6 +76,7 @@ impl WriteQuarantine for Session {
         Ok(())
     }
 
+    /// In the transaction that holds the site: what names a blob was committed before, or finds the claim.
     fn claim_unused(&self, blobs: &[BlobId], now: i64) -> Result<Vec<BlobId>, Error> {
         let sql = "INSERT INTO orphan(site,blob,claimed) SELECT $1::int, b, $3 FROM unnest($2::bytea[]) b
             WHERE NOT EXISTS(SELECT 1 FROM submission s WHERE s.site=$1 AND s.blob=b OFFSET 0)
@@ -91,8 +92,6 @@ impl WriteQuarantine for Session {
         Ok(())
     }
 }
-
-/// In the transaction that holds the site: what names a blob was committed before, or finds the claim.
 
 fn bytes(blobs: &[BlobId]) -> Vec<Vec<u8>> {
     blobs.iter().map(|blob| blob.0.to_vec()).collect()

@@ -271,6 +271,7 @@ impl Index for Session {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
+    /// By hops from system to system, in one statement.
     fn systems_of(&self, value: i64, max: usize) -> Result<Vec<i64>, Error> {
         let sql = "WITH RECURSIVE hop(sys) AS (
             (SELECT sys FROM ix WHERE site=$1 AND key=$2 ORDER BY sys LIMIT 1)
@@ -444,8 +445,6 @@ impl super::session::Ranges {
         self.rid.push(rid);
     }
 }
-
-/// By hops from system to system, in one statement.
 
 fn one_number(session: &Session, sql: &'static str, values: &[&(dyn ToSql + Sync)]) -> Result<i64, Error> {
     Ok(session.row(sql, values)?.map_or(0, |row| row.get(0)))

@@ -61,17 +61,17 @@ fn check_resources(connection: &Connection, zone: &TimeZone, findings: &mut Find
          CREATE TEMP TABLE due_str(key INT, val TEXT, rid INT);
          CREATE TEMP TABLE due_range(key INT, lo INT, hi INT, rid INT);",
     )?;
-    let mut heads = connection.prepare("SELECT rt, fid, rid, ord FROM head WHERE deleted=0")?;
+    let mut heads = connection.prepare("SELECT rt, rid, ord FROM head WHERE deleted=0")?;
     let mut rows = heads.query([])?;
     while let Some(row) = rows.next()? {
-        let (rid, ord): (i64, i64) = (row.get(2)?, row.get(3)?);
+        let (rid, ord): (i64, i64) = (row.get(1)?, row.get(2)?);
         findings.resources += 1;
         let index = match ResourceType::from_number(row.get(0)?) {
-            Some(of) => migrate::current_index(connection, of, &row.get::<_, String>(1)?, zone),
+            Some(_) => migrate::current_index(connection, rid, zone),
             None => Err(Error::unavailable("unknown type")),
         };
         match index {
-            Ok(Some((_, Some(due)))) => {
+            Ok(Some(due)) => {
                 for key in &due.keys {
                     let sql = "INSERT INTO due VALUES(?1,?2,?3,?4)";
                     connection.prepare_cached(sql)?.execute(params![key.value, key.system, ord, rid])?;

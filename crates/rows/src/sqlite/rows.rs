@@ -226,6 +226,7 @@ impl Index for Connection {
         Ok(rows.collect::<rusqlite::Result<_>>()?)
     }
 
+    /// By hops from system to system.
     fn systems_of(&self, value: i64, max: usize) -> Result<Vec<i64>, Error> {
         let sql = "SELECT sys FROM ix WHERE key=?1 AND sys>?2 ORDER BY sys LIMIT 1";
         let mut statement = self.prepare_cached(sql)?;
@@ -394,8 +395,6 @@ fn read(row: &Row<'_>) -> Result<Version, Error> {
     }
     .complete()
 }
-
-/// By hops from system to system.
 
 fn collect(
     connection: &Connection,
