@@ -44,7 +44,7 @@ const PRESENTATION: [&str; 10] = [
 ];
 
 /// How long a search may take where it runs.
-struct Patience {
+pub(super) struct Patience {
     until: Option<Instant>,
     over: Cell<bool>,
 }
@@ -55,7 +55,7 @@ impl Patience {
     }
 
     /// Between two steps of a search.
-    fn step(&self) -> Result<(), Error> {
+    pub(super) fn step(&self) -> Result<(), Error> {
         match self.until {
             Some(until) if Instant::now() >= until => self.end(),
             _ => Ok(()),
@@ -63,7 +63,7 @@ impl Patience {
     }
 
     /// Before a statement that may take any time.
-    fn long(&self) -> Result<(), Error> {
+    pub(super) fn long(&self) -> Result<(), Error> {
         if self.until.is_some() { self.end() } else { Ok(()) }
     }
 
@@ -139,7 +139,9 @@ impl Search<'_> {
             });
         }
         let as_of = match cursor {
-            Some(cursor) => AsOf::read(self.rows, self.query, self.zone, self.now, cursor.first_page)?,
+            Some(cursor) => {
+                AsOf::read(self.rows, self.query, &self.context(), cursor.first_page, self.patience)?
+            }
             None => AsOf::default(),
         };
         let after = cursor.map(|cursor| cursor.after);
@@ -170,6 +172,10 @@ impl Search<'_> {
             }
             _ => None,
         }
+    }
+
+    fn context(&self) -> Context {
+        Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) }
     }
 
     fn stream(&self, descending: bool) -> Stream<'_> {
@@ -220,7 +226,7 @@ impl Search<'_> {
         size: usize,
         as_of: AsOf,
     ) -> Result<(Vec<Version>, Option<Position>), Error> {
-        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let context = self.context();
         let place = |resource: &Resource, version: &Version| {
             let keys = self.query.sort.iter().map(|sort| sort_key(sort, resource, version, &context));
             (keys.collect::<Vec<SortKey>>(), version.id.clone())
@@ -356,8 +362,7 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         let resource = lookup::parse(&source.body)?;
-        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
-        let entries = index(&resource, &context).entries.into_iter();
+        let entries = index(&resource, &self.context()).entries.into_iter();
         let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
         Ok(found
             .filter_map(|entry| match entry.value {
