@@ -149,6 +149,17 @@ async fn a_damaged_backup_is_not_restored() {
 }
 
 #[tokio::test]
+async fn fsck_tells_a_counter_that_would_give_numbers_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, site) = open(dir.path()).await;
+    submit(&store, &site, 1).await;
+    assert!(fsck(&config(dir.path()), Checks::default()).unwrap()[0].faults.is_empty());
+    engine::execute(dir.path(), "north", "UPDATE counter SET given=0 WHERE name='seq'");
+    let faults = fsck(&config(dir.path()), Checks::default()).unwrap().remove(0).faults;
+    assert_eq!(faults, ["the counter of submissions says 0 and there is number 1"]);
+}
+
+#[tokio::test]
 async fn the_index_of_files_in_use_is_not_made_again() {
     let dir = tempfile::tempdir().unwrap();
     let (store, site) = open(dir.path()).await;

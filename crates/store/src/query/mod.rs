@@ -3,5 +3,6 @@
 mod as_of;
 mod cursor;
 pub(crate) mod lookup;
+mod patience;
 pub(crate) mod search;
 mod terms;
