@@ -14,7 +14,7 @@ use std::process::Command;
 use harness::{Edge, Value};
 use hilum_store::{Site, Store, SubmissionRow, sha256};
 use hilum_wire::part10::Head;
-use objects::{EXPLICIT, Object, STUDY, Writer, one_of_each};
+use objects::{EXPLICIT, Object, STUDY, Writer, named, one_of_each};
 use tokio::io::AsyncReadExt;
 
 /// The ImagingStudy of a study.
@@ -190,6 +190,121 @@ fn map_shows_rows_study_lineage_and_what_is_not_mapped() {
     fs::write(&file, [&one_of_each()[0].file()[..400], &[1; 3]].concat()).unwrap();
     let output = Command::new(env!("CARGO_BIN_EXE_hilum")).arg("map").arg(&file).output().unwrap();
     assert!(!output.status.success(), "cut off inside an element");
+}
+
+/// The texts of the names of the patient with an identifier, and how each is written.
+fn names(edge: &Edge, patient: &str) -> Vec<(String, Vec<String>)> {
+    let page = edge.get(&format!("/fhir/Patient?identifier={patient}"));
+    let names = page["entry"][0]["resource"]["name"].as_array().cloned().unwrap_or_default();
+    let given = |name: &Value| -> Vec<String> {
+        let given = name["given"].as_array().cloned().unwrap_or_default();
+        given.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+    };
+    names.iter().map(|name| (name["family"].as_str().unwrap_or_default().to_owned(), given(name))).collect()
+}
+
+#[test]
+fn names_in_several_sets_come_out_as_they_are_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    type Written = (&'static str, &'static [u8], &'static [(&'static str, &'static str)]);
+    let cases: [Written; 6] = [
+        (
+            r"ISO 2022 IR 13\ISO 2022 IR 87",
+            b"\xbb\xc4\xb3^\xca\xc5\xba=\x1b$B:4F#\x1b(J^\x1b$B2V;R\x1b(J=\x1b$B$5$H$&\x1b(J^\x1b$B$O$J$3\x1b(J",
+            &[("ｻﾄｳ", "ﾊﾅｺ"), ("佐藤", "花子"), ("さとう", "はなこ")],
+        ),
+        (
+            r"\ISO 2022 IR 149",
+            b"Kim^Cheolsu=\x1b$)C\xd1\xd1^\x1b$)C\xf4\xc9\xe2\xaa=\x1b$)C\xb1\xe8^\x1b$)C\xc3\xb6\xbc\xf6",
+            &[("Kim", "Cheolsu"), ("金", "哲洙"), ("김", "철수")],
+        ),
+        (
+            r"\ISO 2022 IR 58",
+            b"Li^Na=\x1b$)A\xc0\xee^\x1b$)A\xc4\xc8",
+            &[("Li", "Na"), ("李", "娜")],
+        ),
+        ("GB18030", b"Chen^Wei=\xb3\xc2^\xce\xb0", &[("Chen", "Wei"), ("陈", "伟")]),
+        (r"\ISO 2022 IR 144", b"Ivanova=\x1b-L\xb8\xd2\xd0\xdd\xde\xd2\xd0^\x1b-L\xb0\xdd\xdd\xd0", &[("Ivanova", ""), ("Иванова", "Анна")]),
+        ("ISO_IR 126", b"\xd0\xe1\xf0\xdc\xf2^\xcd\xdf\xea\xef\xf2", &[("Παπάς", "Νίκος")]),
+    ];
+    let pixels = |writer: &mut Writer| writer.value(0x7FE0, 0x0010, "OW", &[7; 8]);
+    for (number, (charset, patient, written)) in cases.into_iter().enumerate() {
+        let object = named("named", number, (charset, patient), pixels);
+        let folder = files(dir.path(), &format!("named{number}"), &[object]);
+        assert_eq!(send(&edge, &[&folder]).1["named"], "0000 success", "{charset}");
+        let given = |name: &str| if name.is_empty() { Vec::new() } else { vec![name.to_owned()] };
+        let wanted: Vec<_> = written.iter().map(|(f, g)| ((*f).to_owned(), given(g))).collect();
+        assert_eq!(names(&edge, &format!("NAMED{number}")), wanted, "{charset}");
+    }
+    // other characters than digits and dots are no uid, though they would not show
+    let mut object = named("hidden", 9, ("", b"A^B"), pixels);
+    let at = object.data_set.windows(4).position(|w| w == [0x20, 0x00, 0x0D, 0x00]).unwrap() + 10;
+    object.data_set[at] = 0x1B;
+    let folder = files(dir.path(), "hidden", &[object]);
+    assert!(send(&edge, &[&folder]).1["hidden"].starts_with("C000"));
+}
+
+#[test]
+fn a_large_header_is_none_and_what_is_cut_short_is_refused_where_it_ends() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    let ascii = ("", &b"Large^Lea"[..]);
+    let contours = named("contours", 0, ascii, |writer| {
+        writer.open(0x3006, 0x0039, "SQ", u32::MAX);
+        for _ in 0..8_000 {
+            writer.mark(0xE000, u32::MAX);
+            writer.value(0x3006, 0x0050, "DS", &[b'1'; 2_600]);
+            writer.item_end();
+        }
+        writer.sequence_end();
+    });
+    let frames = named("frames", 1, ascii, |writer| {
+        writer.open(0x5200, 0x9230, "SQ", u32::MAX);
+        for _ in 0..36_000 {
+            writer.mark(0xE000, u32::MAX);
+            for sequence in [0x9111, 0x9113, 0x9116] {
+                writer.open(0x0020, sequence, "SQ", u32::MAX);
+                writer.mark(0xE000, u32::MAX);
+                for number in 0..8 {
+                    writer.number(0x0020, 0x9200 + number, number);
+                }
+                writer.item_end();
+                writer.sequence_end();
+            }
+            writer.item_end();
+        }
+        writer.sequence_end();
+        writer.value(0x7FE0, 0x0010, "OB", &[1; 36_000]);
+    });
+    let folder = files(dir.path(), "large", &[contours, frames.clone()]);
+    let (fine, answers) = send(&edge, &[&folder]);
+    assert!(fine && answers.len() == 2, "{answers:?}");
+
+    // as each is sent, whatever it was cut within
+    let cut = |mut object: Object, name: &'static str, by: usize| {
+        object.data_set.truncate(object.data_set.len() - by);
+        Object { name, ..object }
+    };
+    let mut objects = vec![cut(frames.clone(), "in_pixels", 1), cut(frames, "in_items", 40_000)];
+    for (object, by) in one_of_each().into_iter().zip([1, 1, 1, 1, 12 + 8 + 8]) {
+        let name = object.name;
+        objects.push(cut(object, name, by));
+    }
+    let folder = files(dir.path(), "cut", &objects);
+    let (_, answers) = send(&edge, &[&folder]);
+    assert_eq!(answers.len(), objects.len());
+    for object in &objects {
+        let answer = &answers[object.name];
+        assert!(answer.starts_with("C000 refused"), "{}: {answer}", object.name);
+        // of a deflated one the byte is that of what was inflated
+        let byte = if object.name == "deflated" {
+            String::new()
+        } else {
+            format!("at byte {}", object.data_set.len())
+        };
+        assert!(answer.contains(&byte), "{}: {answer}", object.name);
+    }
 }
 
 /// Objects of many makers, where they are there: every one is answered, and kept byte for byte whatever the answer.

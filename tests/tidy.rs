@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -101,9 +102,7 @@ fn only_rows_knows_sql() {
         }
         for (path, text) in sources(&entry.path().join("src")) {
             let code = text.split("#[cfg(test)]").next().unwrap();
-            for banned in
-                ["rusqlite::", "tokio_postgres::", "\"SELECT ", "\"INSERT ", "\"UPDATE ", "\"DELETE "]
-            {
+            for banned in ["rusqlite::", "\"SELECT ", "\"INSERT ", "\"UPDATE ", "\"DELETE "] {
                 assert!(!code.contains(banned), "{} speaks sql: {banned}", path.display());
             }
         }
@@ -121,6 +120,74 @@ fn the_store_names_no_engine() {
             }
         }
     }
+}
+
+#[test]
+fn files_below_and_in_the_store_import_each_other_in_one_direction() {
+    for name in ["blobs", "rows", "store"] {
+        let src = root().join("crates").join(name).join("src");
+        let files: BTreeMap<String, String> =
+            sources(&src).into_iter().map(|(path, text)| (module(&src, &path), text)).collect();
+        let mut waits: BTreeMap<&str, BTreeSet<String>> =
+            files.iter().map(|(module, text)| (module.as_str(), imports(module, text, &files))).collect();
+        // the root tells the crate's face and imports all: it is no part of a circle
+        waits.remove("");
+        while let Some(done) = waits.iter().find(|(_, on)| on.is_empty()).map(|(module, _)| *module) {
+            waits.remove(done);
+            waits.values_mut().for_each(|on| {
+                on.remove(done);
+            });
+        }
+        assert!(waits.is_empty(), "{name}: a circle of imports, or what waits for one: {:?}", waits.keys());
+    }
+}
+
+/// The module of a file: `sqlite::rows`; empty = the root.
+fn module(src: &Path, path: &Path) -> String {
+    let inside = path.strip_prefix(src).unwrap().with_extension("");
+    let parts = inside.iter().map(|part| part.to_str().unwrap());
+    parts.filter(|part| !["mod", "lib"].contains(part)).collect::<Vec<_>>().join("::")
+}
+
+/// The other modules of its crate that a file imports from, but for the root.
+fn imports(of: &str, text: &str, files: &BTreeMap<String, String>) -> BTreeSet<String> {
+    let code = text.split("#[cfg(test)]").next().unwrap();
+    let mut found = BTreeSet::new();
+    for statement in code.split(";").filter_map(|line| line.rsplit_once("use ").map(|(_, path)| path)) {
+        for path in leaves(&statement.split_whitespace().collect::<String>()) {
+            let mut place: Vec<&str> = of.split("::").filter(|part| !part.is_empty()).collect();
+            for part in path.split("::") {
+                match part {
+                    "crate" => place.clear(),
+                    "super" => drop(place.pop()),
+                    "self" => {}
+                    name => place.push(name),
+                }
+            }
+            while !files.contains_key(&place.join("::")) {
+                place.pop();
+            }
+            found.insert(place.join("::"));
+        }
+    }
+    found.retain(|module| module != of && !module.is_empty());
+    found
+}
+
+/// The single paths of `a::{b, c::{d}}`.
+fn leaves(tree: &str) -> Vec<String> {
+    let Some((before, inside)) = tree.split_once('{') else { return vec![tree.to_owned()] };
+    let inside = inside.strip_suffix('}').unwrap_or(inside);
+    let (mut depth, mut paths, mut one) = (0, Vec::new(), String::new());
+    for letter in inside.chars().chain([',']) {
+        depth += i32::from(letter == '{') - i32::from(letter == '}');
+        if letter == ',' && depth == 0 {
+            paths.extend(leaves(&std::mem::take(&mut one)).into_iter().map(|leaf| format!("{before}{leaf}")));
+        } else {
+            one.push(letter);
+        }
+    }
+    paths
 }
 
 #[test]

@@ -25,7 +25,9 @@ fuzz_target!(|bytes: &[u8]| {
         site: "default".into(),
         zone: jiff::tz::TimeZone::UTC,
         patient_identifier_system: "urn:x".into(),
-        naming_systems: Vec::new(),
+        naming_systems: [].into(),
+        join_unqualified: true,
+        keep_unidentified: false,
         received: hilum_fhir::Timestamp::from_micros(0),
         seed: 1,
     };

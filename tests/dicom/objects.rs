@@ -166,6 +166,49 @@ fn encapsulated(number: usize) -> Object {
     }
 }
 
+/// Compressed, with a compressed icon in an item of the header (PS3.3 section C.7.6.1.1.6).
+fn icon(number: usize) -> Object {
+    let plain = encapsulated(number);
+    let mut writer = Writer::new(JPEG);
+    writer.open(0x0088, 0x0200, "SQ", UNDEFINED);
+    writer.mark(0xE000, UNDEFINED);
+    writer.number(0x0028, 0x0010, 8);
+    writer.open(0x7FE0, 0x0010, "OB", UNDEFINED);
+    for fragment in [&[][..], &[0xFF, 0xD8, 0xFF, 0xDB, 0x00, 0x43], &[0xFE, 0xFF, 0x0D, 0xE0]] {
+        writer.mark(0xE000, u32::try_from(fragment.len()).unwrap());
+        writer.bytes.extend(fragment);
+    }
+    writer.sequence_end();
+    writer.item_end();
+    writer.sequence_end();
+    let mut data_set = plain.data_set;
+    let at = data_set.windows(4).position(|w| w == [0xE0, 0x7F, 0x10, 0x00]).unwrap();
+    data_set.splice(at..at, writer.bytes);
+    Object { name: "icon", data_set, ..plain }
+}
+
+/// An instance of a study of its own: a name in its sets, then whatever `fill` writes behind it.
+pub(crate) fn named(
+    name: &'static str,
+    number: usize,
+    (charset, patient): (&str, &[u8]),
+    fill: impl FnOnce(&mut Writer),
+) -> Object {
+    let study = format!("{STUDY}.8.{number}");
+    let sop_instance = format!("{study}.1");
+    let mut writer = Writer::new(EXPLICIT);
+    writer.text(0x0008, 0x0005, "CS", charset);
+    writer.text(0x0008, 0x0016, "UI", CT);
+    writer.text(0x0008, 0x0018, "UI", &sop_instance);
+    writer.text(0x0008, 0x0060, "CS", "CT");
+    writer.value(0x0010, 0x0010, "PN", patient);
+    writer.text(0x0010, 0x0020, "LO", &format!("NAMED{number}"));
+    writer.text(0x0020, 0x000D, "UI", &study);
+    writer.text(0x0020, 0x000E, "UI", &format!("{study}.2"));
+    fill(&mut writer);
+    Object { name, sop_class: CT.into(), sop_instance, transfer_syntax: EXPLICIT, data_set: writer.bytes }
+}
+
 fn deflated(number: usize) -> Object {
     let plain = native("deflated", number, EXPLICIT, CT, &[9; 4000]);
     let mut encoder = flate2::write::DeflateEncoder::new(Vec::new(), flate2::Compression::default());
@@ -198,5 +241,6 @@ pub(crate) fn one_of_each() -> Vec<Object> {
         native("private_class", 7, EXPLICIT, "1.2.826.0.1.3680043.8.498.99.2", &[8; 100]),
         unknown,
         lying,
+        icon(10),
     ]
 }

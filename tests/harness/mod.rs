@@ -37,12 +37,12 @@ url = "STORE"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
-surfaces = ["fhir", "hl7", "mpps", "metrics"]
+surfaces = ["fhir", "hl7", "mpps", "metrics", "admin"]
 auth = "none"
 [[listen]]
 protocol = "http"
 address = "127.0.0.1:0"
-surfaces = ["fhir", "hl7", "mpps", "metrics"]
+surfaces = ["fhir", "hl7", "mpps", "metrics", "admin"]
 [[listen]]
 protocol = "mllp"
 address = "127.0.0.1:0"

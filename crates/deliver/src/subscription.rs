@@ -116,6 +116,7 @@ pub(crate) async fn set_status(
         content_type: "application/fhir+json",
         received: jiff::Timestamp::now().into(),
         report: None,
+        about: Default::default(),
     };
     store.commit(site, original, vec![change], None).await.map(drop)
 }

@@ -40,6 +40,7 @@ async fn put(store: &Store, site: &Site, resource: Value) {
         content_type: "application/fhir+json",
         received: Timestamp::from_micros(0),
         report: None,
+        about: Default::default(),
     };
     store.commit(site, original, vec![Change::new(Action::Replace(target, resource))], None).await.unwrap();
 }

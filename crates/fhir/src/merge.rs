@@ -8,22 +8,96 @@ use crate::validate::{definition_of, other_types};
 /// Members a merge never touches.
 const OWN: [&str; 3] = ["resourceType", "id", "meta"];
 
-/// Applies `update` to `current`: paths in `clear` (dotted element names from the root, such as `name` or `period.end`) are
-/// removed first; then objects merge member by member, every other value and every list replaces, but `identifier` lists
-/// are united by system and value, member by member. A choice element is one element: writing `valueString` takes `valueQuantity` away (R4
-/// formats, choice of data types). `id`, `meta` and `resourceType` of `current` stay.
+/// Applies `update` to `current`: paths in `clear` (dotted element names from the root, such as `name` or `period.end`, and slices of
+/// lists, such as `telecom[use=work]`) are removed first; then objects merge member by member, every other value and every list replaces,
+/// but `identifier` lists are united by system and value, member by member, and a list of which `clear` names a slice takes up what it has
+/// not yet. A choice element is one element: writing `valueString` takes `valueQuantity` away (R4 formats, choice of data types). `id`, `meta`
+/// and `resourceType` of `current` stay.
 pub fn merge(current: &Resource, update: &Resource, clear: &[String]) -> Resource {
     let mut merged = current.clone();
     let definition = current.resource_type().name();
-    for path in clear {
+    for path in clear.iter().filter(|path| !path.ends_with(']')) {
         remove(merged.object_mut(), path);
+    }
+    // where the elements of each list stood that a slice took away
+    let mut cuts: Vec<(&str, usize)> = Vec::new();
+    for slice in clear.iter().filter_map(|path| Slice::read(path)) {
+        let at = slice.cut(merged.object_mut(), update.get(slice.list));
+        match cuts.iter_mut().find(|(list, _)| *list == slice.list) {
+            Some((_, first)) => *first = at.min(*first),
+            None => cuts.push((slice.list, at)),
+        }
     }
     for (name, value) in update.object() {
         if !OWN.contains(&name.as_str()) {
-            merge_member(merged.object_mut(), definition, name, value);
+            let cut = cuts.iter().find(|(list, _)| list == name && name != "identifier");
+            match (cut, merged.object_mut().get_mut(name), value) {
+                (Some((_, at)), Some(Value::Array(stored)), Value::Array(sent)) => take_up(stored, *at, sent),
+                _ => merge_member(merged.object_mut(), definition, name, value),
+            }
         }
     }
     merged
+}
+
+/// The elements of a list that one field of a message speaks for: those that have a value at a path, or have it not.
+struct Slice<'p> {
+    list: &'p str,
+    path: &'p str,
+    value: &'p str,
+    /// `=`, else `!=`.
+    has_it: bool,
+}
+
+impl<'p> Slice<'p> {
+    /// Reads `telecom[use=work]`, `telecom[use!=work]`, `participant[type.coding.code=ATND]`; `None` for other paths.
+    fn read(text: &'p str) -> Option<Self> {
+        let (list, condition) = text.strip_suffix(']')?.split_once('[')?;
+        let (path, value) = condition.split_once('=')?;
+        let has_it = !path.ends_with('!');
+        Some(Self { list, path: path.trim_end_matches('!'), value, has_it })
+    }
+
+    /// Takes the slice out of its list; where its first element stood. Identifiers that are sent again stay in their place.
+    fn cut(&self, resource: &mut Map<String, Value>, sent: Option<&Value>) -> usize {
+        let Some(Value::Array(list)) = resource.get_mut(self.list) else { return usize::MAX };
+        let sent = sent.filter(|_| self.list == "identifier").and_then(Value::as_array);
+        let is_sent = |one: &Value| {
+            let same = |other: &Value| {
+                one.get("system") == other.get("system") && one.get("value") == other.get("value")
+            };
+            sent.is_some_and(|sent| sent.iter().any(same))
+        };
+        let goes = |element: &Value| self.holds(element) == self.has_it && !is_sent(element);
+        let first = list.iter().position(goes).unwrap_or(usize::MAX);
+        list.retain(|element| !goes(element));
+        if list.is_empty() {
+            resource.shift_remove(self.list);
+        }
+        first
+    }
+
+    /// Whether the value stands at the path, in any element of the lists on the way.
+    fn holds(&self, element: &Value) -> bool {
+        let mut level = vec![element];
+        for name in self.path.split('.') {
+            let members = level.into_iter().filter_map(|value| value.get(name));
+            level = members
+                .flat_map(|member| match member {
+                    Value::Array(list) => list.iter().collect(),
+                    other => vec![other],
+                })
+                .collect();
+        }
+        level.iter().any(|value| value.as_str() == Some(self.value))
+    }
+}
+
+/// Puts into a list what it has not yet, at a place: what is sent again stands where it stood, and the same message makes no new version.
+fn take_up(stored: &mut Vec<Value>, at: usize, sent: &[Value]) {
+    let fresh: Vec<Value> = sent.iter().filter(|value| !stored.contains(value)).cloned().collect();
+    let at = at.min(stored.len());
+    stored.splice(at..at, fresh);
 }
 
 /// Whether two versions say the same: everything but `id`, `meta.versionId` and `meta.lastUpdated`.
@@ -158,6 +232,42 @@ mod tests {
                 "maritalStatus": { "text": "Married", "coding": [{ "code": "M" }] },
             })
         );
+    }
+
+    #[test]
+    fn a_slice_of_a_list_is_replaced_or_removed_and_the_rest_of_it_stays() {
+        let patient = |telecom: Value| resource(json!({ "resourceType": "Patient", "telecom": telecom }));
+        let current = patient(
+            json!([{ "value": "1" }, { "use": "work", "value": "2" }, { "use": "mobile", "value": "3" }]),
+        );
+        let home = patient(json!([{ "value": "9" }]));
+        let merged = merge(&current, &home, &["telecom[use!=work]".into()]);
+        assert_eq!(merged.get("telecom"), Some(&json!([{ "value": "9" }, { "use": "work", "value": "2" }])));
+        let nothing = resource(json!({ "resourceType": "Patient" }));
+        let merged = merge(&current, &nothing, &["telecom[use=work]".into()]);
+        assert_eq!(
+            merged.get("telecom"),
+            Some(&json!([{ "value": "1" }, { "use": "mobile", "value": "3" }]))
+        );
+        let all = ["telecom[use=work]".to_owned(), "telecom[use!=work]".to_owned()];
+        assert_eq!(merge(&current, &nothing, &all).get("telecom"), None);
+        assert_eq!(merge(&current, &home, &all).get("telecom"), home.get("telecom"));
+        let again = merge(&current, &current, &all[..1]);
+        assert!(same_content(&current, &again), "the same said again is no new version");
+        let numbers = |list: Value| resource(json!({ "resourceType": "Patient", "identifier": list }));
+        let known = numbers(json!([{ "system": "ssn", "value": "1" }, { "system": "a", "value": "2" }]));
+        let clear = ["identifier[system=ssn]".to_owned()];
+        assert!(same_content(&merge(&known, &known, &clear), &known));
+        let other = numbers(json!([{ "system": "ssn", "value": "7" }]));
+        let wanted = json!([{ "system": "a", "value": "2" }, { "system": "ssn", "value": "7" }]);
+        assert_eq!(merge(&known, &other, &clear).get("identifier"), Some(&wanted));
+        let visit = |codes: [&str; 2]| {
+            let of = |code: &str| json!({ "type": [{ "coding": [{ "code": code }] }] });
+            resource(json!({ "resourceType": "Encounter", "participant": codes.map(of) }))
+        };
+        let clear = ["participant[type.coding.code=ATND]".to_owned()];
+        let merged = merge(&visit(["ATND", "REF"]), &visit(["REF", "ADM"]), &clear);
+        assert_eq!(merged.get("participant"), visit(["ADM", "REF"]).get("participant"));
     }
 
     #[test]

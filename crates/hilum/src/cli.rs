@@ -37,6 +37,8 @@ pub(crate) enum Command {
     Map(Map),
     /// Send files as a sender would, and print each answer
     Send(Send),
+    /// List what came in, show what was answered and why, and replay it by today's rules; works beside a running edge
+    Submissions(SubmissionsArgs),
     /// Bring the databases below the data folder to this version's schema
     Migrate,
     /// Copy databases and blobs to a folder while the edge runs
@@ -133,7 +135,7 @@ pub(crate) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site, admin/metrics
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site, admin/metrics, admin/submissions
         #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
         scope: String,
         /// Days until it expires
@@ -195,6 +197,94 @@ pub(crate) struct Send {
     /// Longest wait for an answer
     #[arg(long, default_value_t = 30, value_name = "SECONDS")]
     pub(crate) timeout: u64,
+}
+
+/// Arguments of `submissions`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct SubmissionsArgs {
+    /// What to do; `list` when left out
+    #[command(subcommand)]
+    pub(crate) command: Option<SubmissionsCommand>,
+    #[command(flatten)]
+    pub(crate) list: SubmissionsList,
+    /// The site; the first one of the configuration when left out
+    #[arg(long, global = true)]
+    pub(crate) site: Option<String>,
+}
+
+/// The `submissions` commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum SubmissionsCommand {
+    /// List submissions, newest first
+    List(SubmissionsList),
+    /// Show a submission: changes made, issues, what no rule consumed, answer, deliveries
+    Show(SubmissionsShow),
+    /// Show what a submission would change by today's rules, and commit it
+    Replay(SubmissionsReplay),
+}
+
+/// Which submissions are listed: all that is given has to hold.
+#[derive(Debug, Args)]
+pub(crate) struct SubmissionsList {
+    /// Only those somebody should look at: whose they are was not clear, or they came late
+    #[arg(long)]
+    pub(crate) attention: bool,
+    /// Only rejected ones
+    #[arg(long)]
+    pub(crate) rejected: bool,
+    /// Only of this peer: its address, its AE title or key id, MSH-3, MSH-4 or both (RIS|NORTH)
+    #[arg(long)]
+    pub(crate) peer: Option<String>,
+    /// Only with this control id or SOP Instance UID
+    #[arg(long, value_name = "ID")]
+    pub(crate) control: Option<String>,
+    /// Only since then: 90m, 12h, 3d, a date (2024-01-31) or a time of the site's zone (2024-01-31T08:00)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Only of this kind: v2, v3, mpps, dicom, fhir, or ADT^A08, ADT, C-STORE CT
+    #[arg(long)]
+    pub(crate) kind: Option<String>,
+    /// Only through this listener, such as mllp-3000
+    #[arg(long, value_name = "NAME")]
+    pub(crate) listener: Option<String>,
+    /// Only with a smaller number
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) before: Option<u64>,
+    /// At most so many
+    #[arg(long, default_value_t = 50)]
+    pub(crate) count: u32,
+    /// Print one JSON object for each
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `submissions show`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmissionsShow {
+    /// Its number
+    #[arg(value_name = "NUMBER")]
+    pub(crate) submission: u64,
+    /// Print the bytes as they came in, and nothing else
+    #[arg(long)]
+    pub(crate) original: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `submissions replay`.
+#[derive(Debug, Args)]
+pub(crate) struct SubmissionsReplay {
+    /// Its number
+    #[arg(value_name = "NUMBER")]
+    pub(crate) submission: u64,
+    /// Commit it, as a new submission that names this one. With SQLite the edge must be stopped; a running one does it by POST /admin/submissions/NUMBER/replay?commit=true
+    #[arg(long)]
+    pub(crate) commit: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// How files are sent.

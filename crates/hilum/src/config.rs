@@ -6,7 +6,9 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hilum_intake::store::{Client, Hl7Identity, PostgresConfig, Retention, S3Config, SiteSettings};
+use hilum_intake::store::{
+    Authority, Client, Hl7Identity, PostgresConfig, Retention, S3Config, SiteSettings, Unidentified,
+};
 use hilum_listen::Limits;
 use serde::{Deserialize, Serialize};
 
@@ -204,6 +206,9 @@ pub(crate) struct Listen {
     /// Authorities of client certificates (PEM); a client without one is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) client_ca: Option<PathBuf>,
+    /// Of mllp, and http that serves hl7: whether a positive acknowledgement says what was late, left out or joined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ack_warnings: Option<bool>,
 }
 
 /// The protocol of a listener.
@@ -236,6 +241,8 @@ pub(crate) enum Surface {
     Mpps,
     /// `/metrics`.
     Metrics,
+    /// `/admin/submissions`.
+    Admin,
 }
 
 /// How a listener knows its callers.
@@ -267,6 +274,15 @@ pub(crate) struct Site {
     /// Identifier system of patients without a known authority.
     #[serde(default)]
     pub(crate) patient_identifier_system: String,
+    /// Assigning authorities and their identifier systems.
+    #[serde(default)]
+    pub(crate) authority: Vec<Authority>,
+    /// Whether a number without an authority may be joined with a Patient known under another system.
+    #[serde(default = "yes")]
+    pub(crate) join_unqualified: bool,
+    /// What becomes of a message whose patient has no number: `reject` or `keep`.
+    #[serde(default)]
+    pub(crate) unidentified: Unidentified,
     /// Outbound targets admitted in spite of the address rules.
     #[serde(default)]
     pub(crate) outbound_allow: Vec<String>,
@@ -329,6 +345,10 @@ fn utc() -> String {
     "UTC".into()
 }
 
+fn yes() -> bool {
+    true
+}
+
 impl Protocol {
     /// Whether it runs over TLS.
     pub(crate) fn is_encrypted(self) -> bool {
@@ -361,6 +381,7 @@ impl Surface {
             Self::Hl7 => "hl7",
             Self::Mpps => "mpps",
             Self::Metrics => "metrics",
+            Self::Admin => "admin",
         }
     }
 }
@@ -430,6 +451,9 @@ impl Config {
                 );
             }
         }
+        for site in &self.site {
+            check_authorities(&site.authority).with_context(|| format!("[[site]] {:?}", site.id))?;
+        }
         self.sites().map(drop)
     }
 
@@ -452,6 +476,12 @@ impl Config {
             listen.protocol.is_encrypted() == (listen.cert.is_some() && listen.key.is_some()),
             "cert and key are for https, mllps and dicoms, and these need both"
         );
+        let acknowledges = matches!(listen.protocol, Protocol::Mllp | Protocol::Mllps)
+            || listen.surfaces.contains(&Surface::Hl7);
+        ensure!(
+            listen.ack_warnings.is_none() || acknowledges,
+            "ack_warnings is for mllp, mllps and the surface hl7: nothing else acknowledges HL7 v2"
+        );
         Ok(())
     }
 }
@@ -463,11 +493,37 @@ fn settings(site: &Site) -> SiteSettings {
         hl7_identities: site.hl7_identities.clone(),
         timezone: site.timezone.clone(),
         patient_identifier_system: site.patient_identifier_system.clone(),
+        authorities: site.authority.clone(),
+        join_unqualified: site.join_unqualified,
+        unidentified: site.unidentified,
         clients: Vec::new(),
         outbound_allow: site.outbound_allow.clone(),
         retention: site.retention,
         disabled: false,
     }
+}
+
+/// Each name belongs to one authority, and each authority has a URI.
+fn check_authorities(authorities: &[Authority]) -> Result<()> {
+    let mut known = HashSet::new();
+    for Authority { names, system } in authorities {
+        let is_uri = system.split_once(':').is_some_and(|(scheme, rest)| {
+            !rest.is_empty() && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+        }) && !system.contains(char::is_whitespace);
+        ensure!(
+            is_uri,
+            "[[site.authority]] system {system:?} is no absolute URI, such as \"https://hospital.example/mrn\" or \"urn:oid:1.2.3\""
+        );
+        ensure!(!names.is_empty(), "[[site.authority]] of the system {system:?} has no names");
+        for name in names {
+            ensure!(!name.trim().is_empty(), "[[site.authority]] of the system {system:?} has an empty name");
+            ensure!(
+                known.insert(name),
+                "the name {name:?} is of two [[site.authority]] tables: one of them has to go"
+            );
+        }
+    }
+    Ok(())
 }
 
 fn admission(client: &SiteClient) -> Result<Client> {
@@ -619,6 +675,34 @@ mod tests {
         assert_eq!(config.node.data, Path::new("/srv/hilum"));
         assert_eq!(config.listen[0].address.port(), 0);
         assert_eq!(config.limits.mllp.frame_bytes_max, 99);
+    }
+
+    #[test]
+    fn an_authority_has_names_of_its_own_and_a_uri() {
+        let listen = "[[listen]]\nprotocol = \"mllp\"\naddress = \"127.0.0.1:3000\"\n";
+        let with = |tables: &str| read(&format!("{SITE}{tables}{listen}"), &[]);
+        let table = |name: &str, system: &str| {
+            format!("[[site.authority]]\nnames = [\"{name}\"]\nsystem = \"{system}\"\n")
+        };
+        let settings = with(&table("NORTH", "urn:oid:1.2.3")).unwrap().sites().unwrap().remove(0);
+        assert_eq!(settings.authorities[0].system, "urn:oid:1.2.3");
+        assert!(settings.join_unqualified && settings.unidentified == Unidentified::Reject, "the defaults");
+        let twice = table("NORTH", "urn:a") + &table("NORTH", "urn:b");
+        for (tables, says) in [
+            (table("NORTH", "north"), "absolute URI"),
+            (twice, "\"NORTH\" is of two"),
+            (table(" ", "urn:a"), "empty name"),
+        ] {
+            let error = format!("{:#}", with(&tables).unwrap_err());
+            assert!(error.contains(says) && error.contains("default"), "{error}");
+        }
+    }
+
+    #[test]
+    fn warnings_are_only_told_where_hl7_is_acknowledged() {
+        let listen = "[[listen]]\nprotocol = \"dicom\"\naddress = \"127.0.0.1:0\"\nack_warnings = true\n";
+        let error = format!("{:#}", read(&format!("{SITE}{listen}"), &[]).unwrap_err());
+        assert!(error.contains("ack_warnings"), "{error}");
     }
 
     #[test]

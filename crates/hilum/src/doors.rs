@@ -9,7 +9,7 @@ use hilum_intake::Intake;
 use hilum_intake::store::Site;
 use hilum_listen::http::{ALPN, HttpSession};
 use hilum_listen::{
-    Auth, Credentials, Limits, Listener, Session, Settings, TlsFiles, TlsServer, documentation, health,
+    Auth, Credentials, Limits, Listener, Session, Settings, TlsFiles, TlsServer, admin, documentation, health,
 };
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde::Serialize;
@@ -65,7 +65,8 @@ impl House<'_> {
             Protocol::Http | Protocol::Https => Arc::new(self.http(listen)?),
             Protocol::Mllp | Protocol::Mllps => {
                 let site = listen.site.as_deref().map(|id| self.site(id)).transpose()?;
-                Arc::new(hilum_listen_mllp::Mllp::new(self.intake.clone(), self.limits(), site))
+                let mllp = hilum_listen_mllp::Mllp::new(self.intake.clone(), self.limits(), site);
+                Arc::new(mllp.with_warnings(listen.ack_warnings.unwrap_or(true)))
             }
             Protocol::Dicom | Protocol::Dicoms => {
                 Arc::new(hilum_listen_dicom::Dicom::new(self.intake.clone(), self.limits()))
@@ -90,7 +91,7 @@ impl House<'_> {
         let mut router = health::router(store.clone());
         let mut pages: Option<OpenApi> = None;
         for surface in &listen.surfaces {
-            let (routes, page) = self.surface(*surface);
+            let (routes, page) = self.surface(*surface, listen.ack_warnings.unwrap_or(true));
             router = router.merge(routes);
             match (&mut pages, page) {
                 (Some(pages), Some(page)) => {
@@ -113,7 +114,7 @@ impl House<'_> {
         Ok(HttpSession::new(router.merge(documentation(pages.unwrap_or_default())), credentials, limits))
     }
 
-    fn surface(&self, surface: Surface) -> (Router, Option<OpenApi>) {
+    fn surface(&self, surface: Surface, ack_warnings: bool) -> (Router, Option<OpenApi>) {
         let intake = self.intake.clone();
         match surface {
             Surface::Fhir => {
@@ -127,12 +128,14 @@ impl House<'_> {
                 (hilum_listen_fhir::router(settings, intake), Some(hilum_listen_fhir::openapi()))
             }
             Surface::Hl7 => {
-                (hilum_listen_hl7::router(intake, self.limits()), Some(hilum_listen_hl7::openapi()))
+                let router = hilum_listen_hl7::router(intake, self.limits(), ack_warnings);
+                (router, Some(hilum_listen_hl7::openapi()))
             }
             Surface::Mpps => {
                 (hilum_listen_mpps::router(intake, self.limits()), Some(hilum_listen_mpps::openapi()))
             }
             Surface::Metrics => (health::metrics(self.metrics.clone()), None),
+            Surface::Admin => (admin::router(intake), Some(admin::openapi())),
         }
     }
 

@@ -37,6 +37,7 @@ pub(crate) fn run(mut config: Config, arguments: &Serve) -> Result<ExitCode> {
 
 async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let metrics = PrometheusBuilder::new().install_recorder().context("metrics")?;
+    metrics::gauge!("hilum_build_info", "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     let rules = commands::rules(&config)?;
     commands::control(&config)?;
     let store = Store::open(store_config(&config)).await?;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hilum_fhir::{Issue, IssueCode};
+use hilum_fhir::{Issue, IssueCode, Severity};
 use hilum_store::Site;
 use hilum_wire::Fault;
 use hilum_wire::er7::{Ack, AckCode, Due, Header, acknowledge, due};
@@ -64,12 +64,18 @@ pub fn send_again(partial: &[u8]) -> Answer {
     Answer { frames, http_status: 503, accepted: false }
 }
 
-fn submission(site: &Site, source: Source, message: &Bytes, header: Option<Arc<Header>>) -> Submission {
+pub(crate) fn submission(
+    site: &Site,
+    source: Source,
+    message: &Bytes,
+    header: Option<Arc<Header>>,
+) -> Submission {
     let control = header.as_ref().and_then(|header| {
         let id = header.control_id();
         (!id.is_empty()).then(|| (header.sender(), String::from_utf8_lossy(&id).into_owned()))
     });
     let sender = header.as_ref().map(|header| header.sender());
+    let ack_warnings = source.ack_warnings;
     Submission {
         site: site.clone(),
         source: Source { identity: source.identity.clone().or(sender), ..source },
@@ -81,6 +87,7 @@ fn submission(site: &Site, source: Source, message: &Bytes, header: Option<Arc<H
         control,
         reply: Some(Arc::new(move |verdict| {
             let (code, faults) = match verdict {
+                Verdict::Accepted(remarks) if ack_warnings => (AckCode::AA, warnings(remarks)),
                 Verdict::Accepted(_) => (AckCode::AA, Vec::new()),
                 Verdict::Rejected(issues) => (rejection(issues), faults(issues)),
             };
@@ -115,6 +122,15 @@ pub(crate) fn rejection(issues: &[Issue]) -> AckCode {
     let refused =
         issues.iter().any(|i| i.rejects() && i.hl7_code.is_some_and(|code| (200..=203).contains(&code)));
     if refused { AckCode::AR } else { AckCode::AE }
+}
+
+/// What was remarked and blocked nothing, as faults of the wire: what was late, left out or joined.
+fn warnings(issues: &[Issue]) -> Vec<Fault> {
+    let fault = |issue: &Issue| {
+        let place = issue.location.clone().unwrap_or_default();
+        Fault::odd(issue.hl7_code.unwrap_or(0), place, issue.diagnostics.clone())
+    };
+    issues.iter().filter(|issue| issue.severity == Severity::Warning).map(fault).collect()
 }
 
 /// The issues that reject, as faults of the wire.

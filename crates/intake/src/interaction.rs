@@ -7,12 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use hilum_fhir::Issue;
-use hilum_store::{Original, OriginalKind, Site};
+use hilum_store::{About, Original, OriginalKind, Site};
 use hilum_wire::Fault;
 use hilum_wire::er7::AckCode;
 use hilum_wire::v3::{Ack, Message, Wrapper, acknowledge};
 
 use crate::exchange::{INTERNAL, faults, rejection, timestamp};
+use crate::told::{self, Ending};
 use crate::{Accepted, Intake, Payload, Receipt, Source, Submission, Verdict, now, sha256};
 
 const CONTENT_TYPE: &str = "application/xml";
@@ -54,12 +55,23 @@ impl Intake {
             content_type: CONTENT_TYPE,
             received: now(),
             report: None,
+            about: About::default(),
         };
-        self.quarantine(site, &source, original, vec![issue], None).await
+        let (issues, about) = (vec![issue], original.about.clone());
+        match self.store.quarantine(site, original, &issues, None).await {
+            Ok(number) => {
+                told::line(site.id(), &source, &about, None, 0, Ending::Rejected(number, &issues));
+                Receipt::Rejected(issues)
+            }
+            Err(error) => {
+                told::line(site.id(), &source, &about, None, 0, Ending::Deferred(&error));
+                Receipt::Deferred(error)
+            }
+        }
     }
 }
 
-fn submission(site: &Site, source: Source, original: Bytes, message: Arc<Message>) -> Submission {
+pub(crate) fn submission(site: &Site, source: Source, original: Bytes, message: Arc<Message>) -> Submission {
     let wrapper = &message.wrapper;
     let sender = wrapper.sender.as_ref().map(|device| device.joined());
     let control = wrapper.id.as_ref().map(|id| (sender.clone().unwrap_or_default(), id.joined()));

@@ -3,25 +3,33 @@
 //! Whatever the protocol, bytes become a submission, a submission becomes changes, and the changes are committed in one durable
 //! transaction with the original bytes. Only then is there a receipt. No listener can skip a step: there is no other function.
 
+mod authorities;
 pub mod batch;
 pub mod exchange;
 pub mod interaction;
+mod place;
+pub mod replay;
 mod submission;
+mod told;
 mod upkeep;
+pub mod view;
 
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
-use hilum_normalise::{Context, Normalised, Payload, Rules};
-use hilum_store::{Commit, Original, Site, Store};
+use hilum_normalise::{Context, Lineage, Normalised, Payload, Rules};
+use hilum_store::{About, Answer, Commit, Render, Site, Store, Unidentified};
 use tokio_util::sync::CancellationToken;
 
 pub use hilum_normalise as normalise;
 pub use hilum_store as store;
 pub use submission::{Source, Submission, sha256};
 pub use upkeep::publish_loop;
+
+use crate::authorities::Authorities;
+use crate::told::{Ending, tell};
 
 /// Larger messages are mapped where they hold nobody up.
 const MAPPED_INLINE_BYTES_MAX: usize = 128 * 1024;
@@ -61,12 +69,13 @@ pub enum Verdict<'a> {
 pub struct Intake {
     store: Store,
     rules: Arc<ArcSwap<Rules>>,
+    authorities: Arc<Authorities>,
 }
 
 impl Intake {
     /// An intake that writes to `store` and maps by `rules`.
     pub fn new(store: Store, rules: Rules) -> Self {
-        Self { store, rules: Arc::new(ArcSwap::from_pointee(rules)) }
+        Self { store, rules: Arc::new(ArcSwap::from_pointee(rules)), authorities: Arc::default() }
     }
 
     /// The store, for sites, credentials and reads.
@@ -88,72 +97,95 @@ impl Intake {
     ///
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
     pub async fn accept(&self, submission: Submission) -> Receipt {
+        let about = submission.about();
         if let Err(error) = self.store.accepting(&submission.site) {
-            return deferred(&submission.site, &submission.source, error);
+            return deferred(&submission, &about, error);
         }
-        let Some(normalised) = self.normalise(&submission).await else {
-            metrics::counter!("hilum_panics_total", "place" => "normalise").increment(1);
-            tracing::error!(listener = %submission.source.listener, "mapping panicked, submission deferred");
-            return Receipt::Deferred(store::Error::unavailable("internal error while mapping"));
-        };
-        if normalised.rejected() {
-            self.reject(submission, normalised.issues).await
-        } else {
-            self.commit(submission, normalised).await
+        match self.normalise(&submission, submission.received).await {
+            Ok(normalised) if normalised.rejected() => self.keep(submission, about, normalised.issues).await,
+            Ok(normalised) => self.commit(submission, about, normalised).await,
+            Err(error) => deferred(&submission, &about, error),
         }
     }
 
-    /// What a submission means; a large one off the async threads. `None` when mapping panicked.
-    async fn normalise(&self, submission: &Submission) -> Option<Normalised> {
+    /// What a submission means as of a time; a large one off the async threads.
+    ///
+    /// # Errors
+    /// `Unavailable` when the naming systems cannot be read, or mapping panicked.
+    async fn normalise(
+        &self,
+        submission: &Submission,
+        received: Timestamp,
+    ) -> Result<Normalised, store::Error> {
         let rules = self.rules.load_full();
-        let context = context(&submission.site, submission.received);
+        let context = self.context(&submission.site, received).await?;
         let is_large =
             submission.original.as_ref().is_some_and(|bytes| bytes.len() > MAPPED_INLINE_BYTES_MAX);
-        if is_large {
+        let mapped = if is_large {
             let payload = submission.payload.clone();
             let work = move || hilum_normalise::normalise(&payload, &rules, &context);
-            return tokio::task::spawn_blocking(work).await.ok();
-        }
-        let work = || hilum_normalise::normalise(&submission.payload, &rules, &context);
-        std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
+            tokio::task::spawn_blocking(work).await.ok()
+        } else {
+            let work = || hilum_normalise::normalise(&submission.payload, &rules, &context);
+            std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).ok()
+        };
+        mapped.ok_or_else(|| {
+            metrics::counter!("hilum_panics_total", "place" => "normalise").increment(1);
+            tracing::error!(listener = %submission.source.listener, "mapping panicked, submission deferred");
+            store::Error::unavailable("internal error while mapping")
+        })
+    }
+
+    /// What the meaning of a site's submissions depends on: its settings, and the NamingSystem resources committed so far.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn context(&self, site: &Site, received: Timestamp) -> Result<Context, store::Error> {
+        let naming_systems = self.authorities.of(&self.store, site).await?;
+        Ok(Context { naming_systems, ..context_of(site.settings(), received) })
     }
 
     /// Keeps a submission that a door itself had to refuse (too large, unreadable, not admitted), with its issues.
     pub async fn reject(&self, submission: Submission, issues: Vec<Issue>) -> Receipt {
-        let answer = submission.answer(&Verdict::Rejected(&issues));
-        let original = submission.original(None);
-        self.quarantine(&submission.site, &submission.source, original, issues, answer).await
+        let about = submission.about();
+        self.keep(submission, about, issues).await
     }
 
-    async fn quarantine(
-        &self,
-        site: &Site,
-        source: &Source,
-        original: Original,
-        issues: Vec<Issue>,
-        answer: Option<Bytes>,
-    ) -> Receipt {
-        match self.store.quarantine(site, original, &issues, answer).await {
-            Ok(_) => {
-                count(site, source, "rejected");
+    async fn keep(&self, submission: Submission, about: About, issues: Vec<Issue>) -> Receipt {
+        let answer = submission.answer(&Verdict::Rejected(&issues));
+        let original = submission.original(about.clone(), None);
+        match self.store.quarantine(&submission.site, original, &issues, answer).await {
+            Ok(number) => {
+                tell(&submission, &about, Ending::Rejected(number, &issues));
                 Receipt::Rejected(issues)
             }
-            Err(error) => deferred(site, source, error),
+            Err(error) => deferred(&submission, &about, error),
         }
     }
 
-    async fn commit(&self, submission: Submission, mut normalised: Normalised) -> Receipt {
-        let answer = submission.answer(&Verdict::Accepted(&normalised.issues));
-        let original = submission.original(report(&submission.payload, &normalised));
+    async fn commit(&self, submission: Submission, about: About, mut normalised: Normalised) -> Receipt {
+        let original = submission.original(about.clone(), report(&submission.payload, &normalised));
+        let lineage: Arc<[Lineage]> = std::mem::take(&mut normalised.lineage).into();
+        let answer = answer(&submission, &normalised.issues, &lineage);
         let changes = std::mem::take(&mut normalised.changes);
         match self.store.commit(&submission.site, original, changes, answer).await {
-            Ok(commit) => {
-                let receipt = if commit.duplicate { "duplicate" } else { "accepted" };
-                count(&submission.site, &submission.source, receipt);
+            Ok(commit) if commit.duplicate => {
+                tell(&submission, &about, Ending::Duplicate(commit.submission));
                 Receipt::Accepted(Accepted { commit, issues: normalised.issues })
             }
-            Err(error) if error.kind.is_ours() => deferred(&submission.site, &submission.source, error),
-            Err(error) => self.reject(submission, refusals(error)).await,
+            Ok(commit) => {
+                self.authorities.committed(&commit);
+                let mut issues = normalised.issues;
+                let remarks = commit.remarks.iter().map(|remark| remark.issue.clone());
+                issues.extend(place::in_the_message(remarks, &lineage));
+                tell(&submission, &about, Ending::Accepted(&commit, &issues));
+                Receipt::Accepted(Accepted { commit, issues })
+            }
+            Err(error) if error.kind.is_ours() => deferred(&submission, &about, error),
+            Err(error) => {
+                let issues = place::in_the_message(refusals(error), &lineage);
+                self.keep(submission, about, issues).await
+            }
         }
     }
 
@@ -177,21 +209,16 @@ pub fn now() -> Timestamp {
     jiff::Timestamp::now().into()
 }
 
-/// What the meaning of a site's submissions depends on.
-pub fn context(site: &Site, received: Timestamp) -> Context {
-    context_of(site.settings(), received)
-}
-
-/// As [`context`], from settings alone: for a dry run beside the store.
+/// What the meaning of a site's submissions depends on, from its settings alone: for a dry run beside the store.
 pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Context {
     let zone = jiff::tz::TimeZone::get(&settings.timezone).unwrap_or(jiff::tz::TimeZone::UTC);
     Context {
         site: settings.id.clone(),
         zone,
         patient_identifier_system: settings.identifier_system(),
-        naming_systems: Arc::from([]),
-        join_unqualified: true,
-        keep_unidentified: false,
+        naming_systems: authorities::configured(settings).collect(),
+        join_unqualified: settings.join_unqualified,
+        keep_unidentified: settings.unidentified == Unidentified::Keep,
         received,
         seed: uuid::Uuid::now_v7().as_u128(),
     }
@@ -199,6 +226,20 @@ pub fn context_of(settings: &store::SiteSettings, received: Timestamp) -> Contex
 
 fn report(payload: &Payload, normalised: &Normalised) -> Option<Bytes> {
     (!matches!(payload, Payload::Fhir(_))).then(|| normalised.report())
+}
+
+/// The answer to what will be accepted: with what mapping remarked, and what the commit will.
+fn answer(submission: &Submission, issues: &[Issue], lineage: &Arc<[Lineage]>) -> Answer {
+    let plain = submission.answer(&Verdict::Accepted(issues));
+    let with_remarks = submission.reply.clone().map(|reply| {
+        let (issues, lineage) = (issues.to_vec(), lineage.clone());
+        let render: Render = Arc::new(move |remarks: &[Issue]| {
+            let remarks = place::in_the_message(remarks.to_vec(), &lineage);
+            reply(&Verdict::Accepted(&[&issues[..], &remarks].concat()))
+        });
+        render
+    });
+    Answer { plain, with_remarks }
 }
 
 fn refusals(error: store::Error) -> Vec<Issue> {
@@ -209,14 +250,7 @@ fn refusals(error: store::Error) -> Vec<Issue> {
     }
 }
 
-fn deferred(site: &Site, source: &Source, error: store::Error) -> Receipt {
-    count(site, source, "deferred");
+fn deferred(submission: &Submission, about: &About, error: store::Error) -> Receipt {
+    tell(submission, about, Ending::Deferred(&error));
     Receipt::Deferred(error)
-}
-
-/// One metric and one log line for each submission; no value of the message in either.
-fn count(site: &Site, source: &Source, receipt: &'static str) {
-    metrics::counter!("hilum_submissions_total", "listener" => source.listener.clone(), "receipt" => receipt)
-        .increment(1);
-    tracing::info!(site = site.id(), listener = %source.listener, receipt, "submission");
 }

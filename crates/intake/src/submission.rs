@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use hilum_fhir::Timestamp;
 use hilum_normalise::Payload;
-use hilum_store::{BlobId, Original, OriginalKind, Site};
+use hilum_store::{About, BlobId, Original, OriginalKind, Site};
 
 use crate::Verdict;
 
@@ -36,7 +36,7 @@ pub struct Submission {
 }
 
 /// Where a submission came from.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Source {
     /// Name of the listener, such as `mllp-3000`.
     pub listener: Arc<str>,
@@ -44,6 +44,12 @@ pub struct Source {
     pub peer: Option<SocketAddr>,
     /// Who the peer said or proved to be: AE title, `MSH-3|MSH-4`, key id.
     pub identity: Option<String>,
+    /// The AE title it called.
+    pub called: Option<String>,
+    /// Whether a positive acknowledgement of HL7 v2 says what was remarked (`[[listen]] ack_warnings`).
+    pub ack_warnings: bool,
+    /// The number of the submission that is replayed.
+    pub replays: Option<u64>,
 }
 
 impl Submission {
@@ -51,7 +57,7 @@ impl Submission {
         self.reply.as_ref().map(|reply| reply(verdict))
     }
 
-    pub(crate) fn original(&self, report: Option<Bytes>) -> Original {
+    pub(crate) fn original(&self, about: About, report: Option<Bytes>) -> Original {
         Original {
             kind: kind(&self.payload),
             listener: self.source.listener.to_string(),
@@ -64,6 +70,7 @@ impl Submission {
             content_type: self.content_type,
             received: self.received,
             report,
+            about,
         }
     }
 }

@@ -26,7 +26,7 @@ impl Bench {
     async fn send(&self, text: &str) -> (u16, String) {
         let original = Bytes::copy_from_slice(text.as_bytes());
         let message = Message::read(&original, &Limits::default()).unwrap();
-        let source = Source { listener: "http-1".into(), peer: None, identity: None };
+        let source = Source { listener: "http-1".into(), ..Source::default() };
         let reply = self.intake.interact(&self.site, source, original, message).await;
         (reply.http_status, reply.document.unwrap_or_default())
     }

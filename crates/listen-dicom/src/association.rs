@@ -27,6 +27,7 @@ pub(crate) const IMPLEMENTATION_NAME: &str = "HILUM_01";
 pub(crate) struct Association {
     pub(crate) site: Site,
     pub(crate) calling: String,
+    pub(crate) called: String,
     /// Accepted contexts by id.
     pub(crate) contexts: HashMap<u8, Context>,
     /// Messages that may be unanswered at a time: 1 unless more was negotiated.
@@ -74,7 +75,8 @@ pub(crate) fn negotiate(
         Admission::Title => return user(AssociationRJServiceUserReason::CallingAETitleNotRecognized),
         Admission::Address => return user(AssociationRJServiceUserReason::NoReasonGiven),
     }
-    accept(&request, site, calling, limits).map(|association| Negotiated::Accepted(Box::new(association)))
+    accept(&request, site, (called, calling), limits)
+        .map(|association| Negotiated::Accepted(Box::new(association)))
 }
 
 /// An AE title without its padding: it ends at a NUL, else at the blanks that fill its field (PS3.8 table 9-11).
@@ -111,7 +113,12 @@ fn admission(site: &Site, calling: &str, peer: &Peer) -> Admission {
     if from_here { Admission::Fine } else { Admission::Address }
 }
 
-fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -> Result<Association, End> {
+fn accept(
+    request: &AssociationRQ,
+    site: Site,
+    (called, calling): (&str, &str),
+    limits: &Limits,
+) -> Result<Association, End> {
     let mut contexts = HashMap::new();
     let mut results: Vec<PresentationContextResult> = Vec::new();
     for proposed in &request.presentation_contexts {
@@ -143,7 +150,14 @@ fn accept(request: &AssociationRQ, site: Site, calling: &str, limits: &Limits) -
         user_variables: user_variables(request, limits),
     });
     let window = window(request, limits).map_or(1, |(invoked, _)| usize::from(invoked));
-    Ok(Association { site, calling: calling.to_owned(), contexts, window, answer: bytes(&answer) })
+    Ok(Association {
+        site,
+        calling: calling.to_owned(),
+        called: called.to_owned(),
+        contexts,
+        window,
+        answer: bytes(&answer),
+    })
 }
 
 /// The asynchronous operations window (PS3.7 D.3.3.3) when one was proposed: operations invoked and performed; 0 asks for no limit.

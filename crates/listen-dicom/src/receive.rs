@@ -214,6 +214,8 @@ impl Receiving {
                 listener: peer.listener.clone(),
                 peer: Some(peer.address),
                 identity: Some(association.calling.clone()),
+                called: Some(association.called.clone()),
+                ..Source::default()
             },
             payload: Payload::Instance(Box::new(InstanceHeader {
                 sop_class: self.command.sop_class.clone(),

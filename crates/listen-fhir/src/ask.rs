@@ -109,7 +109,7 @@ impl Ask {
     /// What dates and prefixes need to know.
     pub(crate) fn context(&self) -> Result<Context, Refusal> {
         let now = hilum_intake::now();
-        Ok(Context { zone: hilum_intake::context(self.site()?, now).zone, now })
+        Ok(Context { zone: hilum_intake::context_of(self.site()?.settings(), now).zone, now })
     }
 
     /// The body as a resource.

@@ -311,6 +311,12 @@ fn render(row: &SubmissionRow) -> Value {
     if let Some(control) = &row.control_id {
         entity["what"]["display"] = format!("{} {control}", original(row.kind)).into();
     }
+    let mut entities = vec![entity];
+    if let Some(replayed) = row.replays {
+        let identifier = json!({ "system": "urn:hilum:submission", "value": replayed.to_string() });
+        entities.push(json!({ "role": "derivation", "what": {
+            "identifier": identifier, "display": format!("submission {replayed}, replayed") } }));
+    }
     json!({
         "resourceType": "Provenance",
         "id": id(row),
@@ -321,7 +327,7 @@ fn render(row: &SubmissionRow) -> Value {
             "type": { "coding": [{ "system": "http://terminology.hl7.org/CodeSystem/provenance-participant-type", "code": "transmitter" }] },
             "who": { "display": who }, "onBehalfOf": { "display": row.listener },
         }],
-        "entity": [entity],
+        "entity": entities,
     })
 }
 

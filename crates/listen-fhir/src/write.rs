@@ -227,6 +227,7 @@ pub(crate) async fn accept(door: &Door, ask: &Ask, changes: Vec<Change>) -> Resu
             listener: Arc::clone(&caller.listener),
             peer: Some(caller.peer),
             identity: caller.key_id.as_ref().map(ToString::to_string),
+            ..Source::default()
         },
         payload: Payload::Fhir(changes),
         received: hilum_intake::now(),

@@ -17,11 +17,12 @@ pub(crate) struct Door {
     pub(crate) intake: Intake,
     pub(crate) limits: er7::Limits,
     pub(crate) xml: xml::Limits,
+    pub(crate) ack_warnings: bool,
 }
 
-/// The routes of the hl7 surface.
-pub fn router(intake: Intake, limits: &Limits) -> Router {
-    let door = Door { intake, limits: limits.er7.reader(), xml: limits.xml.reader() };
+/// The routes of the hl7 surface; with `ack_warnings` a positive acknowledgement of HL7 v2 says what was remarked.
+pub fn router(intake: Intake, limits: &Limits, ack_warnings: bool) -> Router {
+    let door = Door { intake, limits: limits.er7.reader(), xml: limits.xml.reader(), ack_warnings };
     Router::new()
         .route("/v2/ingest", post(v2::ingest))
         .route("/v3/ingest", post(v3::ingest))

@@ -60,6 +60,8 @@ pub(crate) async fn ingest(
         listener: caller.listener.clone(),
         peer: Some(caller.peer),
         identity: caller.key_id.as_ref().map(ToString::to_string),
+        ack_warnings: door.ack_warnings,
+        ..Source::default()
     };
     let message = body.slice_ref(unframed(&body));
     let batch = match Batch::read(&message, &door.limits) {

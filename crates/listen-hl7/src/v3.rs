@@ -69,6 +69,7 @@ pub(crate) async fn ingest(
         listener: caller.listener.clone(),
         peer: Some(caller.peer),
         identity: caller.key_id.as_ref().map(ToString::to_string),
+        ..Source::default()
     };
     let message = match read(&body, door.xml).await {
         Ok(message) => message,

@@ -39,6 +39,7 @@ pub struct Mllp {
     limits: Limits,
     er7: er7::Limits,
     site: Option<Site>,
+    ack_warnings: bool,
     /// Bytes of frames begun and not ended, of all connections.
     unfinished_bytes: Arc<AtomicUsize>,
 }
@@ -47,7 +48,13 @@ impl Mllp {
     /// A door; with `site` a port dedicated to one site.
     pub fn new(intake: Intake, limits: &hilum_listen::Limits, site: Option<Site>) -> Self {
         let er7 = limits.er7.reader();
-        Self { intake, limits: limits.mllp, er7, site, unfinished_bytes: Arc::default() }
+        Self { intake, limits: limits.mllp, er7, site, ack_warnings: true, unfinished_bytes: Arc::default() }
+    }
+
+    /// Whether a positive acknowledgement says what was remarked; it does unless told otherwise.
+    #[must_use]
+    pub fn with_warnings(self, ack_warnings: bool) -> Self {
+        Self { ack_warnings, ..self }
     }
 }
 
@@ -241,7 +248,8 @@ impl Connection {
             let source = Source {
                 listener: self.peer.listener.clone(),
                 peer: Some(self.peer.address),
-                identity: None,
+                ack_warnings: self.door.ack_warnings,
+                ..Source::default()
             };
             let bytes = frame.bytes().len();
             let running = tokio::spawn(async move { door.answer(source, frame).await });

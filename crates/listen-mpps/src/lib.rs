@@ -143,6 +143,7 @@ fn submission(caller: &Caller, session: Option<Uuid>, body: Bytes) -> Submission
             listener: caller.listener.clone(),
             peer: Some(caller.peer),
             identity: caller.key_id.as_ref().map(ToString::to_string),
+            ..Source::default()
         },
         payload: Payload::Mpps(body.clone()),
         received: hilum_intake::now(),

@@ -3,6 +3,7 @@
 //! A door is a [`Session`] (MLLP, DICOM) or an [`axum::Router`] (HTTP) behind a [`Listener`]. The listener owns the socket: it admits,
 //! counts, encrypts, catches panics and drains; the session owns the conversation.
 
+pub mod admin;
 mod credentials;
 pub mod health;
 pub mod http;

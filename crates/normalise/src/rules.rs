@@ -78,6 +78,17 @@ pub(crate) struct Row {
     pub(crate) convert: Convert,
     /// Name of the code table.
     pub(crate) vocabulary: Option<String>,
+    /// The part of the target list that this field speaks for.
+    pub(crate) slice: Option<Slice>,
+}
+
+/// A part of a list that several fields fill: see [`hilum_fhir::merge`].
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Slice {
+    /// `telecom[use=work]`
+    pub(crate) clear: String,
+    /// A member that makes a value one of the slice: `use` and `work`.
+    pub(crate) sets: Option<(String, String)>,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -207,7 +218,7 @@ impl Tables {
                     rows.retain(|row| Some(&row.source) != source.as_ref());
                     continue;
                 }
-                match row(&format!("{name}:{line}"), [cell(0), cell(1), cell(2), cell(3), cell(4)]) {
+                match row(&format!("{name}:{line}"), [cell(0), cell(1), cell(2), cell(3), cell(4), cell(6)]) {
                     Ok(row) => {
                         let same = |known: &&mut Row| {
                             overlay && known.source == row.source && known.target == row.target
@@ -248,7 +259,10 @@ impl Tables {
     }
 }
 
-fn row(rule: &str, [source_text, condition, target, convert, vocabulary]: [&str; 5]) -> Result<Row, String> {
+fn row(
+    rule: &str,
+    [source_text, condition, target, convert, vocabulary, slice]: [&str; 6],
+) -> Result<Row, String> {
     Ok(Row {
         rule: rule.to_owned(),
         source: source(source_text)
@@ -257,7 +271,24 @@ fn row(rule: &str, [source_text, condition, target, convert, vocabulary]: [&str;
         target: if target == "!ignore" { None } else { Some(steps(target)?) },
         convert: self::convert(convert)?,
         vocabulary: Some(vocabulary).filter(|v| !v.is_empty()).map(str::to_owned),
+        slice: if slice.is_empty() { None } else { Some(self::slice(slice, target)?) },
     })
+}
+
+/// `use=work`, `use!=work`, `type.coding.code=ATND` of the list that the target begins with.
+fn slice(text: &str, target: &str) -> Result<Slice, String> {
+    let wrong =
+        || format!("the slice {text:?} is not understood: it is PATH=VALUE or PATH!=VALUE, of a list");
+    let (path, value) = text.split_once('=').ok_or_else(wrong)?;
+    let is_other = path.ends_with('!');
+    let path = path.trim_end_matches('!');
+    let (list, _) = target.split_once("[+]").ok_or_else(wrong)?;
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if !is_name(list) || !path.split('.').all(is_name) || value.is_empty() || value.contains([']', '=']) {
+        return Err(wrong());
+    }
+    let sets = (!is_other && !path.contains('.')).then(|| (path.to_owned(), value.to_owned()));
+    Ok(Slice { clear: format!("{list}[{text}]"), sets })
 }
 
 fn source(text: &str) -> Option<Source> {
@@ -379,6 +410,17 @@ mod tests {
         assert!(condition("3 SOMETIMES", number).is_err());
         assert_eq!(steps("name[+].family").unwrap().len(), 2);
         assert!(steps("name[x]").is_err());
+        let work = slice("use=work", "telecom[+]").unwrap();
+        assert_eq!(
+            (work.clear.as_str(), work.sets),
+            ("telecom[use=work]", Some(("use".into(), "work".into())))
+        );
+        assert_eq!(slice("use!=work", "telecom[+]").unwrap().sets, None);
+        for (wrong, target) in
+            [("use", "telecom[+]"), ("=work", "telecom[+]"), ("use=", "telecom[+]"), ("use=work", "gender")]
+        {
+            assert!(slice(wrong, target).is_err(), "{wrong} {target}");
+        }
     }
 
     #[test]

@@ -167,7 +167,10 @@ fn v2_and_v3_make_the_same_change_of_a_patient() {
         };
         (numbers.clone(), resource.to_value(), clear.clone(), change.happened)
     };
-    assert_eq!(change(&v2(v2_text.into())), change(&v3(REVISED.into())));
+    let (v2, v3) = (change(&v2(v2_text.into())), change(&v3(REVISED.into())));
+    assert_eq!((&v2.0, &v2.1, &v2.3), (&v3.0, &v3.1, &v3.3));
+    // PID-13 speaks for its part of the list, an interaction for all of it
+    assert_eq!((v2.2, v3.2), (vec!["telecom[use!=work]".to_owned()], Vec::new()));
 }
 
 /// Runs over the corpora beside the project, when they are there.

@@ -40,8 +40,11 @@ fn v3(patient: &str) -> Payload {
     Payload::V3(Arc::new(message.unwrap_or_else(|refusal| panic!("{refusal:?}"))))
 }
 
-fn image(more: &[(Option<(u32, u16)>, u32, &str)]) -> Payload {
-    let element = |(parent, tag, text): &(Option<(u32, u16)>, u32, &str)| Element {
+/// The sequence and the item an element is in, its tag, its value.
+type Attribute<'a> = (Option<(u32, u16)>, u32, &'a str);
+
+fn image(more: &[Attribute<'_>]) -> Payload {
+    let element = |(parent, tag, text): &Attribute<'_>| Element {
         tag: Tag(*tag),
         parent: parent.map(|(sequence, item)| (Tag(sequence), item)),
         value: text.as_bytes().to_vec(),
@@ -221,6 +224,22 @@ fn orders_and_reports_are_told_apart_by_their_code_and_results_hang_on_their_rep
         found,
         [("http://loinc.org|K|2".into(), Some(former)), ("http://loinc.org|K|2#2".into(), None)]
     );
+}
+
+#[test]
+fn a_result_number_without_an_authority_is_one_of_its_report_only() {
+    let obx = |number: &str| format!("OBX|1|NM|K^P^LN||4||||||F||||||||||{number}\r");
+    let segments = format!("PID|1||77\rOBR|1||F1|C1\r{}OBR|2||F2|C1\r{}{}", obx("1"), obx("1^LIS"), obx("2"));
+    let mapped = map(&v2("ORU^R01", &segments), &context());
+    let found: Vec<Option<&str>> = keys(&mapped, "Observation")
+        .into_iter()
+        .map(|(_, keys)| match &keys.keys[..] {
+            [Key::Under { value, former: None, .. }] => Some(value.as_str()),
+            [Key::Number(..)] => None,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(found, [Some("http://loinc.org|K||1"), None, Some("http://loinc.org|K||2")]);
 }
 
 #[test]

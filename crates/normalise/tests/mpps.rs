@@ -61,6 +61,7 @@ fn study(step: &PerformedStep) -> Resource {
         based_on: Vec::new(),
         procedure: None,
         discontinued: false,
+        attention: false,
         series: step.series.iter().map(|(series, _)| (series.clone(), Vec::new())).collect(),
     })
 }

@@ -31,6 +31,8 @@ pub struct Config {
     pub free_bytes_min: u64,
     /// Page cache of one site's writer, in bytes.
     pub cache_bytes: u64,
+    /// Whether an edge may be using the files: nothing is created, migrated or written then. A server takes several edges.
+    pub is_beside: bool,
 }
 
 /// The engine of a configuration.
@@ -54,6 +56,7 @@ impl Config {
             queue_bytes_max: 64 << 20,
             free_bytes_min: 0,
             cache_bytes: 1 << 20,
+            is_beside: false,
         }
     }
 

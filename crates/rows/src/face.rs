@@ -12,7 +12,7 @@ use crate::keys::{Key, Lookup, Rows};
 use crate::row::{
     Ask, Candidate, Changed, Content, Due, Duplicate, Head, HeadRow, InstanceEntry, InstancePlace,
     OldSubmission, OldVersion, Orphan, StepRow, StoredSubmission, StudyRow, SubmissionEntry, VersionRow,
-    Walk,
+    Walk, WantedSubmissions,
 };
 use crate::{BlobId, Delivery, Destination, Error, FeedEntry, Version};
 
@@ -139,6 +139,14 @@ pub trait Submissions {
     fn submissions(&self, before: Option<u64>, count: u32) -> Result<Vec<StoredSubmission>, Error>;
     /// The numbers of those that caused the versions of a row, newest first.
     fn submissions_of(&self, rid: i64, count: u32) -> Result<Vec<u64>, Error>;
+    /// Those wanted, newest first, without answer, body and report.
+    fn submissions_matching(&self, wanted: &WantedSubmissions) -> Result<Vec<StoredSubmission>, Error>;
+    /// The first submission from a number on: its number, and when it was received (ms since 1970).
+    fn submission_from(&self, sequence: u64) -> Result<Option<(u64, i64)>, Error>;
+    /// Whether a version of a type was written behind a feed position.
+    fn has_changed(&self, of: ResourceType, after: u64) -> Result<bool, Error>;
+    /// The deliveries of versions, each by rid and version; at most so many.
+    fn deliveries_of(&self, versions: &[(i64, i64)], max: u32) -> Result<Vec<Delivery>, Error>;
 }
 
 /// Writes submissions.
@@ -171,8 +179,8 @@ pub trait Studies {
     fn studies_with_number(&self, value: &str, max: usize) -> Result<Vec<String>, Error>;
     /// Keys of studies that are due: long dirty, or dirty and quiet.
     fn due_studies(&self, due: &Due) -> Result<Vec<String>, Error>;
-    /// Keys of studies that are dirty, at most `max`; with `uid` only those of this Study Instance UID.
-    fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error>;
+    /// Keys of studies that are dirty, at most `max`.
+    fn dirty_studies(&self, max: u32) -> Result<Vec<String>, Error>;
     /// The blobs of the instances of a study, superseded ones too.
     fn blobs_of_study(&self, key: &str) -> Result<Vec<BlobId>, Error>;
     /// The elements of a series.

@@ -88,18 +88,18 @@ pub fn rows(entries: &Entries) -> Rows {
             EntryValue::Reference { target, identifier } => {
                 rows.keys.extend(target.as_ref().and_then(|target| reference_key(parameter, target)));
                 if let Some((system, value)) = identifier {
-                    rows.keys.push(plain(parameter, b'l', system.as_deref().unwrap_or_default(), value));
+                    rows.keys.push(logical(parameter, system.as_deref().unwrap_or_default(), value));
                 }
             }
             EntryValue::String(text) => {
                 let normal = normal_form(text);
-                rows.strings.push((hash(parameter, b'w', "", ""), cut(&normal).to_owned()));
+                rows.strings.push((strings(parameter), cut(&normal).to_owned()));
             }
-            EntryValue::Uri(uri) => rows.keys.push(plain(parameter, b'u', "", uri)),
+            EntryValue::Uri(url) => rows.keys.push(uri(parameter, url)),
             EntryValue::Date(low, high)
             | EntryValue::Number(low, high)
             | EntryValue::Quantity(low, high, ..) => {
-                rows.ranges.push((hash(parameter, b'd', "", ""), *low, *high));
+                rows.ranges.push((ranges(parameter), *low, *high));
             }
         }
     }
@@ -166,13 +166,32 @@ fn system_hash(system: &str) -> i64 {
 pub fn reference_key(parameter: &Parameter, target: &Reference) -> Option<Key> {
     match target {
         Reference::Local(of, id) => Some(plain(parameter, b'r', of.name(), id)),
-        Reference::Url(url) => Some(plain(parameter, b'u', "", url.split('|').next().unwrap_or(url))),
+        Reference::Url(url) => Some(uri(parameter, url.split('|').next().unwrap_or(url))),
         Reference::Id(_) => None,
     }
 }
 
-/// The key of what has one row whatever its system: references `r`, their identifiers `l`, uris `u`.
-pub fn plain(parameter: &Parameter, tag: u8, system: &str, code: &str) -> Key {
+/// The key of a reference by identifier.
+pub fn logical(parameter: &Parameter, system: &str, value: &str) -> Key {
+    plain(parameter, b'l', system, value)
+}
+
+/// The key of a uri, also of one that a reference holds.
+pub fn uri(parameter: &Parameter, uri: &str) -> Key {
+    plain(parameter, b'u', "", uri)
+}
+
+/// The key of all strings of a parameter.
+pub fn strings(parameter: &Parameter) -> i64 {
+    hash(parameter, b'w', "", "")
+}
+
+/// The key of all ranges of a parameter: dates, numbers, quantities.
+pub fn ranges(parameter: &Parameter) -> i64 {
+    hash(parameter, b'd', "", "")
+}
+
+fn plain(parameter: &Parameter, tag: u8, system: &str, code: &str) -> Key {
     Key { value: hash(parameter, tag, system, code), system: 0 }
 }
 
@@ -185,8 +204,7 @@ pub fn cut(normal: &str) -> &str {
     &normal[..end]
 }
 
-/// The key of strings `w` and ranges `d`.
-pub fn hash(parameter: &Parameter, tag: u8, system: &str, code: &str) -> i64 {
+fn hash(parameter: &Parameter, tag: u8, system: &str, code: &str) -> i64 {
     hash_parts(parameter.resource_type.name(), parameter.name, tag, system, code)
 }
 

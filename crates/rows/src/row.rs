@@ -177,6 +177,36 @@ pub struct SubmissionEntry<'r> {
     pub body: Option<&'r [u8]>,
     pub blob: Option<[u8; 32]>,
     pub report: Option<&'r [u8]>,
+    /// What it is in the words of its protocol.
+    pub message: Option<&'r str>,
+    /// Who was called.
+    pub called: Option<&'r str>,
+    /// The submission it replays.
+    pub replays: Option<u64>,
+    /// Why somebody should look at it.
+    pub attention: Option<&'r str>,
+}
+
+/// Which submissions are listed: all that is given has to hold.
+#[derive(Clone, Debug, Default)]
+pub struct WantedSubmissions {
+    /// Only smaller numbers.
+    pub before: u64,
+    /// No smaller number.
+    pub floor: u64,
+    /// Received then or later, ms since 1970.
+    pub since: i64,
+    pub accepted: Option<bool>,
+    /// Only those with an attention mark.
+    pub attention: bool,
+    pub kind: Option<i64>,
+    pub control: Option<String>,
+    pub listener: Option<String>,
+    /// The whole text, or what stands before a `^` or a blank in it.
+    pub message: Option<String>,
+    /// The address without its port, the whole identity, or a part of it between bars.
+    pub peer: Option<String>,
+    pub count: u32,
 }
 
 /// A submission as read.
@@ -198,6 +228,11 @@ pub struct StoredSubmission {
     pub body: Option<Vec<u8>>,
     pub blob: Option<[u8; 32]>,
     pub report: Option<Vec<u8>>,
+    pub content_type: Option<String>,
+    pub message: Option<String>,
+    pub called: Option<String>,
+    pub replays: Option<i64>,
+    pub attention: Option<String>,
 }
 
 /// A blob that was left behind.
@@ -228,6 +263,8 @@ pub struct StudyRow {
     pub drawn_as: Option<i64>,
     /// When it was published last, ms since 1970.
     pub published: Option<i64>,
+    /// Whether something of it is not published yet.
+    pub is_dirty: bool,
     /// Counts the changes of the study and everything below it.
     pub revision: i64,
 }

@@ -21,7 +21,7 @@ pub use hilum_rows::{
     ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,
     Findings, Health, InstanceFile, Memory, Operation, PostgresConfig, Version,
 };
-pub use site::{Client, Hl7Identity, Retention, Site, SiteSettings};
+pub use site::{Authority, Client, Hl7Identity, Retention, Site, SiteSettings, Unidentified};
 pub use types::*;
 pub use upkeep::backup::{Manifest, SiteCopy, backup, restore};
 pub use upkeep::fsck::fsck;
@@ -37,7 +37,7 @@ use bytes::Bytes;
 use hilum_blobs::{Blobs, Disk, S3};
 use hilum_fhir::search::Query;
 use hilum_fhir::{Change, Issue, ResourceType};
-use hilum_rows::row::{Ask, study_uid};
+use hilum_rows::row::Ask;
 use hilum_rows::{Db, Engine, Gates};
 use object_store::ObjectStore;
 use parking_lot::RwLock;
@@ -91,9 +91,14 @@ impl Store {
     }
 
     fn open_now(config: Config, bucket: Option<Arc<dyn ObjectStore>>) -> Result<Self, Error> {
-        std::fs::create_dir_all(&config.data_dir)?;
-        hilum_rows::probe(&config.data_dir)?;
-        let lock = if config.exclusive { Some(hilum_rows::lock(&config.data_dir)?) } else { None };
+        let lock = if config.exclusive {
+            std::fs::create_dir_all(&config.data_dir)?;
+            hilum_rows::probe(&config.data_dir)?;
+            Some(hilum_rows::lock(&config.data_dir)?)
+        } else {
+            hilum_rows::expect_there(&config.of_rows())?;
+            None
+        };
         let control = Control::open_for(&config)?;
         let gates = Arc::<Gates>::default();
         let engine = hilum_rows::open(&config.of_rows(), &gates, Arc::new(control.clone()))?;
@@ -299,6 +304,61 @@ impl Store {
         self.ask(site, move |rows| submission::newest(rows, before, count)).await
     }
 
+    /// A page of the submissions that a filter lets through, newest first.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn list_submissions(
+        &self,
+        site: &Site,
+        filter: SubmissionFilter,
+    ) -> Result<SubmissionPage, Error> {
+        self.ask(site, move |rows| submission::matching(rows, &filter)).await
+    }
+
+    /// The deliveries of the versions that a submission caused, at most so many. Goes through all that is queued or was delivered lately.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn deliveries_of(&self, site: &Site, sequence: u64, max: u32) -> Result<Vec<Delivery>, Error> {
+        self.ask(site, move |rows| submission::deliveries(rows, sequence, max)).await
+    }
+
+    /// What committing the changes of an original would do now, resource by resource; nothing is written.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub async fn foretell(
+        &self,
+        site: &Site,
+        original: &Original,
+        changes: Vec<Change>,
+    ) -> Result<Vec<Foretold>, Error> {
+        let speaker = Speaker::of(original);
+        let now = jiff::Timestamp::now().as_microsecond();
+        let planning = move |db: &SiteDb| {
+            let newest = *db.newest.borrow();
+            db.snapshot(|rows| {
+                rows.foresee(&planner::asks(&changes))?;
+                Ok(planner::plan(rows, &db.zone, now, newest, speaker, &changes)?.foretold())
+            })
+        };
+        self.site_db(site)?.apart(planning).await
+    }
+
+    /// Whether anything of a type was written behind a feed position.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn has_changed(
+        &self,
+        site: &Site,
+        resource_type: ResourceType,
+        after: u64,
+    ) -> Result<bool, Error> {
+        self.ask(site, move |rows| rows.has_changed(resource_type, after)).await
+    }
+
     /// Versions after feed position `after`, in feed order, at most `limit`.
     ///
     /// # Errors
@@ -324,14 +384,18 @@ impl Store {
         let db = self.site_db(site)?;
         let uid = uid.map(str::to_owned);
         let now = jiff::Timestamp::now().as_millisecond();
-        let due = db.apart(move |db| db.read(|rows| imaging::due(rows, now))).await?;
-        let is_wanted = |key: &String| uid.as_ref().is_none_or(|uid| study_uid(key) == uid);
-        publish(&db, due.into_iter().filter(is_wanted).collect()).await
+        let due = move |db: &SiteDb| {
+            db.read(|rows| match &uid {
+                Some(uid) => imaging::due_of(rows, uid, now),
+                None => imaging::due(rows, now),
+            })
+        };
+        publish(&db, db.apart(due).await?).await
     }
 
     /// Publishes every study that changed since it was published: before a read or search of ImagingStudy is answered.
     async fn publish_stale(&self, db: &Arc<SiteDb>) -> Result<(), Error> {
-        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(None, STALE_MAX))).await?;
+        let stale = db.apart(|db| db.read(|rows| rows.dirty_studies(STALE_MAX))).await?;
         publish(db, stale).await.map(drop)
     }
 
@@ -359,6 +423,11 @@ impl Store {
             content_type: "text/plain",
             received: jiff::Timestamp::now().into(),
             report: None,
+            about: About {
+                message: Some("study delete".to_owned()),
+                reference: Some(uid.to_owned()),
+                ..About::default()
+            },
         };
         let (packed, uid) = (Packed::new(original, None), uid.to_owned());
         db.upkeep(packed.bytes(), move |apply| apply.delete_study(&packed, &uid)).await

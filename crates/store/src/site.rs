@@ -29,6 +29,15 @@ pub struct SiteSettings {
     /// `Identifier.system` of patient identifiers without a known assigning authority; empty = `urn:hilum:site:{id}:mrn`.
     #[serde(default)]
     pub patient_identifier_system: String,
+    /// Assigning authorities and their identifier systems. A NamingSystem of the site that names one comes first.
+    #[serde(default)]
+    pub authorities: Vec<Authority>,
+    /// Whether a number without an authority may be joined with a Patient known under another system.
+    #[serde(default = "yes")]
+    pub join_unqualified: bool,
+    /// What becomes of a message whose patient has no number.
+    #[serde(default)]
+    pub unidentified: Unidentified,
     /// Who may send without a key (MLLP, DICOM). See [`Client`].
     #[serde(default)]
     pub clients: Vec<Client>,
@@ -41,6 +50,27 @@ pub struct SiteSettings {
     /// Whether listeners refuse it.
     #[serde(default)]
     pub disabled: bool,
+}
+
+/// An assigning authority: the names senders use for it, and the identifier system of its numbers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Authority {
+    /// Namespaces (CX-4.1), Issuers of Patient ID (0010,0021), assigning authority names of HL7 v3.
+    pub names: Vec<String>,
+    /// `Identifier.system`: an absolute URI.
+    pub system: String,
+}
+
+/// What becomes of a message whose patient has no number at all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Unidentified {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// It makes a Patient of its own, which nothing ever matches.
+    Keep,
 }
 
 /// How long a site keeps what is not current. 0 days = for ever.
@@ -124,6 +154,10 @@ impl PartialEq for Site {
 }
 
 impl Eq for Site {}
+
+fn yes() -> bool {
+    true
+}
 
 fn utc() -> String {
     "UTC".to_owned()

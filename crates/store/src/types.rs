@@ -47,8 +47,8 @@ pub struct Config {
     pub total_probe_max: u32,
     /// Most candidates a search may look at.
     pub candidates_max: u32,
-    /// Whether the lock that keeps a second edge out is taken. Commands beside a running edge (`hilum key`) do not take it and
-    /// only use [`crate::Store::control`].
+    /// Whether the lock that keeps a second edge out is taken. Commands beside a running edge (`hilum submissions`) do not take it: of files they
+    /// only read, and nothing is created or migrated for them.
     pub exclusive: bool,
 }
 
@@ -70,6 +70,7 @@ impl Config {
             queue_bytes_max: self.queue_bytes_max,
             free_bytes_min: self.free_bytes_min,
             cache_bytes: self.cache_bytes,
+            is_beside: !self.exclusive,
         }
     }
 
@@ -136,6 +137,76 @@ pub struct Original {
     pub received: Timestamp,
     /// Lineage, issues and unmapped locations as compact JSON without values; kept with the submission.
     pub report: Option<Bytes>,
+    /// What it is called by those who look for it.
+    pub about: About,
+}
+
+/// What a submission is called by those who look for it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct About {
+    /// What it is in the words of its protocol: `ADT^A08`, `PRPA_IN201301UV02`, `C-STORE CT`.
+    pub message: Option<String>,
+    /// What names it where no control id does: the SOP Instance UID of an image, the control id of what is replayed.
+    pub reference: Option<String>,
+    /// Who was called: the called AE title, `MSH-5|MSH-6`.
+    pub called: Option<String>,
+    /// Number of the submission this one replays.
+    pub replays: Option<u64>,
+}
+
+/// Which submissions are listed: all that is given has to hold.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SubmissionFilter {
+    /// Only those with a smaller number.
+    pub before: Option<u64>,
+    /// Only those received at this time or later.
+    pub since: Option<Timestamp>,
+    /// Only accepted ones, or only rejected ones.
+    pub accepted: Option<bool>,
+    /// Only those with an attention mark.
+    pub attention: bool,
+    /// The control id or SOP Instance UID.
+    pub control: Option<String>,
+    /// The peer: its address (without port), its whole identity, or a part of it between bars (MSH-3 or MSH-4).
+    pub peer: Option<String>,
+    /// Name of the listener.
+    pub listener: Option<String>,
+    /// What it is in the words of its protocol: `ADT^A08`; `ADT` matches every event of it, `C-STORE` every modality.
+    pub message: Option<String>,
+    /// The protocol.
+    pub kind: Option<OriginalKind>,
+    /// How many, at most [`SubmissionFilter::COUNT_MAX`].
+    pub count: u32,
+}
+
+impl SubmissionFilter {
+    /// Rows of one page.
+    pub const COUNT_MAX: u32 = 500;
+}
+
+/// A page of a list of submissions, newest first.
+#[derive(Clone, Debug, Default)]
+pub struct SubmissionPage {
+    /// The submissions, without original, answer, report and targets.
+    pub rows: Vec<SubmissionRow>,
+    /// Where to go on ([`SubmissionFilter::before`]); `None` at the end. A page that is not full may have a next one: only so many rows are looked
+    /// at for a page.
+    pub next: Option<u64>,
+}
+
+/// What a replay would do to one resource.
+#[derive(Clone, Debug)]
+pub struct Foretold {
+    /// What would be done.
+    pub effect: Effect,
+    /// The type.
+    pub resource_type: ResourceType,
+    /// The id; of a resource that is not there yet one that it will not have.
+    pub id: String,
+    /// The content now, as JSON; `None` = there is none.
+    pub before: Option<serde_json::Value>,
+    /// The content then; `None` = deleted, or only rows of images are written.
+    pub after: Option<serde_json::Value>,
 }
 
 /// What a commit did.
@@ -269,7 +340,7 @@ pub struct SubmissionRow {
     pub peer: Option<String>,
     /// Who the peer was.
     pub identity: Option<String>,
-    /// Control id, when it had one.
+    /// Control id or SOP Instance UID, when it had one.
     pub control_id: Option<String>,
     /// SHA-256 of the original.
     pub sha256: [u8; 32],
@@ -283,8 +354,20 @@ pub struct SubmissionRow {
     pub bytes: Option<Bytes>,
     /// The blob that holds the original, when it is one. Of a rejected submission both are gone after a time.
     pub blob: Option<BlobId>,
+    /// Content type of the original.
+    pub content_type: Option<String>,
     /// Lineage, issues, unmapped.
     pub report: Option<Bytes>,
     /// Versions it caused: type, id, version.
     pub targets: Vec<(ResourceType, String, u64)>,
+    /// How many versions it caused.
+    pub versions: usize,
+    /// What it is in the words of its protocol: `ADT^A08`, `C-STORE CT`.
+    pub message: Option<String>,
+    /// Who was called: AE title, `MSH-5|MSH-6`.
+    pub called: Option<String>,
+    /// The submission this one replays.
+    pub replays: Option<u64>,
+    /// Why somebody should look at it: `identity-conflict`, `late`. `None` = nobody has to.
+    pub attention: Option<String>,
 }

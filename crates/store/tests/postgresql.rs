@@ -55,6 +55,7 @@ fn original() -> Original {
         content_type: "x",
         received: Timestamp::from_micros(1),
         report: None,
+        about: Default::default(),
     }
 }
 
@@ -100,7 +101,8 @@ async fn image(store: &Store, site: &Site, number: usize) {
         };
         let change = Change::new(Action::Instance(Box::new(instance)));
         store.commit(site, original(), vec![change], None).await.unwrap();
-        // publishes what changed
+        store.publish_studies(site, Some(&uid(1))).await.unwrap();
+        // publishes what changed, due or not
         let of = ResourceType::from_name("ImagingStudy").unwrap();
         assert!(store.read(site, of, "none").await.unwrap().is_none());
     }

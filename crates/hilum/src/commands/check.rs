@@ -29,6 +29,9 @@ pub(crate) fn run(config: &Config) -> Result<ExitCode> {
             site.clients.len(),
             site.timezone
         );
+        for authority in &site.authorities {
+            println!("  authority {}: {}", authority.names.join(", "), authority.system);
+        }
     }
     println!("the configuration is fine");
     Ok(ExitCode::SUCCESS)

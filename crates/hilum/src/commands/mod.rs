@@ -11,6 +11,7 @@ pub(crate) mod migrate;
 pub(crate) mod send;
 mod send_dicom;
 pub(crate) mod site;
+pub(crate) mod submissions;
 
 use anyhow::{Context, Result};
 use hilum_intake::normalise::Rules;

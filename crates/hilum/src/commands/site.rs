@@ -28,6 +28,9 @@ pub(crate) fn run(config: &Config, arguments: &SiteArgs) -> Result<ExitCode> {
                     settings.timezone,
                     settings.ae_titles.join(" ")
                 );
+                for authority in &settings.authorities {
+                    println!("  authority {}: {}", authority.names.join(", "), authority.system);
+                }
             }
         }
         SiteCommand::Disable { id } => switch(&control, id, true)?,

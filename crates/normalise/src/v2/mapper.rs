@@ -66,6 +66,13 @@ impl Target {
         }
     }
 
+    /// Takes an element, or a slice of a list, away from what is stored.
+    pub(super) fn forget(&mut self, path: &str) {
+        if !self.clear.iter().any(|known| known == path) {
+            self.clear.push(path.to_owned());
+        }
+    }
+
     /// Gives a member for the resource's creation, unless the message says it.
     pub(super) fn default(&mut self, member: &str, value: Value) {
         if self.value.get(member).is_none_or(Value::is_null) {
@@ -268,12 +275,21 @@ impl<'m> Mapper<'m> {
         for repeat in 1..=if appends { repeats.min(REPEATS_MAX) } else { repeats.min(1) } {
             let place = Place { segment, field, repeat };
             if self.is_null(place) {
-                self.delete(rows, path, place, target);
+                match &row.slice {
+                    Some(slice) => target.forget(&slice.clear),
+                    None => self.delete(rows, path, place, target),
+                }
                 self.consume(place);
                 continue;
             }
-            if let Some(value) = self.convert(row, place, None) {
+            if let Some(mut value) = self.convert(row, place, None) {
                 self.note(target, path, row, place);
+                if let Some(slice) = &row.slice {
+                    target.forget(&slice.clear);
+                    if let Some((member, text)) = &slice.sets {
+                        value[member] = Value::String(text.clone());
+                    }
+                }
                 set(&mut target.value, path, value);
                 if path[0].name == "identifier" {
                     target.ranks.push(rank(&self.segment(segment).name, field));
@@ -304,10 +320,7 @@ impl<'m> Mapper<'m> {
             return;
         }
         let named = &path[..list.map_or(path.len(), |at| at + 1)];
-        let path = named.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join(".");
-        if !target.clear.contains(&path) {
-            target.clear.push(path);
-        }
+        target.forget(&named.iter().map(|step| step.name.as_str()).collect::<Vec<_>>().join("."));
     }
 
     /// One value by a rule: of a whole repetition, or of one component.

@@ -82,8 +82,10 @@ pub(super) fn order(mapper: &mut Mapper<'_>, links: &Links, group: &Group) -> Op
     target.default("intent", "order".into());
     links.apply(&mut target.value, group.start());
     let notes = notes(mapper, &group.notes);
-    if !notes.is_empty() {
-        target.value["note"] = Value::Array(notes);
+    match target.value.get_mut("note").and_then(Value::as_array_mut) {
+        Some(known) => known.extend(notes),
+        None if !notes.is_empty() => target.value["note"] = Value::Array(notes),
+        None => {}
     }
     Some(mapper.merge(identity::one_of("ServiceRequest", Some(links.patient.clone()), keys, true), target))
 }

@@ -197,7 +197,7 @@ fn consume_frame(mapper: &mut Mapper<'_>, obx: usize, report: &Report) {
     }
 }
 
-/// An Observation by OBX-21, else by its report, code and OBX-4, counted where these are equal.
+/// An Observation by OBX-21 with its authority, else by its report, code, OBX-4 and OBX-21, counted where these are equal.
 fn observation(
     mapper: &mut Mapper<'_>,
     links: &Links,
@@ -229,10 +229,16 @@ fn observation(
         let text = "several results of the message have this number: it names none of them and was left out";
         mapper.issues.push(Issue::warning(IssueCode::Duplicate, text).at(place).hl7(102));
     }
-    let mut keys = identity::keys(&target.value, &[]);
+    // a number without an authority is one among those of its report: senders count from 1 in each
+    let (mut keys, bare): (Vec<Key>, Vec<Key>) =
+        identity::keys(&target.value, &[]).into_iter().partition(|key| matches!(key, Key::Number(..)));
     let sub = mapper.field(obx, 4).unwrap_or_default();
     if keys.is_empty() {
-        keys.push(composed(mapper, report, &target.value, &format!("{code}|{sub}"), &sub));
+        let own = match bare.first() {
+            Some(Key::Bare(number, _)) => format!("{code}|{sub}|{number}"),
+            _ => format!("{code}|{sub}"),
+        };
+        keys.push(composed(mapper, report, &target.value, &own, &sub));
     }
     Some((identity::one_of("Observation", Some(links.patient.clone()), keys, false), target))
 }
@@ -243,7 +249,8 @@ fn composed(mapper: &Mapper<'_>, report: &mut Report, observation: &Value, named
     let count = report.occurred.entry(named.to_owned()).or_insert(0);
     *count += 1;
     let value = if *count == 1 { named.to_owned() } else { format!("{named}#{count}") };
-    let former = report.former.as_ref().filter(|_| *count == 1).map(|number| {
+    let is_numbered = observation.get("identifier").is_some();
+    let former = report.former.as_ref().filter(|_| *count == 1 && !is_numbered).map(|number| {
         let code = observation["code"]["coding"][0]["code"].as_str().unwrap_or("text");
         Match {
             resource_type: identity::kind("Observation"),

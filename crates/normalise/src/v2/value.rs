@@ -9,13 +9,17 @@ use crate::rules::Convert;
 /// Characters of a number; a longer one stays a text.
 const NUMBER_CHARS_MAX: usize = 100;
 
+/// What a value may have become.
+const VALUES: [&str; 6] =
+    ["valueQuantity", "valueString", "valueCodeableConcept", "valueRange", "valueRatio", "valueDateTime"];
+
 /// Sets the value. What it does not use of OBX-5 and OBX-6 is reported as unmapped.
 pub(super) fn value(mapper: &mut Mapper<'_>, obx: usize, target: &mut Target) {
     let place = Place { segment: obx, field: 5, repeat: 1 };
     if mapper.is_null(place) {
         // it says that there is no value; the one that was known goes
         mapper.consume(place);
-        target.clear.extend(["valueQuantity", "valueString", "valueCodeableConcept"].map(str::to_owned));
+        VALUES.iter().for_each(|member| target.forget(member));
         return;
     }
     let kind = mapper.field(obx, 2).unwrap_or_default();

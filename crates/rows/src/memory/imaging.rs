@@ -55,11 +55,9 @@ impl Studies for Session {
         Ok(self.tables.borrow().keys_of(is_due).take(max).collect())
     }
 
-    fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error> {
+    fn dirty_studies(&self, max: u32) -> Result<Vec<String>, Error> {
         let tables = self.tables.borrow();
-        let dirty = tables.keys_of(|study| study.dirty_since.is_some());
-        let wanted = dirty.filter(|key| uid.is_none_or(|uid| uid == study_uid(key)));
-        Ok(wanted.take(limit(max)).collect())
+        Ok(tables.keys_of(|study| study.dirty_since.is_some()).take(limit(max)).collect())
     }
 
     fn blobs_of_study(&self, key: &str) -> Result<Vec<BlobId>, Error> {
@@ -240,7 +238,11 @@ impl Session {
 
 impl Study {
     fn told(&self) -> StudyRow {
-        StudyRow { has_instances: self.last_instance_at.is_some(), ..self.row.clone() }
+        StudyRow {
+            has_instances: self.last_instance_at.is_some(),
+            is_dirty: self.dirty_since.is_some(),
+            ..self.row.clone()
+        }
     }
 
     fn touch(&mut self, now: i64, last_instance: Option<i64>) {

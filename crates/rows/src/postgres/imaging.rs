@@ -11,7 +11,7 @@ use crate::{BlobId, Error, InstanceFile};
 /// The columns of a study.
 macro_rules! study_columns {
     () => {
-        "uid, patient, elements, acc_system, acc_value, orders, attention, last_instance_at IS NOT NULL, drawn_as, published_at, revision"
+        "uid, patient, elements, acc_system, acc_value, orders, attention, last_instance_at IS NOT NULL, drawn_as, published_at, revision, dirty_since IS NOT NULL"
     };
 }
 
@@ -26,6 +26,7 @@ fn study_at(row: &Row) -> (String, StudyRow) {
         drawn_as: row.get(8),
         published: row.get(9),
         revision: row.get(10),
+        is_dirty: row.get(11),
     };
     (row.get(0), study)
 }
@@ -94,12 +95,9 @@ impl Studies for Session {
         Ok(keys(&self.rows(sql, &[&due.dirty_before, &due.quiet_before, &due.published_before, &due.max])?))
     }
 
-    fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error> {
-        let sql = "SELECT uid FROM study WHERE site=$1 AND dirty_since IS NOT NULL AND
-        ($2::text IS NULL OR uid=$2 OR (uid>$3 AND uid<$4)) LIMIT $5";
-        let uid = uid.map(clean);
-        let (from, to) = uid.as_ref().map(|uid| (format!("{uid}@"), format!("{uid}A"))).unwrap_or_default();
-        Ok(keys(&self.rows(sql, &[&uid, &from, &to, &i64::from(max)])?))
+    fn dirty_studies(&self, max: u32) -> Result<Vec<String>, Error> {
+        let sql = "SELECT uid FROM study WHERE site=$1 AND dirty_since IS NOT NULL LIMIT $2";
+        Ok(keys(&self.rows(sql, &[&i64::from(max)])?))
     }
 
     fn blobs_of_study(&self, key: &str) -> Result<Vec<BlobId>, Error> {

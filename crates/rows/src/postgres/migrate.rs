@@ -10,7 +10,8 @@ const STEPS: &[Step] = &[
     FIRST,
     Step { sql: include_str!("schema-2.sql"), partitioned: &[], secured: &[] },
     Step { sql: include_str!("schema-3.sql"), partitioned: &[], secured: &["heard", "study_number"] },
-    Step { sql: include_str!("schema-deliverer.sql"), partitioned: &[], secured: &["deliverer"] },
+    Step { sql: include_str!("schema-4.sql"), partitioned: &[], secured: &["deliverer"] },
+    Step { sql: include_str!("schema-5.sql"), partitioned: &[], secured: &[] },
 ];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),

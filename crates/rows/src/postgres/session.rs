@@ -155,6 +155,10 @@ pub(super) struct Submissions {
     pub(super) body: Vec<Option<Vec<u8>>>,
     pub(super) blob: Vec<Option<Vec<u8>>>,
     pub(super) report: Vec<Option<Vec<u8>>>,
+    pub(super) message: Vec<Option<String>>,
+    pub(super) called: Vec<Option<String>>,
+    pub(super) replays: Vec<Option<i64>>,
+    pub(super) attention: Vec<Option<String>>,
 }
 
 impl Session {
@@ -452,7 +456,7 @@ impl Gathered {
         append!(Ranges, self.ranges_in, other.ranges_in; key, low, high, rid);
         append!(Duplicates, self.duplicates, other.duplicates; key, sha256, sequence, received);
         append!(Submissions, self.submissions, other.submissions; sequence, kind, received, listener, peer, identity, control, sha256,
-            accepted, answer, issues, targets, content_type, encodings, body, blob, report);
+            accepted, answer, issues, targets, content_type, encodings, body, blob, report, message, called, replays, attention);
         let ((rid, version, vid), (mut more_rid, mut more_version, mut more_vid)) =
             (&mut self.deletions, other.deletions);
         rid.append(&mut more_rid);
@@ -581,9 +585,10 @@ impl Gathered {
         let s = self.submissions;
         add(
             !s.sequence.is_empty(),
-            "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report)
+            "INSERT INTO submission(site,seq,kind,received,listener,peer,identity,control,sha,accepted,answer,err,targets,ctype,enc,body,blob,report,message,called,replays,attention)
              SELECT $1::int, * FROM unnest($2::bigint[],$3::bigint[],$4::bigint[],$5::text[],$6::text[],$7::text[],$8::text[],$9::bytea[],$10::bool[],
-                $11::bytea[],$12::text[],$13::text[],$14::text[],$15::bigint[],$16::bytea[],$17::bytea[],$18::bytea[])",
+                $11::bytea[],$12::text[],$13::text[],$14::text[],$15::bigint[],$16::bytea[],$17::bytea[],$18::bytea[],
+                $19::text[],$20::text[],$21::bigint[],$22::text[])",
             vec![
                 Box::new(s.sequence),
                 Box::new(s.kind),
@@ -602,6 +607,10 @@ impl Gathered {
                 Box::new(s.body),
                 Box::new(s.blob),
                 Box::new(s.report),
+                Box::new(s.message),
+                Box::new(s.called),
+                Box::new(s.replays),
+                Box::new(s.attention),
             ],
         );
         statements.extend(self.others);

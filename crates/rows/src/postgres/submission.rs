@@ -1,12 +1,13 @@
 //! Submissions and their duplicate keys.
 
+use hilum_fhir::ResourceType;
 use tokio_postgres::Row;
 
 use super::session::Session;
 use super::values::{clean, digest};
-use crate::Error;
 use crate::face::{Submissions, WriteSubmissions};
-use crate::row::{Duplicate, StoredSubmission, SubmissionEntry};
+use crate::row::{Duplicate, StoredSubmission, SubmissionEntry, WantedSubmissions};
+use crate::{Delivery, DeliveryState, Error};
 
 impl Submissions for Session {
     fn duplicate(&self, key: i64, sha256: &[u8; 32]) -> Result<Option<Duplicate>, Error> {
@@ -23,6 +24,22 @@ impl Submissions for Session {
 
     fn submissions_of(&self, rid: i64, count: u32) -> Result<Vec<u64>, Error> {
         submissions_of(self, rid, count)
+    }
+
+    fn submissions_matching(&self, wanted: &WantedSubmissions) -> Result<Vec<StoredSubmission>, Error> {
+        submissions_matching(self, wanted)
+    }
+
+    fn submission_from(&self, sequence: u64) -> Result<Option<(u64, i64)>, Error> {
+        submission_from(self, sequence)
+    }
+
+    fn has_changed(&self, of: ResourceType, after: u64) -> Result<bool, Error> {
+        has_changed(self, of, after)
+    }
+
+    fn deliveries_of(&self, versions: &[(i64, i64)], max: u32) -> Result<Vec<Delivery>, Error> {
+        deliveries_of(self, versions, max)
     }
 }
 
@@ -77,6 +94,10 @@ pub(crate) fn add_submission(session: &Session, row: &SubmissionEntry<'_>) -> Re
         rows.body.push(row.body.map(<[u8]>::to_vec));
         rows.blob.push(row.blob.map(|blob| blob.to_vec()));
         rows.report.push(row.report.map(<[u8]>::to_vec));
+        rows.message.push(row.message.map(clean));
+        rows.called.push(row.called.map(clean));
+        rows.replays.push(row.replays.map(u64::cast_signed));
+        rows.attention.push(row.attention.map(clean));
     });
     Ok(())
 }
@@ -99,7 +120,7 @@ pub(crate) fn add_duplicate_key(
 }
 
 pub(crate) fn submission(session: &Session, sequence: u64) -> Result<Option<StoredSubmission>, Error> {
-    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report
+    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report, ctype, message, called, replays, attention
         FROM submission WHERE site=$1 AND seq=$2";
     session.row(sql, &[&sequence.cast_signed()])?.map(|row| read(&row)).transpose()
 }
@@ -109,10 +130,92 @@ pub(crate) fn submissions(
     before: Option<u64>,
     count: u32,
 ) -> Result<Vec<StoredSubmission>, Error> {
-    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report
+    let sql = "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, answer, err, targets, enc::bigint, body, blob, report, ctype, message, called, replays, attention
         FROM submission WHERE site=$1 AND seq<$2 ORDER BY seq DESC LIMIT $3";
     let rows = session.rows(sql, &[&before.map_or(i64::MAX, u64::cast_signed), &i64::from(count)])?;
     rows.iter().map(read).collect()
+}
+
+/// A list of submissions, led by the index that leads to the fewest rows.
+macro_rules! matching {
+    ($led_by:literal) => {
+        concat!(
+            "SELECT seq, kind::bigint, received, listener, peer, identity, control, sha, accepted, NULL::bytea, err, targets, enc::bigint, NULL::bytea, blob,
+               NULL::bytea, ctype, message, called, replays, attention
+             FROM submission WHERE site=$1 AND ",
+            $led_by,
+            " AND seq<$2 AND seq>=$3 AND received>=$4 AND ($5::bool IS NULL OR accepted=$5) AND (NOT $6::bool OR attention IS NOT NULL)
+               AND ($7::bigint IS NULL OR kind=$7) AND ($8::text IS NULL OR control=$8) AND ($9::text IS NULL OR listener=$9)
+               AND ($10::text IS NULL OR message=$10 OR left(message,length($10)+1) IN ($10||'^', $10||' '))
+               AND ($11::text IS NULL OR peer=$11 OR left(peer,length($11)+1)=$11||':' OR left(peer,length($11)+3)='['||$11||']:'
+                 OR identity=$11 OR strpos('|'||identity||'|','|'||$11||'|')>0)
+             ORDER BY seq DESC LIMIT $12"
+        )
+    };
+}
+
+pub(crate) fn submissions_matching(
+    session: &Session,
+    wanted: &WantedSubmissions,
+) -> Result<Vec<StoredSubmission>, Error> {
+    let sql = match wanted {
+        // the index holds the first letters: what a sender makes of a control id has any length
+        WantedSubmissions { control: Some(_), .. } => matching!("left(control,64)=left($8::text,64)"),
+        WantedSubmissions { attention: true, .. } => matching!("attention IS NOT NULL"),
+        WantedSubmissions { accepted: Some(false), .. } => matching!("NOT accepted"),
+        _ => matching!("true"),
+    };
+    let rows = session.rows(
+        sql,
+        &[
+            &wanted.before.cast_signed(),
+            &wanted.floor.cast_signed(),
+            &wanted.since,
+            &wanted.accepted,
+            &wanted.attention,
+            &wanted.kind,
+            &wanted.control.as_deref().map(clean),
+            &wanted.listener.as_deref().map(clean),
+            &wanted.message.as_deref().map(clean),
+            &wanted.peer.as_deref().map(clean),
+            &i64::from(wanted.count),
+        ],
+    )?;
+    rows.iter().map(read).collect()
+}
+
+pub(crate) fn submission_from(session: &Session, sequence: u64) -> Result<Option<(u64, i64)>, Error> {
+    let sql = "SELECT seq, received FROM submission WHERE site=$1 AND seq>=$2 ORDER BY seq LIMIT 1";
+    let row = session.row(sql, &[&sequence.cast_signed()])?;
+    Ok(row.map(|row| (row.get::<_, i64>(0).cast_unsigned(), row.get(1))))
+}
+
+pub(crate) fn has_changed(session: &Session, of: ResourceType, after: u64) -> Result<bool, Error> {
+    let sql = "SELECT EXISTS(SELECT 1 FROM version v JOIN head h ON h.site=$1 AND h.rid=v.rid WHERE v.site=$1 AND v.vid>$2 AND h.rt=$3::bigint::smallint)";
+    Ok(session.row(sql, &[&after.cast_signed(), &of.number()])?.is_some_and(|row| row.get(0)))
+}
+
+pub(crate) fn deliveries_of(
+    session: &Session,
+    versions: &[(i64, i64)],
+    max: u32,
+) -> Result<Vec<Delivery>, Error> {
+    let (rids, numbers): (Vec<i64>, Vec<i64>) = versions.iter().copied().unzip();
+    let sql = "SELECT d.dest, d.n, d.vid, d.state::bigint, d.attempt::bigint, d.next_at, d.first_at, d.err
+        FROM unnest($2::bigint[],$3::bigint[]) u(rid,ver) JOIN version v ON v.site=$1 AND v.rid=u.rid AND v.ver=u.ver
+        JOIN delivery d ON d.site=$1 AND d.vid=v.vid ORDER BY d.dest, d.n LIMIT $4";
+    let rows = session.rows(sql, &[&rids, &numbers, &i64::from(max)])?;
+    let delivery = |row: &Row| Delivery {
+        destination: row.get(0),
+        number: row.get::<_, i64>(1).cast_unsigned(),
+        position: row.get::<_, i64>(2).cast_unsigned(),
+        state: DeliveryState::from_number(row.get(3)),
+        attempts: u32::try_from(row.get::<_, i64>(4)).unwrap_or(u32::MAX),
+        next_at: row.get(5),
+        first_attempt_at: row.get(6),
+        error: row.get(7),
+    };
+    Ok(rows.iter().map(delivery).collect())
 }
 
 pub(crate) fn submissions_of(session: &Session, rid: i64, count: u32) -> Result<Vec<u64>, Error> {
@@ -139,5 +242,10 @@ fn read(row: &Row) -> Result<StoredSubmission, Error> {
         body: row.get(13),
         blob: row.get::<_, Option<&[u8]>>(14).map(digest).transpose()?,
         report: row.get(15),
+        content_type: row.get(16),
+        message: row.get(17),
+        called: row.get(18),
+        replays: row.get(19),
+        attention: row.get(20),
     })
 }

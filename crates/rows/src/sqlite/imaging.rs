@@ -6,7 +6,7 @@ use crate::face::{Studies, WriteStudies};
 use crate::row::{Due, InstanceEntry, InstancePlace, StepRow, StudyRow, study_uid};
 use crate::{BlobId, Error, InstanceFile};
 
-const STUDY: &str = "uid, patient, elements, acc_system, acc_value, orders, attention, last_instance_at IS NOT NULL, drawn_as, published_at, revision";
+const STUDY: &str = "uid, patient, elements, acc_system, acc_value, orders, attention, last_instance_at IS NOT NULL, drawn_as, published_at, revision, dirty_since IS NOT NULL";
 
 fn study_at(row: &Row<'_>) -> rusqlite::Result<(String, StudyRow)> {
     let study = StudyRow {
@@ -19,6 +19,7 @@ fn study_at(row: &Row<'_>) -> rusqlite::Result<(String, StudyRow)> {
         drawn_as: row.get(8)?,
         published: row.get(9)?,
         revision: row.get(10)?,
+        is_dirty: row.get(11)?,
     };
     Ok((row.get(0)?, study))
 }
@@ -85,10 +86,8 @@ impl Studies for Connection {
         keys(self, sql, params![due.dirty_before, due.quiet_before, due.published_before, due.max])
     }
 
-    fn dirty_studies(&self, uid: Option<&str>, max: u32) -> Result<Vec<String>, Error> {
-        let sql = "SELECT uid FROM study WHERE dirty_since IS NOT NULL AND
-        (?1 IS NULL OR uid=?1 OR (uid>?1||'@' AND uid<?1||'A')) LIMIT ?2";
-        keys(self, sql, params![uid, max])
+    fn dirty_studies(&self, max: u32) -> Result<Vec<String>, Error> {
+        keys(self, "SELECT uid FROM study WHERE dirty_since IS NOT NULL LIMIT ?1", params![max])
     }
 
     fn blobs_of_study(&self, key: &str) -> Result<Vec<BlobId>, Error> {

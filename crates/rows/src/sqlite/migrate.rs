@@ -24,7 +24,8 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema-3.sql"), reindexes: false },
     Step { sql: include_str!("schema-4.sql"), reindexes: false },
     Step { sql: include_str!("schema-5.sql"), reindexes: false },
-    Step { sql: include_str!("schema-counters.sql"), reindexes: false },
+    Step { sql: include_str!("schema-6.sql"), reindexes: false },
+    Step { sql: include_str!("schema-7.sql"), reindexes: false },
 ];
 
 /// Brings a database to the current schema and returns its cursor secret.
@@ -54,6 +55,12 @@ pub(super) fn refuse_other(connection: &Connection) -> Result<(), Error> {
     Err(Error::unavailable(format!(
         "site.db has schema {version}, this version knows {known}: run `hilum migrate`"
     )))
+}
+
+/// The cursor secret of a database that an edge may be using; one of another schema is refused.
+pub(super) fn as_it_is(connection: &Connection) -> Result<[u8; 32], Error> {
+    refuse_other(connection)?;
+    Ok(connection.query_row("SELECT v FROM meta WHERE k='cursor_hmac_key'", [], |r| r.get(0))?)
 }
 
 fn take(connection: &Connection, step: &Step, number: usize, zone: &TimeZone) -> Result<(), Error> {

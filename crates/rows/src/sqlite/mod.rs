@@ -66,6 +66,8 @@ pub(crate) struct SiteFile {
     path: PathBuf,
     readers: Mutex<Vec<Connection>>,
     writer: Writer,
+    /// An edge may be using the file: it is only read.
+    is_beside: bool,
 }
 
 impl SiteDatabase for SiteFile {
@@ -78,6 +80,12 @@ impl SiteDatabase for SiteFile {
     }
 
     fn send(&self, job: Job) -> Result<(), Error> {
+        if self.is_beside {
+            // its numbers are given out by the edge that has the lock
+            return Err(Error::unavailable(
+                "only the edge that has the lock of the data folder writes to it",
+            ));
+        }
         self.writer.send(job)
     }
 
@@ -111,12 +119,20 @@ impl SiteFile {
         gate: Arc<Gate>,
     ) -> Result<(Self, [u8; 32], watch::Receiver<u64>), Error> {
         let path = dir.join(files::SITE_FILE);
+        if config.is_beside && !path.exists() {
+            return Err(Error::unavailable("the site has no database yet; the edge makes it when it starts"));
+        }
         let connection = writer::open(&path, config.cache_bytes)?;
-        let secret = migrate::migrate(&connection, zone)?;
+        let secret = if config.is_beside {
+            migrate::as_it_is(&connection)?
+        } else {
+            migrate::migrate(&connection, zone)?
+        };
         let counters = counters(&connection)?;
         let (newest_in, newest) = watch::channel(counters.vid);
         let writer = Writer::start(site, path.clone(), connection, counters, config, gate, newest_in)?;
-        Ok((Self { path, readers: Mutex::new(Vec::new()), writer }, secret, newest))
+        let is_beside = config.is_beside;
+        Ok((Self { path, readers: Mutex::new(Vec::new()), writer, is_beside }, secret, newest))
     }
 
     /// Runs a read on one of the read-only connections.

@@ -213,6 +213,7 @@ pub(crate) fn original(number: u64, v2: bool) -> (Original, Option<Bytes>) {
         content_type: if v2 { "application/hl7-v2" } else { "application/fhir+json" },
         received: Timestamp::from_micros(1_700_000_000_000_000 + i64::try_from(number).unwrap()),
         report: None,
+        about: Default::default(),
     };
     (original, answer)
 }

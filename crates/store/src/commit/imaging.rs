@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 
 use super::apply::{Apply, Prepared, Written, prepare};
 use super::plan::Imaging;
-use super::submission::Packed;
+use super::submission::{Packed, Verdict};
 use crate::engine::SiteDb;
 use crate::query::lookup::{self, Base};
 use crate::{Effect, Error, ErrorKind, Remark, RemarkKind};
@@ -137,10 +137,8 @@ impl Apply<'_> {
         if !elsewhere.is_empty() {
             let text =
                 "the sop instance uid stands in another series or study too; both are shown and marked";
-            self.conflict(text, "(0008,0018)");
-            for key in elsewhere.iter().chain([&found.key]) {
-                self.mark_study(key)?;
-            }
+            let keys: Vec<String> = elsewhere.into_iter().chain([found.key.clone()]).collect();
+            self.conflict(text, "(0008,0018)", &keys)?;
             found.conflict = true;
         }
         self.write_instance(instance, &found.key, replaces)?;
@@ -285,20 +283,18 @@ impl Apply<'_> {
                 has_instances: instance,
                 drawn_as: None,
                 published: None,
+                is_dirty: true,
                 revision: 0,
             };
             self.db.add_study(&found.key, &row, now, last)?;
             self.put_numbers(&found.key, &orders_of(study))?;
             self.take_position();
             if found.conflict {
-                self.conflict(
-                    "the study instance uid is another patient's too; both studies are shown and marked",
-                    "(0020,000D)",
-                );
-                let uid = study_uid(&found.key).to_owned();
-                for (key, _) in self.db.studies_with(&uid)? {
-                    self.mark_study(&key)?;
-                }
+                let text =
+                    "the study instance uid is another patient's too; both studies are shown and marked";
+                let studies = self.db.studies_with(study_uid(&found.key))?;
+                let keys: Vec<String> = studies.into_iter().map(|(key, _)| key).collect();
+                self.conflict(text, "(0020,000D)", &keys)?;
             }
             return Ok(found);
         };
@@ -337,10 +333,24 @@ impl Apply<'_> {
         Ok(())
     }
 
-    /// Says that senders disagree whose something is.
-    fn conflict(&mut self, text: &str, place: &str) {
+    /// Says that senders disagree whose something is, and marks the studies between which they do.
+    fn conflict(&mut self, text: &str, place: &str, keys: &[String]) -> Result<(), Error> {
+        let mut between: Vec<String> = Vec::new();
+        for key in keys {
+            self.mark_study(key)?;
+            let patient = self.db.study(key)?.and_then(|row| row.patient);
+            let whose = match patient.map(|rid| self.db.name(rid)).transpose()?.flatten() {
+                Some((of, id)) => format!("{of}/{id}"),
+                None => "an unknown patient".to_owned(),
+            };
+            if !between.contains(&whose) {
+                between.push(whose);
+            }
+        }
+        let text = format!("{text} ({})", between.join(", "));
         let issue = Issue::warning(IssueCode::Conflict, text).at(place);
         self.remarks.push(Remark { kind: RemarkKind::Conflict, issue });
+        Ok(())
     }
 
     /// Marks a study as one that somebody has to look at.
@@ -443,7 +453,7 @@ impl Apply<'_> {
             }
             self.db.forget_blobs(&blobs)?;
         }
-        self.submission(packed, None, None, &targets)?;
+        self.submission(packed, None, Verdict::Accepted(&[]), &targets)?;
         Ok(u32::try_from(studies.len()).unwrap_or(u32::MAX))
     }
 
@@ -489,6 +499,13 @@ pub(crate) fn due(db: Db<'_>, now_ms: i64) -> Result<Vec<String>, Error> {
         published_before: now_ms - PUBLISH_EVERY_MS,
         max: ROUND_MAX,
     })
+}
+
+/// Keys of the studies with a Study Instance UID that are dirty and were not published just now.
+pub(crate) fn due_of(db: Db<'_>, uid: &str, now_ms: i64) -> Result<Vec<String>, Error> {
+    let studies = db.studies_with(uid)?.into_iter();
+    let is_due = |row: &StudyRow| row.is_dirty && row.published.unwrap_or(0) <= now_ms - PUBLISH_EVERY_MS;
+    Ok(studies.filter(|(_, row)| is_due(row)).map(|(key, _)| key).collect())
 }
 
 /// Draws a study outside the transaction. `None` when it is not known.

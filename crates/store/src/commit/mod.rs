@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 use crate::Error;
 use crate::commit::apply::{Apply, SiteContext};
 use crate::commit::plan::{Executed, Plan, Speaker, planner};
-use crate::commit::submission::Packed;
+use crate::commit::submission::{Packed, Verdict};
 use crate::engine::SiteDb;
 
 impl SiteDb {
@@ -158,7 +158,7 @@ impl Apply<'_> {
             }
             _ => answer.plain.clone(),
         };
-        self.submission(packed, answer.as_deref(), None, &executed.targets)?;
+        self.submission(packed, answer.as_deref(), Verdict::Accepted(&executed.remarks), &executed.targets)?;
         Ok(Applied::Written(Box::new(Done { submission, plan, executed, answer })))
     }
 
@@ -172,7 +172,7 @@ impl Apply<'_> {
     ) -> Result<u64, Error> {
         self.check_blob(packed)?;
         let submission = self.begin_submission();
-        self.submission(packed, answer, Some(issues), "")?;
+        self.submission(packed, answer, Verdict::Rejected(issues), "")?;
         if let Some(bytes) = kept {
             self.db.keep_original(submission, packed.original.received.millis(), bytes)?;
         }

@@ -7,6 +7,8 @@ use hilum_rows::row::{Head, SAME_IDENTIFIER_MAX};
 use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
+use super::patients::REPLACED_MAX;
+pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced_ids, survivor};
 use super::search;
 use crate::Error;
 
@@ -19,14 +21,8 @@ pub(crate) struct Base {
     pub(crate) rows: Rows,
 }
 
-/// Replacements followed from a superseded Patient to its survivor.
-pub(crate) const SUCCESSORS_MAX: usize = 64;
-
 /// Resources looked at that bear one number without an authority, before the patient decides which is meant.
 const SAME_VALUE_MAX: usize = 4_096;
-
-/// Patients that one replaces.
-const REPLACED_MAX: usize = 256;
 
 /// References that are bound to one new resource in its own commit.
 const WAITING_MAX: usize = 1_000;
@@ -82,39 +78,6 @@ pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Resu
             Ok(studies.iter().filter_map(|(_, row)| row.patient).map(|rid| (rid, 0)).collect())
         }
     }
-}
-
-/// The type Patient.
-pub(crate) fn patient_type() -> ResourceType {
-    ResourceType::from_name("Patient").unwrap_or_else(|| unreachable!("a type of fhir r4"))
-}
-
-/// Ids of the Patients that lead to one by `link` replaced-by, however many merges there were. The search for what belongs to a patient looks
-/// for what belongs to them too.
-pub(crate) fn replaced_ids(db: Db<'_>, survivor: i64) -> Result<Vec<String>, Error> {
-    let (mut known, mut ids, mut at) = (vec![survivor], Vec::new(), 0);
-    while at < known.len() && known.len() < REPLACED_MAX {
-        for (rid, _) in db.replaced_by(known[at], REPLACED_MAX)? {
-            if !known.contains(&rid) {
-                known.push(rid);
-                ids.extend(db.name(rid)?.map(|(_, id)| id));
-            }
-        }
-        at += 1;
-    }
-    Ok(ids)
-}
-
-/// The Patient that one leads to by `link` replaced-by: itself when nobody replaced it.
-pub(crate) fn survivor(db: Db<'_>, patient: i64) -> Result<i64, Error> {
-    let mut at = patient;
-    for _ in 0..SUCCESSORS_MAX {
-        match db.head_of(at)?.and_then(|(_, _, head, _)| head.successor) {
-            Some(next) if next != patient => at = next,
-            _ => break,
-        }
-    }
-    Ok(at)
 }
 
 /// The current version of a resource with its index rows, deleted or not.

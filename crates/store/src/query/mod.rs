@@ -4,5 +4,6 @@ mod as_of;
 mod cursor;
 pub(crate) mod lookup;
 mod patience;
+mod patients;
 pub(crate) mod search;
 mod terms;

@@ -21,7 +21,7 @@ use jiff::tz::TimeZone;
 use super::as_of::AsOf;
 use super::cursor::{self, Cursor};
 use super::patience::Patience;
-use super::{lookup, terms};
+use super::{patients, terms};
 use crate::engine::SiteDb;
 use crate::{Error, ErrorKind, Page, Version};
 
@@ -79,12 +79,12 @@ pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Que
         let mut further = Vec::new();
         for reference in wanted {
             let id = match reference {
-                Reference::Local(of, id) if *of == lookup::patient_type() => id,
-                Reference::Id(id) if filter.parameter.targets.contains(&lookup::patient_type()) => id,
+                Reference::Local(of, id) if *of == patients::patient_type() => id,
+                Reference::Id(id) if filter.parameter.targets.contains(&patients::patient_type()) => id,
                 _ => continue,
             };
             for id in replaced(rows, id)? {
-                further.push(Reference::Local(lookup::patient_type(), id));
+                further.push(Reference::Local(patients::patient_type(), id));
             }
         }
         if !further.is_empty() {
@@ -98,8 +98,8 @@ pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Que
 
 /// Ids of the Patients that the one with this id replaced.
 fn replaced(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
-    match rows.head(lookup::patient_type(), id)? {
-        Some(head) => lookup::replaced_ids(rows, head.rid),
+    match rows.head(patients::patient_type(), id)? {
+        Some(head) => patients::replaced_ids(rows, head.rid),
         None => Ok(Vec::new()),
     }
 }
@@ -399,7 +399,7 @@ impl Search<'_> {
         let mut found = Vec::new();
         for parameter in all {
             let mut wanted = vec![Reference::Local(target.resource_type, target.id.clone())];
-            if target.resource_type == lookup::patient_type() {
+            if target.resource_type == patients::patient_type() {
                 let further = replaced(self.rows, &target.id)?;
                 wanted.extend(further.into_iter().map(|id| Reference::Local(target.resource_type, id)));
             }

@@ -6,7 +6,7 @@ use hilum_fhir::search::{
     normal_form,
 };
 use hilum_rows::Db;
-use hilum_rows::keys::{Key, Lookup, cut, hash, is_indexed, plain, reference_key, token, widest};
+use hilum_rows::keys::{self, Key, Lookup, cut, is_indexed, reference_key, token, widest};
 
 use crate::Error;
 
@@ -45,21 +45,21 @@ pub(crate) fn lookup(db: Db<'_>, filter: &Filter) -> Result<Option<Lookup>, Erro
         }
         Condition::ReferenceIdentifier(tokens) => keys_of(
             tokens.iter().map(|t| match &t.system {
-                TokenSystem::Is(system) => Some(plain(parameter, b'l', system, t.code.as_deref()?)),
+                TokenSystem::Is(system) => Some(keys::logical(parameter, system, t.code.as_deref()?)),
                 _ => None,
             }),
             own,
         ),
         Condition::Uri(uris) if parameter.param_type == ParamType::Uri => {
-            keys_of(uris.iter().map(|uri| Some(plain(parameter, b'u', "", uri))), own)
+            keys_of(uris.iter().map(|uri| Some(keys::uri(parameter, uri))), own)
         }
         Condition::String(StringMatch::StartsWith, forms) => {
             let forms = forms.iter().map(|f| cut(f).to_owned()).collect();
-            Some(Lookup::Strings(hash(parameter, b'w', "", ""), forms))
+            Some(Lookup::Strings(keys::strings(parameter), forms))
         }
         Condition::String(StringMatch::Exact, texts) => {
             let forms = texts.iter().map(|text| cut(&normal_form(text)).to_owned()).collect();
-            Some(Lookup::Strings(hash(parameter, b'w', "", ""), forms))
+            Some(Lookup::Strings(keys::strings(parameter), forms))
         }
         Condition::Date(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter()))),
         Condition::Number(ranges) => Some(ranges_of(parameter, overlaps(ranges.iter()))),
@@ -74,7 +74,7 @@ fn keys_of(found: impl Iterator<Item = Option<Key>>, exact: bool) -> Option<Look
 }
 
 fn ranges_of(parameter: &Parameter, ranges: Vec<(i64, i64)>) -> Lookup {
-    Lookup::Ranges(hash(parameter, b'd', "", ""), ranges)
+    Lookup::Ranges(keys::ranges(parameter), ranges)
 }
 
 /// `[low, high]` that every match overlaps.
@@ -118,7 +118,7 @@ fn reference_keys(asked: &Parameter, indexed: &Parameter, wanted: &Reference) ->
         Reference::Url(url)
             if !url.contains('|') && !url.starts_with("urn:") && indexed.name != "_profile" =>
         {
-            vec![Some(plain(indexed, b'u', "", url))]
+            vec![Some(keys::uri(indexed, url))]
         }
         other => vec![reference_key(indexed, other)],
     }

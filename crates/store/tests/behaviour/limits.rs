@@ -36,6 +36,7 @@ fn original(bytes: &[u8]) -> Original {
         content_type: "application/hl7-v2",
         received: jiff::Timestamp::now().into(),
         report: None,
+        about: Default::default(),
     }
 }
 

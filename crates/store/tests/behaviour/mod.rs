@@ -5,3 +5,4 @@ mod pages;
 mod resources;
 mod retention;
 mod sites;
+mod submissions;

@@ -64,6 +64,7 @@ impl Bench {
             content_type: "x",
             received: Timestamp::from_micros(1),
             report: None,
+            about: Default::default(),
         };
         self.store.commit(&self.site, original, vec![Change::new(action)], None).await.unwrap();
     }

@@ -122,6 +122,7 @@ fn original(control: Option<&str>, bytes: &[u8]) -> Original {
         content_type: "application/hl7-v2",
         received: Timestamp::from_micros(1_000_000),
         report: None,
+        about: Default::default(),
     }
 }
 

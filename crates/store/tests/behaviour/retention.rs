@@ -48,6 +48,7 @@ impl Bench {
             content_type: "application/hl7-v2",
             received: Timestamp::from_micros(jiff::Timestamp::now().as_microsecond() - days * 86_400_000_000),
             report: None,
+            about: Default::default(),
         };
         let changes = vec![Change::new(change)];
         self.store.commit(&self.site, original, changes, None).await.unwrap().duplicate

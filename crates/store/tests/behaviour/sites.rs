@@ -67,6 +67,7 @@ impl Tenant {
             content_type: "x",
             received: Timestamp::from_micros(1),
             report: None,
+            about: Default::default(),
         }
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn original(number: usize) -> Original {
         content_type: "x",
         received: Timestamp::from_micros(1),
         report: None,
+        about: Default::default(),
     }
 }
 

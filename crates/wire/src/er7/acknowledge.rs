@@ -51,7 +51,7 @@ impl AckCode {
 pub struct Ack<'a> {
     /// MSA-1.
     pub code: AckCode,
-    /// One ERR for each, at most ten.
+    /// One ERR for each, at most ten; those that block nothing with severity W, which is of 2.5 and later.
     pub faults: &'a [Fault],
     /// MSH-10 of the answer, at most 20 characters.
     pub control_id: &'a str,
@@ -136,12 +136,14 @@ pub fn acknowledge(header: Option<&Header>, ack: &Ack<'_>) -> Vec<u8> {
     out.push(field);
     out.extend(header.control_id());
     let old = is_before(version, "2.5");
-    if let Some(first) = ack.faults.first().filter(|_| old) {
+    // before 2.5 there is no severity: an ERR beside AA would be taken for an error
+    let mut told = ack.faults.iter().filter(|fault| fault.rejects || !old).take(ERRORS_MAX).peekable();
+    if let Some(first) = told.peek().filter(|_| old) {
         out.push(field);
         out.extend(text(header, &first.text));
     }
     out.push(b'\r');
-    for fault in ack.faults.iter().take(ERRORS_MAX) {
+    for fault in told {
         error(&mut out, header, fault, old);
     }
     out
@@ -160,7 +162,9 @@ fn push_fields(out: &mut Vec<u8>, separator: u8, fields: &[Vec<u8>]) {
 fn error(out: &mut Vec<u8>, header: &Header, fault: &Fault, old: bool) {
     let separators = header.separators;
     let place = location(&fault.place, separators.component);
-    let (code, name) = (fault.code.max(100), condition(fault.code));
+    // 0 says that the message was taken: of a warning that table 0357 has no other code for
+    let code = if fault.rejects { fault.code.max(100) } else { fault.code };
+    let name = condition(code);
     if old {
         let sub = char::from(separators.subcomponent);
         let coded = format!("{code}{sub}{name}{sub}HL70357");
@@ -206,6 +210,7 @@ fn location(place: &str, component: u8) -> Vec<u8> {
 /// HL7 table 0357.
 fn condition(code: u16) -> &'static str {
     match code {
+        0 => "Message accepted",
         100 => "Segment sequence error",
         101 => "Required field missing",
         102 => "Data type error",
@@ -294,6 +299,27 @@ mod tests {
         );
         let none = answer("<xml/>", AckCode::AE, &[Fault::wrong(100, "MSH", "no MSH")]);
         assert!(none.contains("\rMSA|AE|\rERR||MSH^1|100^"), "{none}");
+    }
+
+    #[test]
+    fn a_positive_answer_carries_warnings_where_the_version_has_severities() {
+        let odd = [
+            Fault::odd(0, "PID-8", "a code is in no table and was left out"),
+            Fault::odd(102, "PV1-44", "no time"),
+        ];
+        let new = answer("MSH|^~\\&|A||||||ADT^A08|1|P|2.5.1\r", AckCode::AA, &odd);
+        assert!(
+            new.ends_with(
+                "MSA|AA|1\rERR||PID^1^8|0^Message accepted^HL70357|W||||a code is in no table and was left out\r\
+                 ERR||PV1^1^44|102^Data type error^HL70357|W||||no time\r"
+            ),
+            "{new}"
+        );
+        let old = answer("MSH|^~\\&|A||||||ADT^A08|1|P|2.4\r", AckCode::AA, &odd);
+        assert!(old.ends_with("MSA|AA|1\r"), "an ERR would be taken for an error: {old}");
+        let many = vec![odd[0].clone(); 30];
+        let told = answer("MSH|^~\\&|A||||||ADT^A08|1|P|2.5.1\r", AckCode::AA, &many);
+        assert_eq!(told.matches("\rERR|").count(), ERRORS_MAX);
     }
 
     #[test]

@@ -222,6 +222,10 @@ impl Scanner {
                 element: self.unfinished(),
             });
         }
+        if !self.inflater.as_ref().is_none_or(Inflater::ends_cleanly) {
+            self.element = (Tag(0), self.position);
+            self.fail("bytes follow the end of the deflated data set");
+        }
         if self.elements == 0 {
             self.fail("the data set is empty");
         }

@@ -162,8 +162,13 @@ fn a_deflated_data_set_ends_with_its_stream() {
     assert!(scan(&whole, DEFLATED, 7).is_ok());
     let and = |more: &[u8]| scan(&[&whole, more].concat(), DEFLATED, 7);
     assert!(and(&[0]).is_ok(), "a byte of padding");
-    for more in [&[0, 0][..], &[1], &whole] {
-        assert!(and(more).unwrap_err().to_string().contains("broken"));
+    let mut checksum = flate2::Crc::new();
+    checksum.update(&sample().concat());
+    let trailer = [checksum.sum().to_le_bytes(), checksum.amount().to_le_bytes()].concat();
+    assert!(and(&trailer).is_ok(), "the trailer of gzip");
+    assert!(and(&[&trailer[..], &[0]].concat()).is_ok());
+    for more in [&[0, 0][..], &[1], &[1; 8], &[0; 8], &trailer[1..], &[&trailer[..], &[1]].concat(), &whole] {
+        assert!(and(more).unwrap_err().to_string().contains("follow the end"), "{more:?}");
     }
     let cut_inside = deflate(&sample().concat()[..1000]);
     assert!(scan(&cut_inside, DEFLATED, 7).unwrap_err().to_string().ends_with("at byte 1000"));

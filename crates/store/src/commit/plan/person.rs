@@ -5,7 +5,7 @@ use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Re
 use serde_json::Value;
 
 use super::RemarkKind;
-use super::planner::{Planner, identifier_list, patient_match, type_code};
+use super::planner::{Person, Planner, identifier_list, patient_match, type_code};
 use crate::query::lookup::{Lookup, SUCCESSORS_MAX, patient_type};
 use crate::{Error, ErrorKind};
 
@@ -13,16 +13,6 @@ use crate::{Error, ErrorKind};
 const APART: &str = "urn:hilum:attention:numbers-of-several-patients";
 /// Types of numbers that a modality repeats without their authority (HL7 table 0203).
 const RECORD_NUMBERS: [&str; 2] = ["MR", "PI"];
-
-/// What the numbers of a message lead to.
-pub(super) enum Person {
-    /// This Patient; it has not all of the numbers yet when it `learns`.
-    Known { at: usize, learns: bool },
-    /// Nobody.
-    Unknown,
-    /// Several: the submission has a Patient of its own with this identifier.
-    Apart(Match),
-}
 
 /// By what a number without an authority was joined with a Patient known under another system.
 enum Joined {
@@ -34,25 +24,31 @@ impl Planner<'_> {
     /// The Patient that all numbers lead to.
     pub(super) fn person(&mut self, numbers: &PatientNumbers, said: &Resource) -> Result<Person, Error> {
         let mut found: Vec<usize> = Vec::new();
-        let mut learns = false;
+        let (mut learns, mut others) = (false, Vec::new());
         for number in &numbers.numbers {
-            let bearers = self.bearers(&patient_match(number))?;
+            let number = patient_match(number);
+            let bearers = self.bearers(&number)?;
             learns |= bearers.is_empty();
-            for at in bearers {
-                let at = self.follow(at)?;
+            let mut is_own = bearers.is_empty();
+            for bearer in bearers {
+                let at = self.follow(bearer)?;
+                is_own |= at == bearer;
                 if !found.contains(&at) {
                     found.push(at);
                 }
+            }
+            if !is_own {
+                others.push(number);
             }
         }
         if found.len() > 1 {
             found = self.active(found)?;
         }
         match found.as_slice() {
-            [at] => Ok(Person::Known { at: *at, learns }),
+            [at] => Ok(Person::Known { at: *at, learns, others }),
             [] if numbers.join => self.joined(numbers, said),
             [] => Ok(Person::Unknown),
-            _ => self.disagreement(numbers),
+            several => self.disagreement(numbers, several),
         }
     }
 
@@ -69,15 +65,21 @@ impl Planner<'_> {
         Ok(if active.is_empty() { found } else { active })
     }
 
-    fn disagreement(&mut self, numbers: &PatientNumbers) -> Result<Person, Error> {
+    fn disagreement(&mut self, numbers: &PatientNumbers, several: &[usize]) -> Result<Person, Error> {
+        let between: Vec<String> = several.iter().map(|at| self.reference(*at)).collect();
+        let between = between.join(", ");
         match numbers.disagreement {
             Disagreement::Refuse => {
-                let text = "the numbers belong to more than one patient; correct or merge the patients, then send again";
+                let text = format!(
+                    "the numbers belong to more than one patient ({between}); correct or merge the patients, then send again"
+                );
                 let issue = Issue::error(IssueCode::Duplicate, text).hl7(205).at("Patient.identifier");
                 Err(Error::refused(ErrorKind::Conflict, issue))
             }
             Disagreement::KeepApart => {
-                let text = "the numbers belong to more than one patient; what came is kept with a patient of its own";
+                let text = format!(
+                    "the numbers belong to more than one patient ({between}); what came is kept with a patient of its own"
+                );
                 let issue = Issue::warning(IssueCode::Duplicate, text).at("Patient.identifier");
                 self.remark(RemarkKind::Conflict, issue);
                 let mut all: Vec<String> =
@@ -133,7 +135,7 @@ impl Planner<'_> {
         };
         let issue = Issue::warning(IssueCode::Informational, text).at("Patient.identifier");
         self.remark(RemarkKind::Joined, issue);
-        Ok(Person::Known { at, learns: true })
+        Ok(Person::Known { at, learns: true, others: Vec::new() })
     }
 
     /// The patient of an order or study the message names, when it has one of the values.
