@@ -91,7 +91,10 @@ impl Planner<'_> {
                 issue.at(format!("{}.identifier", keys.resource_type)),
             ));
         }
-        // the same thing may have come before without its authority
+        // the same thing may have come before without its authority, when the patient is not new
+        if scope.ids.is_empty() {
+            return Ok(None);
+        }
         let bare = Match { system: None, ..wanted.clone() };
         for at in self.bearers(&bare)? {
             self.read(at)?;

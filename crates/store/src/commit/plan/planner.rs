@@ -639,7 +639,12 @@ impl Planner<'_> {
             }
         }
         let Self { drafts, seen, imaging, remarks, speaker, .. } = self;
-        let order_numbers = numbers.into_iter().map(|(_, identifier)| identifier.value).collect();
+        let is_named_by_studies = |of: ResourceType| matches!(of.name(), "ServiceRequest" | "Procedure");
+        let order_numbers = numbers.into_iter().map(|(_, identifier)| identifier);
+        let order_numbers = order_numbers
+            .filter(|identifier| is_named_by_studies(identifier.resource_type))
+            .map(|identifier| identifier.value)
+            .collect();
         Ok(Plan { drafts, results, seen, newest, imaging, successors, order_numbers, remarks, speaker })
     }
 
