@@ -8,7 +8,7 @@ use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
 use super::patients::REPLACED_MAX;
-pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced_ids, survivor};
+pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced, replaced_ids, survivor};
 use super::search;
 use crate::Error;
 
