@@ -377,8 +377,8 @@ impl Apply<'_> {
         self.db.put_series(study, &series.uid, number, &text)
     }
 
-    /// The studies of a Patient who is replaced, or no longer is, and of those who were replaced by it before, are drawn again.
-    pub(super) fn touch_studies_of_patient(&mut self, rid: i64) -> Result<(), Error> {
+    /// The studies of a Patient and of those it replaced are drawn again.
+    pub(super) fn touch_studies_of_person(&mut self, rid: i64) -> Result<(), Error> {
         let now = self.now / 1000;
         for patient in std::iter::once(rid).chain(lookup::replaced(self.db, rid)?) {
             for key in self.db.studies_of_patient(patient, TOUCHED_MAX)? {

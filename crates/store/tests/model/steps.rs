@@ -252,15 +252,20 @@ fn said(dice: &mut Dice) -> Said {
     Said { sender: dice.small(2), minute: (!dice.one_in(4)).then(|| i64::from(dice.small(12))) }
 }
 
+/// One of three people by some of their numbers, or anybody: so there are joins, and there are contradictions.
 fn person(dice: &mut Dice) -> Person {
+    let whose = (!dice.one_in(4)).then(|| dice.small(3));
     let mut numbers: Vec<Number> = Vec::new();
     for _ in 0..1 + dice.below(2) {
-        let number = (dice.index(SYSTEMS.len()), dice.small(3));
+        let number = (dice.index(SYSTEMS.len()), whose.unwrap_or_else(|| dice.small(3)));
         if !numbers.contains(&number) {
             numbers.push(number);
         }
     }
-    Person { numbers, birth: dice.index(BIRTH_DATES.len()), family: dice.index(FAMILIES.len()) }
+    let known = |whose: u8| usize::from(whose % 2);
+    let birth = whose.filter(|_| !dice.one_in(6)).map_or_else(|| dice.index(BIRTH_DATES.len()), known);
+    let family = whose.map_or_else(|| dice.index(FAMILIES.len()), known);
+    Person { numbers, birth, family }
 }
 
 fn order(dice: &mut Dice) -> OrderNumbers {
@@ -619,14 +624,16 @@ fn series(uids: &Uids) -> Series {
 }
 
 fn image(person: &Person, uids: &Uids, content: u8) -> Vec<Change> {
+    // another patient or number in the header is another file
+    let sha256 = hilum_store::sha256(format!("{person:?} {uids:?} {content}").as_bytes());
     let instance = Instance {
         uid: sop_uid(uids.own),
         sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),
         transfer_syntax: "1.2.840.10008.1.2.1".into(),
         elements: object(json!({ "number": uids.own })),
         dataset_bytes: 1,
-        dataset_sha256: [content; 32],
-        blob: [content; 32],
+        dataset_sha256: sha256,
+        blob: sha256,
         blob_bytes: 1,
         series: series(uids),
         study: study_of(person, uids, Disagreement::KeepApart),

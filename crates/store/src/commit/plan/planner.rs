@@ -574,7 +574,7 @@ impl Planner<'_> {
 
     /// All ids are known: links are resolved, references that waited are bound, and what changed is prepared.
     fn finish(mut self, mut results: Vec<Planned>, newest: u64) -> Result<Plan, Error> {
-        let numbers = self.learned_numbers();
+        let (numbers, lost) = (self.learned_numbers(), self.lost_numbers());
         self.bind_waiting(&numbers)?;
         let mut successors = Vec::new();
         for at in 0..self.drafts.len() {
@@ -597,7 +597,8 @@ impl Planner<'_> {
             }
         }
         let Self { drafts, seen, imaging, remarks, speaker, .. } = self;
-        let order_numbers = numbers.into_iter().map(|(_, identifier)| identifier.value).collect();
+        let numbers = numbers.into_iter().map(|(_, identifier)| identifier).chain(lost);
+        let order_numbers = numbers.map(|identifier| identifier.value).collect();
         Ok(Plan { drafts, results, seen, newest, imaging, successors, order_numbers, remarks, speaker })
     }
 
