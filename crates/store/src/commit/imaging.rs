@@ -319,7 +319,7 @@ impl Apply<'_> {
             row.elements = text(&elements);
             self.db.change_study(&found.key, &row, conflicts, now, last)?;
             self.put_numbers(&found.key, &new_orders)?;
-            if row.patient != before.patient {
+            if row.patient != before.patient || !new_orders.is_empty() {
                 self.take_position();
             }
         }
@@ -667,6 +667,12 @@ fn orders_of(study: &Study) -> Vec<Vec<Match>> {
     }
     orders.truncate(ORDERS_MAX);
     orders
+}
+
+/// Whether a study names an order by a number.
+pub(crate) fn names_order(row: &StudyRow, number: &Match) -> bool {
+    let orders = row.orders.as_deref().map(orders_from).unwrap_or_default();
+    orders.iter().flatten().any(|known| known == number)
 }
 
 /// Adds the orders that a study did not name before; they are returned.

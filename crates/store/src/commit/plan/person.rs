@@ -160,6 +160,12 @@ impl Planner<'_> {
                         found.extend(self.by_id(patient_type(), &id)?);
                     }
                 }
+                // the order itself may come after the images that name it
+                if found.is_empty() && wanted.resource_type.name() == "ServiceRequest" {
+                    for rid in self.look(Lookup::StudiesOfOrder(wanted.clone()))? {
+                        found.push(self.known(rid)?);
+                    }
+                }
             }
         }
         let mut patients: Vec<usize> = Vec::new();

@@ -423,7 +423,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn set(&mut self, at: usize, content: Option<Resource>, change: &Change) {
-        let happened = self.happened(change);
+        let happened = self.happened(change).filter(|_| !change.in_passing);
         self.put(at, content);
         let draft = &mut self.drafts[at];
         draft.clock = draft.clock.max(happened);
