@@ -543,11 +543,12 @@ impl Store {
 
 /// Refuses to make a store where an edge was expected to have one.
 fn beside(config: &Config) -> Result<(), Error> {
-    let is_elsewhere = config.postgres.is_some() || config.memory.is_some();
-    if is_elsewhere || config.data_dir.join(hilum_rows::files::CONTROL_FILE).exists() {
+    let Config { postgres: server, memory, data_dir, .. } = config;
+    let is_elsewhere = server.is_some() || memory.is_some();
+    if is_elsewhere || data_dir.join(hilum_rows::files::CONTROL_FILE).exists() {
         return Ok(());
     }
-    let data = config.data_dir.display();
+    let data = data_dir.display();
     Err(Error::unavailable(format!(
         "there is no store in {data}; name the configuration of the edge (--config FILE)"
     )))
