@@ -18,6 +18,7 @@ fn what_was_acknowledged_before_a_backup_is_in_it() {
     let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let edge = Edge::start(dir.path());
     let load = Load::start(&edge, 0);
+    load.has_begun();
     std::thread::sleep(Duration::from_millis(700));
     let before = load.acknowledged();
     let out = dir.path().join("backup");

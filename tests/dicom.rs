@@ -125,29 +125,30 @@ async fn the_same_instance_again_changes_nothing_and_other_content_is_judged() {
     assert_eq!(send(&edge, &[&folder]).1["explicit"], "0000 success");
     assert_eq!(imaging_study(&edge, STUDY)["numberOfInstances"], 1);
 
-    // another study: refused, and kept for whoever looks into it
+    // another study: both are shown, each with its own image, and marked for whoever looks into it
     let mut foreign = first.clone();
     let mut writer = Writer::new(EXPLICIT);
     objects::header(&mut writer, &first.sop_class, &first.sop_instance, "1.2.3", 0);
     foreign.data_set = writer.bytes;
     let folder = files(dir.path(), "foreign", std::slice::from_ref(&foreign));
-    let (fine, answers) = send(&edge, &[&folder]);
-    assert!(!fine && answers["explicit"].starts_with("C000 refused"), "{answers:?}");
-    assert_eq!(imaging_study(&edge, STUDY)["numberOfInstances"], 1);
+    assert_eq!(send(&edge, &[&folder]).1["explicit"], "0000 success");
+    for uid in [STUDY, "1.2.3"] {
+        let study = imaging_study(&edge, uid);
+        assert_eq!(study["numberOfInstances"], 1, "{uid}");
+        assert_eq!(study["meta"]["tag"][0]["code"], "identity-conflict", "{uid}");
+    }
 
-    assert!(
-        edge.hilum(&["fsck", "--deep"]).contains("site default: clean"),
-        "what was refused is kept whole too"
-    );
+    assert!(edge.hilum(&["fsck", "--deep"]).contains("site default: clean"));
 
     edge.kill();
     let (store, site) = store(dir.path()).await;
-    assert!(stored(&store, &site, &first.sop_instance).await.1 == newer.data_set, "the newest is current");
     let rows = store.submissions(&site, None, 10).await.unwrap();
-    let accepted: Vec<bool> = rows.iter().map(|row| row.accepted).collect();
-    assert_eq!(accepted[..2], [false, true], "the newest first: the conflict is quarantined");
-    assert!(rows[0].issues.iter().any(|i| i.diagnostics.contains("another study")));
-    assert!(data_set(&store, &site, &rows[0].blob.unwrap()).await == foreign.data_set);
+    let marks: Vec<Option<&str>> = rows.iter().map(|row| row.attention.as_deref()).collect();
+    assert_eq!(marks[..2], [Some("identity-conflict"), None], "the newest first");
+    assert!(rows[0].issues.iter().any(|i| i.diagnostics.contains("another series or study")));
+    for (row, sent) in [(&rows[0], &foreign), (&rows[1], &newer)] {
+        assert!(data_set(&store, &site, &row.blob.unwrap()).await == sent.data_set);
+    }
     let oldest = rows.last().unwrap();
     assert!(
         data_set(&store, &site, &oldest.blob.unwrap()).await == first.data_set,

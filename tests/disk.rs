@@ -67,6 +67,7 @@ fn what_was_acknowledged_is_there_once_after_a_disk() {
         let disk = Disk::mount(&image, before.join("data"));
         let edge = Edge::start(&before);
         let load = Load::start(&edge, round);
+        load.has_begun();
         std::thread::sleep(Duration::from_millis(LOAD_MS + 170 * round));
         edge.signal("STOP");
         let acknowledged = load.acknowledged();

@@ -28,6 +28,7 @@ fn what_was_acknowledged_is_there_once_after_kill_nine() {
     for round in 0..rounds {
         let edge = Edge::start(dir.path());
         let load = Load::start(&edge, round);
+        load.has_begun();
         std::thread::sleep(Duration::from_millis(SHORTEST_LOAD_MS + random(seed, round) % LOAD_MS));
         edge.kill();
         let (acknowledged, unanswered) = load.ended();

@@ -48,6 +48,7 @@ fn one_of_two_edges_is_killed_and_nothing_is_lost_or_doubled() {
     for round in 0..3 {
         let killed = edge(dir.path(), "killed", &url);
         let load = Load::start(&killed, round);
+        load.has_begun();
         std::thread::sleep(Duration::from_millis(400 + 300 * round));
         killed.kill();
         let (acknowledged, unanswered) = load.ended();

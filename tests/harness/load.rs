@@ -3,11 +3,12 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use tokio::io::AsyncReadExt;
 
-use super::Edge;
 use super::doors::{Addresses, DOORS, Door, Item, Wire};
+use super::{Edge, PATIENCE};
 
 /// What was sent through a door.
 pub(crate) type Sent = (&'static Door, Item);
@@ -31,6 +32,16 @@ impl Load {
     /// What has been acknowledged by now.
     pub(crate) fn acknowledged(&self) -> Vec<Sent> {
         self.ledger.lock().unwrap().clone()
+    }
+
+    /// Waits until every door has acknowledged something: on a slow machine a pause alone says nothing.
+    pub(crate) fn has_begun(&self) {
+        let begun = Instant::now();
+        let is_heard = |door: &Door| self.acknowledged().iter().any(|(of, _)| of.name == door.name);
+        while !DOORS.iter().all(is_heard) {
+            assert!(begun.elapsed() < PATIENCE, "not every door acknowledges");
+            std::thread::sleep(Duration::from_millis(10));
+        }
     }
 
     /// Waits until the edge is gone for all senders: what was acknowledged, and what each sent last, which was not answered.

@@ -105,7 +105,7 @@ struct Description;
         (status = 400, description = "not understood, must not be repeated unchanged", body = Answer),
         (status = 401, description = "no or unknown key", body = Answer),
         (status = 403, description = "the key lacks the scope", body = Answer),
-        (status = 409, description = "the step is final", body = Answer),
+        (status = 409, description = "the step is final, or belongs to another study or patient, or the patient is not clear", body = Answer),
         (status = 503, description = "not accepted now, send again", body = Answer),
     )
 )]
@@ -163,8 +163,13 @@ fn answer(receipt: Receipt, session: Option<Uuid>) -> Response {
             ([(header::CONTENT_TYPE, "application/json")], body).into_response()
         }
         Receipt::Rejected(issues) => {
-            let final_state = issues.iter().any(|issue| issue.code == IssueCode::Conflict);
-            let status = if final_state { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST };
+            // it says something else than what is stored: the step is final, or is another study's or patient's, or it is unclear whose it is
+            let contradicts = |issue: &Issue| {
+                issue.rejects()
+                    && matches!(issue.code, IssueCode::Conflict | IssueCode::Duplicate | IssueCode::NotFound)
+            };
+            let conflict = issues.iter().any(contradicts);
+            let status = if conflict { StatusCode::CONFLICT } else { StatusCode::BAD_REQUEST };
             let body = render(&Verdict::Rejected(&issues), session);
             (status, [(header::CONTENT_TYPE, "application/json")], body).into_response()
         }

@@ -124,6 +124,8 @@ pub(crate) enum Convert {
     Instant,
     Boolean,
     Integer,
+    /// A DICOM UID as a URN.
+    Uid,
     Concept,
     Coding,
     /// `CodeableConcept` with only a text.
@@ -331,6 +333,7 @@ fn convert(text: &str) -> Result<Convert, String> {
         "instant" => Convert::Instant,
         "boolean" => Convert::Boolean,
         "integer" => Convert::Integer,
+        "uid" => Convert::Uid,
         "concept" => Convert::Concept,
         "coding" => Convert::Coding,
         "text" => Convert::TextConcept,

@@ -62,6 +62,21 @@ pub fn open(
     })
 }
 
+/// Refuses to make files where an edge was expected to have some.
+///
+/// # Errors
+/// `Unavailable` when there is no store in the data folder.
+pub fn expect_there(config: &Config) -> Result<(), Error> {
+    let is_in_files = matches!(config.place(), Place::Files);
+    if !is_in_files || config.data_dir.join(files::CONTROL_FILE).exists() {
+        return Ok(());
+    }
+    let data = config.data_dir.display();
+    Err(Error::unavailable(format!(
+        "there is no store in {data}; name the configuration of the edge (--config FILE)"
+    )))
+}
+
 /// Opens (creates, migrates) what holds site settings and API keys. Blocks.
 ///
 /// # Errors

@@ -96,7 +96,7 @@ impl Store {
             hilum_rows::probe(&config.data_dir)?;
             Some(hilum_rows::lock(&config.data_dir)?)
         } else {
-            beside(&config)?;
+            hilum_rows::expect_there(&config.of_rows())?;
             None
         };
         let control = Control::open_for(&config)?;
@@ -549,19 +549,6 @@ impl Store {
         let blob = db.blobs.put(bytes).await?;
         Ok(Packed::new(original, Some(blob)))
     }
-}
-
-/// Refuses to make a store where an edge was expected to have one.
-fn beside(config: &Config) -> Result<(), Error> {
-    let Config { postgres: server, memory, data_dir, .. } = config;
-    let is_elsewhere = server.is_some() || memory.is_some();
-    if is_elsewhere || data_dir.join(hilum_rows::files::CONTROL_FILE).exists() {
-        return Ok(());
-    }
-    let data = data_dir.display();
-    Err(Error::unavailable(format!(
-        "there is no store in {data}; name the configuration of the edge (--config FILE)"
-    )))
 }
 
 /// Whether the answer to a search may hold an ImagingStudy.

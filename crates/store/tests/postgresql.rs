@@ -102,6 +102,9 @@ async fn image(store: &Store, site: &Site, number: usize) {
         let change = Change::new(Action::Instance(Box::new(instance)));
         store.commit(site, original(), vec![change], None).await.unwrap();
         store.publish_studies(site, Some(&uid(1))).await.unwrap();
+        // publishes what changed, due or not
+        let of = ResourceType::from_name("ImagingStudy").unwrap();
+        assert!(store.read(site, of, "none").await.unwrap().is_none());
     }
 }
 

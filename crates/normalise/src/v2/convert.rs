@@ -2,6 +2,7 @@
 
 use hilum_fhir::{Issue, IssueCode, Match};
 use hilum_wire::er7::DateTime;
+use hilum_wire::scan::is_uid;
 use serde_json::{Value, json};
 
 use super::mapper::{Mapper, Place, location};
@@ -34,6 +35,11 @@ pub(super) fn convert(
         Convert::Integer => mapper.component(place, at)?.trim().parse::<u32>().ok().map(Value::from),
         Convert::Concept => concept(mapper, vocabulary, place),
         Convert::Coding => coding(mapper, vocabulary, place),
+        Convert::Uid => {
+            let uid = mapper.component(place, at)?;
+            let uid = uid.trim();
+            is_uid(uid).then(|| Value::String(format!("urn:oid:{uid}")))
+        }
         Convert::TextConcept => Some(json!({ "text": mapper.component(place, at)? })),
         Convert::Authority(kind) => designator(mapper, *kind, place, at).map(Value::String),
         Convert::Entity(kind) => entity(mapper, *kind, place, at).map(Value::String),

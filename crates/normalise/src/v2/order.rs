@@ -16,6 +16,8 @@ pub(super) struct Group {
     pub(super) obx: Vec<(usize, Vec<usize>)>,
     /// NTE of the order.
     notes: Vec<usize>,
+    /// IPC and ZDS: what imaging knows the order by.
+    imaging: Vec<usize>,
 }
 
 impl Group {
@@ -34,6 +36,7 @@ pub(super) fn groups(mapper: &Mapper<'_>) -> Vec<Group> {
             ("ORC", _) => groups.push(Group { orc: Some(at), ..Group::default() }),
             ("OBR", Some(group)) if group.obr.is_none() => group.obr = Some(at),
             ("OBR", _) => groups.push(Group { obr: Some(at), ..Group::default() }),
+            ("IPC" | "ZDS", Some(group)) => group.imaging.push(at),
             ("OBX", Some(group)) => group.obx.push((at, Vec::new())),
             ("NTE", Some(group)) => match group.obx.last_mut() {
                 Some((_, notes)) => notes.push(at),
@@ -63,6 +66,10 @@ pub(super) fn order(mapper: &mut Mapper<'_>, links: &Links, group: &Group) -> Op
         if let Some(segment) = segment {
             mapper.run(map, segment, &mut target);
         }
+    }
+    for segment in &group.imaging {
+        let map = format!("{}[ServiceRequest]", mapper.segment(*segment).name);
+        mapper.run(&map, *segment, &mut target);
     }
     dedupe_identifiers(&mut target.value);
     let keys = identity::keys(&target.value, &["FILL", "PLAC"]);

@@ -61,7 +61,7 @@ impl Studies for Session {
     }
 
     fn studies_with(&self, uid: &str) -> Result<Vec<(String, StudyRow)>, Error> {
-        // "@" and the first character after it bound the keys of further patients
+        // "@" and the first character after it bound the keys of further patients; in one condition all studies of the site would be walked
         let sql = concat!(
             "SELECT ",
             study_columns!(),

@@ -67,17 +67,32 @@ pub fn contents(of: &Path) -> Result<Contents, Error> {
     Ok(Contents { newest: newest.cast_unsigned(), blobs: rows.collect::<rusqlite::Result<_>>()? })
 }
 
-/// Whether a blob that is not there any more was forgotten by the edge at `live` since the copy was made: its rows go before its file. Then the
-/// copy forgets it too.
+/// Why a blob that a copy names is not there any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missing {
+    /// It ought to be: the edge names it too.
+    Lost,
+    /// The edge forgot it since the copy was made, and now the copy has too.
+    Forgotten,
+    /// It was an image of a study that was removed since: a new copy has to be made, without the study.
+    Removed,
+}
+
+/// Says why a blob of the edge at `live` is not there any more: the edge removes the rows that name a blob before its file.
 ///
 /// # Errors
 /// `Unavailable`, `Full`.
-pub fn forget_too(live: &Path, copy: &Path, blob: &BlobId) -> Result<bool, Error> {
+pub fn missing(live: &Path, copy: &Path, blob: &BlobId) -> Result<Missing, Error> {
+    const IS_IMAGE: &str = "SELECT EXISTS(SELECT 1 FROM instance WHERE blob=?1)";
+    const IS_ORIGINAL: &str = "SELECT EXISTS(SELECT 1 FROM submission WHERE blob=?1)";
     let (live, copy) = (Connection::open(live)?, Connection::open(copy)?);
     live.busy_timeout(PATIENCE)?;
-    let sql = "SELECT EXISTS(SELECT 1 FROM submission WHERE blob=?1) OR EXISTS(SELECT 1 FROM instance WHERE blob=?1)";
-    if live.query_row(sql, [blob.0], |row| row.get(0))? {
-        return Ok(false);
+    let is = |connection: &Connection, sql: &str| connection.query_row(sql, [blob.0], |row| row.get(0));
+    if is(&live, IS_IMAGE)? || is(&live, IS_ORIGINAL)? {
+        return Ok(Missing::Lost);
+    }
+    if is(&copy, IS_IMAGE)? {
+        return Ok(Missing::Removed);
     }
     for sql in [
         "DELETE FROM quarantine WHERE seq IN (SELECT seq FROM submission WHERE blob=?1)",
@@ -85,9 +100,7 @@ pub fn forget_too(live: &Path, copy: &Path, blob: &BlobId) -> Result<bool, Error
     ] {
         copy.execute(sql, [blob.0])?;
     }
-    let is_image: bool =
-        copy.query_row("SELECT EXISTS(SELECT 1 FROM instance WHERE blob=?1)", [blob.0], |row| row.get(0))?;
-    Ok(!is_image)
+    Ok(Missing::Forgotten)
 }
 
 /// The sites below a data folder, in order.

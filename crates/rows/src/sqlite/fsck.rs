@@ -37,11 +37,28 @@ pub(crate) fn fsck(config: &Config, checks: Checks, shelf: &dyn Shelf) -> Result
         check_pages(&connection, &mut findings)?;
         check_resources(&connection, &zone, &mut findings)?;
         check_rows(&connection, &mut findings)?;
+        check_counters(&connection, &mut findings)?;
         shelf.check(&referred(&connection)?, checks.deep, &mut findings)?;
         connection.execute_batch("COMMIT")?;
         all.push(findings);
     }
     Ok(all)
+}
+
+/// No number is beyond those that were given, or it would be given again.
+fn check_counters(connection: &Connection, findings: &mut Findings) -> Result<(), Error> {
+    let given = super::rows::counters(connection)?;
+    for (what, given, sql) in [
+        ("resources", given.rid, "SELECT coalesce(max(rid),0) FROM head"),
+        ("versions", given.vid.cast_signed(), "SELECT coalesce(max(vid),0) FROM version"),
+        ("submissions", given.seq.cast_signed(), "SELECT coalesce(max(seq),0) FROM submission"),
+    ] {
+        let found: i64 = connection.query_row(sql, [], |r| r.get(0))?;
+        if found > given {
+            findings.wrong(format!("the counter of {what} says {given} and there is number {found}"));
+        }
+    }
+    Ok(())
 }
 
 fn check_pages(connection: &Connection, findings: &mut Findings) -> Result<(), Error> {

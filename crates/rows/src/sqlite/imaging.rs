@@ -32,7 +32,7 @@ fn keys(connection: &Connection, sql: &str, row: impl rusqlite::Params) -> Resul
 
 impl Studies for Connection {
     fn instances_with(&self, sop: &str) -> Result<Vec<InstancePlace>, Error> {
-        let sql = "SELECT study, series, blob, syntax, sha FROM instance WHERE sop=?1 AND superseded=0";
+        let sql = "SELECT study, series, blob, syntax, sha FROM instance WHERE sop=?1 AND superseded=0 ORDER BY study, series";
         let mut statement = self.prepare_cached(sql)?;
         let found = statement.query_map([sop], |r| {
             let study: String = r.get(0)?;

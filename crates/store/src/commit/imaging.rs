@@ -678,16 +678,18 @@ fn series_rows(db: Db<'_>, study: &str) -> Result<Vec<(Series, Vec<InstanceRow>)
     Ok(rows)
 }
 
-/// The orders a study names: those of its request attributes, else that of its accession number.
+/// The orders a study names: those of its request attributes, else that of its accession number; and any that names the study by its UID.
 fn orders_of(study: &Study) -> Vec<Vec<Match>> {
+    let Some(of) = ResourceType::from_name("ServiceRequest") else { return Vec::new() };
     let mut orders = study.orders.clone();
     if orders.is_empty()
         && let Some((system, value)) = &study.accession
-        && let Some(of) = ResourceType::from_name("ServiceRequest")
     {
         orders.push(vec![Match { resource_type: of, system: Some(system.clone()), value: value.clone() }]);
     }
-    orders.truncate(ORDERS_MAX);
+    orders.truncate(ORDERS_MAX - 1);
+    let uid = format!("urn:oid:{}", study.uid);
+    orders.push(vec![Match { resource_type: of, system: Some("urn:dicom:uid".to_owned()), value: uid }]);
     orders
 }
 

@@ -6,16 +6,18 @@
 
 use std::collections::HashSet;
 
+use hilum_fhir::Resource;
 use hilum_fhir::search::{Context, Query, index};
-use hilum_fhir::{Resource, Timestamp};
 use hilum_rows::row::{Candidate, Changed, Position};
 use hilum_rows::{Db, stored};
-use jiff::tz::TimeZone;
 
+use super::patience::Patience;
 use crate::{Error, Version};
 
 /// Versions written since the first page that are looked through, the oldest first. Beyond, a page shows what is current.
 const VERSIONS_MAX: u32 = 10_000;
+/// Bodies read together.
+const AT_ONCE: usize = 64;
 
 /// What changed since the first page of a search.
 #[derive(Default)]
@@ -37,22 +39,28 @@ impl AsOf {
     pub(super) fn read(
         rows: Db<'_>,
         query: &Query,
-        zone: &TimeZone,
-        now: i64,
+        context: &Context,
         first_page: u64,
+        patience: &Patience,
     ) -> Result<Self, Error> {
         let changed = rows.changed_since(query.resource_type, first_page, VERSIONS_MAX)?;
-        let (context, mut earlier) =
-            (Context { zone: zone.clone(), now: Timestamp::from_micros(now) }, Vec::new());
-        for (candidate, version) in rows.versions_of(&earlier_ones(&changed), &[])? {
-            if version.body.is_empty() {
-                continue;
-            }
-            let resource = stored::parse(&version.body)?;
-            let entries = index(&resource, &context);
-            if query.matches(&entries, &version.id, version.last_updated) {
-                let ord = entries.clinical_date.unwrap_or(candidate.ord);
-                earlier.push(Earlier { candidate: Candidate { ord, ..candidate }, version, resource });
+        let candidates = earlier_ones(&changed);
+        if candidates.len() > AT_ONCE {
+            patience.long()?;
+        }
+        let mut earlier = Vec::new();
+        for some in candidates.chunks(AT_ONCE) {
+            patience.step()?;
+            for (candidate, version) in rows.versions_of(some, &[])? {
+                if version.body.is_empty() {
+                    continue;
+                }
+                let resource = stored::parse(&version.body)?;
+                let entries = index(&resource, context);
+                if query.matches(&entries, &version.id, version.last_updated) {
+                    let ord = entries.clinical_date.unwrap_or(candidate.ord);
+                    earlier.push(Earlier { candidate: Candidate { ord, ..candidate }, version, resource });
+                }
             }
         }
         Ok(Self { changed: changed.iter().map(|row| row.rid).collect(), earlier })

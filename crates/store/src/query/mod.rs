@@ -3,6 +3,7 @@
 mod as_of;
 mod cursor;
 pub(crate) mod lookup;
+mod patience;
 mod patients;
 pub(crate) mod search;
 mod terms;

@@ -5,9 +5,8 @@
 //! within `candidates_max`.
 
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::collections::HashSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use hilum_fhir::search::{
     Condition, Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary,
@@ -21,6 +20,7 @@ use jiff::tz::TimeZone;
 
 use super::as_of::AsOf;
 use super::cursor::{self, Cursor};
+use super::patience::Patience;
 use super::{patients, terms};
 use crate::engine::SiteDb;
 use crate::{Error, ErrorKind, Page, Version};
@@ -46,36 +46,6 @@ const PRESENTATION: [&str; 10] = [
     "_containedType",
 ];
 
-/// How long a search may take where it runs.
-struct Patience {
-    until: Option<Instant>,
-    over: Cell<bool>,
-}
-
-impl Patience {
-    fn new(within: Option<Duration>) -> Self {
-        Self { until: within.map(|within| Instant::now() + within), over: Cell::new(false) }
-    }
-
-    /// Between two steps of a search.
-    fn step(&self) -> Result<(), Error> {
-        match self.until {
-            Some(until) if Instant::now() >= until => self.end(),
-            _ => Ok(()),
-        }
-    }
-
-    /// Before a statement that may take any time.
-    fn long(&self) -> Result<(), Error> {
-        if self.until.is_some() { self.end() } else { Ok(()) }
-    }
-
-    fn end(&self) -> Result<(), Error> {
-        self.over.set(true);
-        Err(Error::unavailable("the search takes longer than expected"))
-    }
-}
-
 /// One page of matches with the resources they include; `None` when it would take longer than `within`.
 pub(crate) fn search(
     db: &SiteDb,
@@ -91,7 +61,7 @@ pub(crate) fn search(
         let query = &*followed(rows, query)?;
         Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, cursor)
     });
-    if patience.over.get() { Ok(None) } else { done.map(Some) }
+    if patience.is_over() { Ok(None) } else { done.map(Some) }
 }
 
 /// What a cursor is bound to: what is searched, and in which order.
@@ -177,7 +147,9 @@ impl Search<'_> {
             });
         }
         let as_of = match cursor {
-            Some(cursor) => AsOf::read(self.rows, self.query, self.zone, self.now, cursor.first_page)?,
+            Some(cursor) => {
+                AsOf::read(self.rows, self.query, &self.context(), cursor.first_page, self.patience)?
+            }
             None => AsOf::default(),
         };
         let after = cursor.map(|cursor| cursor.after);
@@ -208,6 +180,10 @@ impl Search<'_> {
             }
             _ => None,
         }
+    }
+
+    fn context(&self) -> Context {
+        Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) }
     }
 
     fn stream(&self, descending: bool) -> Stream<'_> {
@@ -258,7 +234,7 @@ impl Search<'_> {
         size: usize,
         as_of: AsOf,
     ) -> Result<(Vec<Version>, Option<Position>), Error> {
-        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let context = self.context();
         let place = |resource: &Resource, version: &Version| {
             let keys = self.query.sort.iter().map(|sort| sort_key(sort, resource, version, &context));
             (keys.collect::<Vec<SortKey>>(), version.id.clone())
@@ -394,8 +370,7 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         let resource = stored::parse(&source.body)?;
-        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
-        let entries = index(&resource, &context).entries.into_iter();
+        let entries = index(&resource, &self.context()).entries.into_iter();
         let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
         Ok(found
             .filter_map(|entry| match entry.value {

@@ -1,8 +1,8 @@
 //! A copy of everything, made while an edge runs, and its way back.
 //!
 //! Databases first, each in one snapshot (`VACUUM INTO`), then the blobs those copies refer to: blobs never change, so every one a copy
-//! refers to can still be had, but for what the edge forgot meanwhile (a rejected original, an old one). That the copy forgets too. The manifest is
-//! written last and removed first: a folder with one is whole.
+//! refers to can still be had, but for what the edge forgot meanwhile (a rejected original, an old one). That the copy forgets too; where a study was
+//! removed, the database is copied once more. The manifest is written last and removed first: a folder with one is whole.
 
 use std::fs::{self, File};
 use std::io::{self, Write};
@@ -10,13 +10,15 @@ use std::path::Path;
 
 use hilum_blobs::disk::{path_in, sha256_of};
 use hilum_blobs::{BlobId, hex};
-use hilum_rows::files::{self, CONTROL_FILE, SITE_FILE, SITES, site_ids};
+use hilum_rows::files::{self, CONTROL_FILE, Contents, Missing, SITE_FILE, SITES, site_ids};
 use serde::{Deserialize, Serialize};
 
 use crate::{Config, Error};
 
 const MANIFEST: &str = "manifest.json";
 const FORMAT: u32 = 1;
+/// A site is copied again, without what was removed meanwhile, so often.
+const COPIES_MAX: usize = 5;
 
 /// What a backup holds.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -63,30 +65,43 @@ pub fn backup(config: &Config, out: &Path, tell: &mut dyn FnMut(String)) -> Resu
     let control = hash(&out.join(CONTROL_FILE))?;
     let mut sites = Vec::new();
     for id in site_ids(data_dir)? {
-        let (from, to) = (data_dir.join(SITES).join(&id), out.join(SITES).join(&id));
-        fs::create_dir_all(&to)?;
-        tell(format!("site {id}: database"));
-        snapshot(&from.join(SITE_FILE), &to.join(SITE_FILE))?;
-        let copied = files::contents(&to.join(SITE_FILE))?;
-        let (blobs, blob_bytes) = match &config.bucket {
-            None => {
-                let forget =
-                    |blob: &BlobId| files::forget_too(&from.join(SITE_FILE), &to.join(SITE_FILE), blob);
-                copy_blobs(&id, &copied.blobs, &from, &to, &forget, tell)?
-            }
-            Some(of) => {
-                tell(format!("site {id}: its blobs stay in the bucket {}; keep its versions", of.bucket));
-                (0, 0)
-            }
-        };
-        File::open(to.join(SITE_FILE))?.sync_all()?;
-        let sha256 = hash(&to.join(SITE_FILE))?;
-        sites.push(SiteCopy { id, sha256, newest: copied.newest, blobs, blob_bytes });
+        sites.push(copy_site(config, id, out, tell)?);
     }
     let version = env!("CARGO_PKG_VERSION").to_owned();
     let manifest = Manifest { format: FORMAT, version, begun, control_sha256: control, sites };
     write_manifest(out, &manifest)?;
     Ok(manifest)
+}
+
+/// Copies the database of a site, then its blobs; from the beginning when a study was removed meanwhile.
+fn copy_site(
+    config: &Config,
+    id: String,
+    out: &Path,
+    tell: &mut dyn FnMut(String),
+) -> Result<SiteCopy, Error> {
+    let (from, to) = (config.data_dir.join(SITES).join(&id), out.join(SITES).join(&id));
+    let (live, copy) = (from.join(SITE_FILE), to.join(SITE_FILE));
+    fs::create_dir_all(&to)?;
+    for _ in 0..COPIES_MAX {
+        tell(format!("site {id}: database"));
+        snapshot(&live, &copy)?;
+        let Contents { newest, blobs } = files::contents(&copy)?;
+        let copied = match &config.bucket {
+            None => copy_blobs(&id, &blobs, &from, &to, &|blob| files::missing(&live, &copy, blob), tell)?,
+            Some(of) => {
+                tell(format!("site {id}: its blobs stay in the bucket {}; keep its versions", of.bucket));
+                Some((0, 0))
+            }
+        };
+        let Some((blobs, blob_bytes)) = copied else { continue };
+        File::open(&copy)?.sync_all()?;
+        let sha256 = hash(&copy)?;
+        return Ok(SiteCopy { id, sha256, newest, blobs, blob_bytes });
+    }
+    Err(Error::unavailable(format!(
+        "studies of site {id} are removed faster than it is copied; make the backup when none are removed"
+    )))
 }
 
 /// Puts a backup below the data folder, which must be empty or not there. Every database is compared with the manifest.
@@ -118,7 +133,7 @@ pub fn restore(config: &Config, from: &Path, tell: &mut dyn FnMut(String)) -> Re
         copy_checked(&from.join(SITE_FILE), &to.join(SITE_FILE), &site.sha256)?;
         if config.bucket.is_none() {
             let copied = files::contents(&to.join(SITE_FILE))?;
-            copy_blobs(&site.id, &copied.blobs, &from, &to, &|_| Ok(false), tell)?;
+            copy_blobs(&site.id, &copied.blobs, &from, &to, &|_| Ok(Missing::Lost), tell)?;
         }
     }
     Ok(manifest)
@@ -156,16 +171,16 @@ fn hash(path: &Path) -> Result<String, Error> {
     Ok(hex(&sha256_of(&mut File::open(path)?)?))
 }
 
-/// Copies the blobs that are wanted and not there yet; `forget` says whether one that is missing is not wanted any more. Returns how many
-/// there are, and their bytes.
+/// Copies the blobs that are wanted and not there yet; `missing` says why one is not to be had. Returns how many there are, and their bytes;
+/// `None` when the database has to be copied again.
 fn copy_blobs(
     site: &str,
     wanted: &[BlobId],
     from: &Path,
     to: &Path,
-    forget: &dyn Fn(&BlobId) -> Result<bool, Error>,
+    missing: &dyn Fn(&BlobId) -> Result<Missing, Error>,
     tell: &mut dyn FnMut(String),
-) -> Result<(u64, u64), Error> {
+) -> Result<Option<(u64, u64)>, Error> {
     let (mut copied, mut bytes, mut folders) = (0, 0, std::collections::BTreeSet::new());
     for (number, blob) in wanted.iter().enumerate() {
         if number % 1000 == 0 {
@@ -174,14 +189,17 @@ fn copy_blobs(
         let (source, target) = (path_in(&from.join("blobs"), blob), path_in(&to.join("blobs"), blob));
         let length = match place(&source, &target) {
             Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && forget(blob)? => continue,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                let text = format!(
-                    "the blob {} of site {site} is missing: `hilum fsck --deep` tells whose it is",
-                    blob.hex()
-                );
-                return Err(Error::unavailable(text).because(error));
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match missing(blob)? {
+                Missing::Forgotten => continue,
+                Missing::Removed => return Ok(None),
+                Missing::Lost => {
+                    let text = format!(
+                        "the blob {} of site {site} is missing: `hilum fsck --deep` tells whose it is",
+                        blob.hex()
+                    );
+                    return Err(Error::unavailable(text).because(error));
+                }
+            },
             Err(error) => return Err(error.into()),
         };
         (copied, bytes) = (copied + 1, bytes + length);
@@ -190,7 +208,7 @@ fn copy_blobs(
     for folder in folders {
         File::open(folder)?.sync_all()?;
     }
-    Ok((copied, bytes))
+    Ok(Some((copied, bytes)))
 }
 
 /// Copies a blob to its place, unless it is there. Its length.

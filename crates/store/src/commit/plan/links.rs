@@ -132,18 +132,13 @@ impl Planner<'_> {
         let Some((of, identifiers)) = identifier_condition(text) else { return Ok(Vec::new()) };
         for (system, value) in identifiers {
             let wanted = Match { resource_type: of, system, value };
+            let mut bearers = self.bearers(&wanted)?;
+            if bearers.is_empty() {
+                bearers = self.bearers_of_patient(&wanted, patient)?;
+            }
             let mut found = Vec::new();
-            for at in self.bearers(&wanted)? {
-                self.read(at)?;
-                let of = self.drafts[at].content.as_ref().and_then(|content| self.patient_id_of(content));
-                let fits = match (patient, of) {
-                    (Some(one), Some(other)) => match self.by_id(patient_type(), one)? {
-                        Some(one) => self.is_same_person(&other, one)?,
-                        None => one == other,
-                    },
-                    _ => true,
-                };
-                if fits {
+            for at in bearers {
+                if self.fits_patient(at, patient)? {
                     found.push(self.reference(at));
                 }
             }
@@ -152,6 +147,28 @@ impl Planner<'_> {
             }
         }
         Ok(Vec::new())
+    }
+
+    /// What the patient has under the same number: one of the two may have come without its authority.
+    fn bearers_of_patient(&mut self, wanted: &Match, patient: Option<&str>) -> Result<Vec<usize>, Error> {
+        let Some(patient) = patient else { return Ok(Vec::new()) };
+        if wanted.system.is_some() {
+            return self.bearers(&Match { system: None, ..wanted.clone() });
+        }
+        let any = Lookup::OfPatient(wanted.resource_type, wanted.value.clone(), patient.to_owned());
+        let rids = self.look(any)?;
+        rids.into_iter().map(|rid| self.known(rid)).collect()
+    }
+
+    /// Whether a resource is of the patient, or one of the two is not known.
+    fn fits_patient(&mut self, at: usize, patient: Option<&str>) -> Result<bool, Error> {
+        self.read(at)?;
+        let of = self.drafts[at].content.as_ref().and_then(|content| self.patient_id_of(content));
+        let (Some(one), Some(other)) = (patient, of) else { return Ok(true) };
+        match self.by_id(patient_type(), one)? {
+            Some(one) => self.is_same_person(&other, one),
+            None => Ok(one == other),
+        }
     }
 
     fn resolve_conditional(
@@ -246,8 +263,11 @@ fn put_reference(value: &mut Value, text: &str, found: Option<&str>) -> bool {
     unresolved
 }
 
+/// System and value.
+type Identifier = (Option<String>, String);
+
 /// `Type?identifier=system|value,system|value`, as mappers write it; `None` when it is another condition.
-fn identifier_condition(text: &str) -> Option<(ResourceType, Vec<(Option<String>, String)>)> {
+fn identifier_condition(text: &str) -> Option<(ResourceType, Vec<Identifier>)> {
     let (type_name, rest) = text.split_once('?')?;
     let of = ResourceType::from_name(type_name)?;
     let pairs = decode_pairs(rest);

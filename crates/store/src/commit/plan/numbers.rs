@@ -75,7 +75,7 @@ impl Planner<'_> {
         for at in self.bearers(wanted)? {
             self.read(at)?;
             let Some(content) = &self.drafts[at].content else { continue };
-            if keys.by_code && !same_code(content, said) {
+            if is_told_apart(keys, content, said) {
                 continue;
             }
             is_known = true;
@@ -96,7 +96,7 @@ impl Planner<'_> {
         for at in self.bearers(&bare)? {
             self.read(at)?;
             let fits = self.drafts[at].content.as_ref().is_some_and(|content| {
-                bears(content, &bare.value, type_code) && !(keys.by_code && !same_code(content, said))
+                bears(content, &bare.value, type_code) && !is_told_apart(keys, content, said)
             });
             if fits && self.is_surely_of(at, scope)? {
                 return Ok(Some(at));
@@ -114,9 +114,7 @@ impl Planner<'_> {
         type_code: Option<&str>,
         said: &Resource,
     ) -> Result<Option<usize>, Error> {
-        let mut candidates: Vec<usize> = (0..self.drafts.len())
-            .filter(|at| self.drafts[*at].touched && self.drafts[*at].resource_type == keys.resource_type)
-            .collect();
+        let mut candidates = self.written_with_value(keys.resource_type, value);
         for id in &scope.ids {
             let wanted = Lookup::OfPatient(keys.resource_type, value.to_owned(), id.clone());
             for rid in self.look(wanted)? {
@@ -128,9 +126,9 @@ impl Planner<'_> {
         }
         for at in candidates {
             let Some(content) = &self.drafts[at].content else { continue };
-            let fits = bears(content, value, type_code) && (!keys.by_code || same_code(content, said));
-            let is_told_apart = !keys.by_code || (has_code(content) && has_code(said));
-            if fits && (is_told_apart || self.is_of_sender(at)?) && self.is_surely_of(at, scope)? {
+            let fits = bears(content, value, type_code) && !is_told_apart(keys, content, said);
+            let is_sure = !keys.by_code || (has_code(content) && has_code(said));
+            if fits && (is_sure || self.is_of_sender(at)?) && self.is_surely_of(at, scope)? {
                 return Ok(Some(at));
             }
         }
@@ -217,6 +215,11 @@ fn bears(resource: &Resource, value: &str, code: Option<&str>) -> bool {
             && (code.is_none() || type_code(identifier).is_none_or(|known| Some(known) == code))
     };
     identifier_list(resource).iter().any(is_it)
+}
+
+/// Whether the service code says that a resource with the same number is another one.
+fn is_told_apart(keys: &Keys, known: &Resource, said: &Resource) -> bool {
+    keys.by_code && !same_code(known, said)
 }
 
 fn has_code(resource: &Resource) -> bool {

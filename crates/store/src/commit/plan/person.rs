@@ -1,7 +1,7 @@
 //! Whose it is: the Patient that the numbers of a message lead to. A number alone names nobody; nothing is guessed.
 
 use hilum_fhir::search::normal_form;
-use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Resource};
+use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Resource, ResourceType};
 use serde_json::Value;
 
 use super::RemarkKind;
@@ -24,22 +24,28 @@ impl Planner<'_> {
     /// The Patient that all numbers lead to.
     pub(super) fn person(&mut self, numbers: &PatientNumbers, said: &Resource) -> Result<Person, Error> {
         let mut found: Vec<usize> = Vec::new();
-        let mut learns = false;
+        let (mut learns, mut others) = (false, Vec::new());
         for number in &numbers.numbers {
-            let bearers = self.bearers(&patient_match(number))?;
+            let number = patient_match(number);
+            let bearers = self.bearers(&number)?;
             learns |= bearers.is_empty();
-            for at in bearers {
-                let at = self.follow(at)?;
+            let mut is_own = bearers.is_empty();
+            for bearer in bearers {
+                let at = self.follow(bearer)?;
+                is_own |= at == bearer;
                 if !found.contains(&at) {
                     found.push(at);
                 }
+            }
+            if !is_own {
+                others.push(number);
             }
         }
         if found.len() > 1 {
             found = self.active(found)?;
         }
         match found.as_slice() {
-            [at] => Ok(Person::Known { at: *at, learns }),
+            [at] => Ok(Person::Known { at: *at, learns, others }),
             [] if numbers.join => self.joined(numbers, said),
             [] => Ok(Person::Unknown),
             several => self.disagreement(numbers, several),
@@ -129,7 +135,7 @@ impl Planner<'_> {
         };
         let issue = Issue::warning(IssueCode::Informational, text).at("Patient.identifier");
         self.remark(RemarkKind::Joined, issue);
-        Ok(Person::Known { at, learns: true })
+        Ok(Person::Known { at, learns: true, others: Vec::new() })
     }
 
     /// The patient of an order or study the message names, when it has one of the values.
@@ -151,16 +157,14 @@ impl Planner<'_> {
                 for rid in self.look(Lookup::Study(uid.clone()))? {
                     found.push(self.known(rid)?);
                 }
+                let order = Match {
+                    resource_type: order_type(),
+                    system: Some("urn:dicom:uid".to_owned()),
+                    value: format!("urn:oid:{uid}"),
+                };
+                found.extend(self.patients_of(&order)?);
             }
-            Clue::Resource(wanted) => {
-                for at in self.bearers(wanted)? {
-                    self.read(at)?;
-                    let patient = self.drafts[at].content.as_ref().and_then(|r| self.patient_id_of(r));
-                    if let Some(id) = patient {
-                        found.extend(self.by_id(patient_type(), &id)?);
-                    }
-                }
-            }
+            Clue::Resource(wanted) => found.extend(self.patients_of(wanted)?),
         }
         let mut patients: Vec<usize> = Vec::new();
         for at in found {
@@ -172,6 +176,19 @@ impl Planner<'_> {
         let [one] = patients.as_slice() else { return Ok(None) };
         self.read(*one)?;
         Ok(Some(*one))
+    }
+
+    /// The patients of the resources with an identifier.
+    fn patients_of(&mut self, wanted: &Match) -> Result<Vec<usize>, Error> {
+        let mut found = Vec::new();
+        for at in self.bearers(wanted)? {
+            self.read(at)?;
+            let patient = self.drafts[at].content.as_ref().and_then(|r| self.patient_id_of(r));
+            if let Some(id) = patient {
+                found.extend(self.by_id(patient_type(), &id)?);
+            }
+        }
+        Ok(found)
     }
 
     /// Whether a Patient bears the value of a number in such a way that both may be one: the number or the identifier has no authority, and no
@@ -222,6 +239,10 @@ impl Planner<'_> {
             _ => None,
         })
     }
+}
+
+fn order_type() -> ResourceType {
+    ResourceType::from_name("ServiceRequest").unwrap_or_else(|| unreachable!("a type of fhir r4"))
 }
 
 /// Whether a number of the message is one that a modality would repeat without its authority.

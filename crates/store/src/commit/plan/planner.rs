@@ -96,6 +96,7 @@ pub(crate) fn plan(
         drafts: Vec::new(),
         by_id: HashMap::new(),
         by_identifier: HashMap::new(),
+        by_value: HashMap::new(),
         urls: HashMap::new(),
         seen: Vec::new(),
         imaging: Vec::new(),
@@ -124,6 +125,8 @@ pub(super) struct Planner<'c> {
     by_id: HashMap<(ResourceType, String), usize>,
     /// Resources this submission writes, by their identifiers.
     by_identifier: HashMap<Match, Vec<usize>>,
+    /// The same by the value alone.
+    by_value: HashMap<(ResourceType, String), Vec<usize>>,
     /// Full URLs of the changes so far.
     pub(super) urls: HashMap<String, usize>,
     seen: Vec<Seen>,
@@ -133,8 +136,14 @@ pub(super) struct Planner<'c> {
 
 /// What the numbers of a message lead to.
 pub(super) enum Person {
-    /// This Patient; it has not all of the numbers yet when it `learns`.
-    Known { at: usize, learns: bool },
+    /// This Patient.
+    Known {
+        at: usize,
+        /// It has not all of the numbers yet.
+        learns: bool,
+        /// Numbers of Patients it replaced. They stay theirs, so that a merge can be undone.
+        others: Vec<Match>,
+    },
     /// Nobody.
     Unknown,
     /// Several: the submission has a Patient of its own with this identifier.
@@ -214,11 +223,11 @@ impl Planner<'_> {
         change: &Change,
     ) -> Result<Planned, Error> {
         match self.person(numbers, resource)? {
-            Person::Known { at, learns: false } => Ok(Planned::Draft(at, Effect::Unchanged)),
-            Person::Known { at, learns: true } => {
+            Person::Known { at, learns: false, .. } => Ok(Planned::Draft(at, Effect::Unchanged)),
+            Person::Known { at, learns: true, others } => {
                 self.read(at)?;
                 let mut learned = Resource::new(patient_type());
-                if let Some(identifiers) = resource.get("identifier") {
+                if let Some(identifiers) = without_numbers(resource, &others).get("identifier") {
                     learned.set("identifier", identifiers.clone());
                 }
                 let merged = self.drafts[at].content.as_ref().map(|content| merge(content, &learned, &[]));
@@ -251,20 +260,42 @@ impl Planner<'_> {
         clear: &[String],
         change: &Change,
     ) -> Result<Planned, Error> {
+        if let Target::Patient(numbers) = target {
+            return match self.person(numbers, resource)? {
+                Person::Known { at, others, .. } if others.is_empty() => {
+                    self.merge_into(at, resource, clear, change)
+                }
+                Person::Known { at, others, .. } => {
+                    self.merge_into(at, &without_numbers(resource, &others), clear, change)
+                }
+                Person::Unknown | Person::Apart(_) => Ok(self.create(resource, None, change)),
+            };
+        }
         let resource = &*match target {
             Target::Keys(keys) => self.composed(keys, resource),
             _ => Cow::Borrowed(resource),
         };
-        let Some(at) = self.find(target, resource)? else {
-            return Ok(self.create(resource, target_id(target), change));
-        };
+        match self.find(target, resource)? {
+            Some(at) => self.merge_into(at, resource, clear, change),
+            None => Ok(self.create(resource, target_id(target), change)),
+        }
+    }
+
+    fn merge_into(
+        &mut self,
+        at: usize,
+        resource: &Resource,
+        clear: &[String],
+        change: &Change,
+    ) -> Result<Planned, Error> {
         self.read(at)?;
         self.refuse_other_patient(at, resource)?;
         if self.is_late(at, change)? {
             let text = "is older than what this sender said before, and changed nothing";
             self.remark(
                 RemarkKind::Late,
-                Issue::warning(IssueCode::Conflict, text).at(resource.resource_type().name()),
+                Issue::warning(IssueCode::Conflict, text)
+                    .at(format!("{}.identifier", resource.resource_type())),
             );
             return Ok(Planned::Draft(at, Effect::Late));
         }
@@ -433,9 +464,14 @@ impl Planner<'_> {
     pub(super) fn put(&mut self, at: usize, content: Option<Resource>) {
         if let Some(content) = &content {
             for identifier in identifiers(content) {
-                let bearers = self.by_identifier.entry(identifier).or_default();
-                if !bearers.contains(&at) {
-                    bearers.push(at);
+                let value = (identifier.resource_type, identifier.value.clone());
+                for bearers in [
+                    self.by_identifier.entry(identifier).or_default(),
+                    self.by_value.entry(value).or_default(),
+                ] {
+                    if !bearers.contains(&at) {
+                        bearers.push(at);
+                    }
                 }
             }
         }
@@ -482,6 +518,12 @@ impl Planner<'_> {
     /// The resources that this submission writes with an identifier.
     pub(super) fn written_with(&self, wanted: &Match) -> Vec<usize> {
         let written = self.by_identifier.get(wanted).map_or(&[][..], Vec::as_slice);
+        written.iter().copied().filter(|at| self.drafts[*at].content.is_some()).collect()
+    }
+
+    /// The resources of a type that this submission writes with an identifier of this value, whatever its system.
+    pub(super) fn written_with_value(&self, of: ResourceType, value: &str) -> Vec<usize> {
+        let written = self.by_value.get(&(of, value.to_owned())).map_or(&[][..], Vec::as_slice);
         written.iter().copied().filter(|at| self.drafts[*at].content.is_some()).collect()
     }
 
@@ -621,6 +663,24 @@ fn target_id(target: &Target) -> Option<String> {
         Target::Id(_, id) => Some(id.clone()),
         _ => None,
     }
+}
+
+/// What a message says of a Patient, without the numbers of those it replaced.
+fn without_numbers(said: &Resource, others: &[Match]) -> Resource {
+    let mut said = said.clone();
+    let is_other = |identifier: &Value| {
+        others.iter().any(|other| {
+            identifier["system"].as_str() == other.system.as_deref()
+                && identifier["value"].as_str() == Some(&other.value)
+        })
+    };
+    let own: Vec<Value> =
+        identifier_list(&said).iter().filter(|identifier| !is_other(identifier)).cloned().collect();
+    said.object_mut().shift_remove("identifier");
+    if !own.is_empty() {
+        said.set("identifier", Value::Array(own));
+    }
+    said
 }
 
 /// The identifiers of a resource.
