@@ -116,26 +116,21 @@ impl Cluster {
 
     /// Runs statements as the role of the edges.
     pub(crate) fn psql(&self, role: &str, database: &str, sql: &str) -> String {
+        self.run(role, database, "-c", sql)
+    }
+
+    /// Runs the statements of a file, such as a dump, as the role of the edges.
+    pub(crate) fn load(&self, database: &str, file: &Path) {
+        self.run(ROLE, database, "-f", file.to_str().unwrap());
+    }
+
+    fn run(&self, role: &str, database: &str, option: &str, what: &str) -> String {
         let mut psql = Command::new(self.bin.join("psql"));
         psql.env("PGPORT", self.port());
-        psql.args([
-            "-X",
-            "-A",
-            "-t",
-            "-q",
-            "-v",
-            "ON_ERROR_STOP=1",
-            "-U",
-            role,
-            "-d",
-            database,
-            "-c",
-            sql,
-            "-h",
-        ]);
-        let output = psql.arg(&self.dir).output().unwrap();
+        psql.args(["-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-U", role, "-d", database]);
+        let output = psql.args([option, what, "-h"]).arg(&self.dir).output().unwrap();
         let text = |bytes| String::from_utf8_lossy(bytes).trim().to_owned();
-        assert!(output.status.success(), "{sql}: {}", text(&output.stderr));
+        assert!(output.status.success(), "{what}: {}", text(&output.stderr));
         text(&output.stdout)
     }
 

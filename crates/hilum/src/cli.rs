@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Send(Send),
     /// List what came in, show what was answered and why, and replay it by today's rules; works beside a running edge
     Submissions(SubmissionsArgs),
+    /// Remove a study with its images for good
+    Study(StudyArgs),
     /// Bring the databases below the data folder to this version's schema
     Migrate,
     /// Copy databases and blobs to a folder while the edge runs
@@ -135,7 +137,7 @@ pub(crate) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site, admin/metrics, admin/submissions
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site, admin/metrics, admin/submissions, admin/studies
         #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
         scope: String,
         /// Days until it expires
@@ -282,6 +284,37 @@ pub(crate) struct SubmissionsReplay {
     /// Commit it, as a new submission that names this one. With SQLite the edge must be stopped; a running one does it by POST /admin/submissions/NUMBER/replay?commit=true
     #[arg(long)]
     pub(crate) commit: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// Arguments of `study`.
+#[derive(Debug, Args)]
+pub(crate) struct StudyArgs {
+    /// What to do
+    #[command(subcommand)]
+    pub(crate) command: StudyCommand,
+    /// The site; the first one of the configuration when left out
+    #[arg(long, global = true)]
+    pub(crate) site: Option<String>,
+}
+
+/// The `study` commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StudyCommand {
+    /// Remove a study with its images, performed steps, ImagingStudy and Procedures for good; a submission says who did it
+    Delete(StudyDelete),
+}
+
+/// Arguments of `study delete`.
+#[derive(Debug, Args)]
+pub(crate) struct StudyDelete {
+    /// Its Study Instance UID. With SQLite the edge must be stopped; a running one does it by DELETE /admin/studies/UID
+    pub(crate) uid: String,
+    /// Do not ask
+    #[arg(long)]
+    pub(crate) yes: bool,
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,

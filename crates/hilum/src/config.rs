@@ -241,7 +241,7 @@ pub(crate) enum Surface {
     Mpps,
     /// `/metrics`.
     Metrics,
-    /// `/admin/submissions`.
+    /// `/admin/submissions`, `/admin/studies`.
     Admin,
 }
 

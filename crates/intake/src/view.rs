@@ -2,7 +2,8 @@
 
 use hilum_fhir::{Issue, Timestamp};
 use hilum_store::{
-    Delivery, DeliveryState, Effect, Foretold, OriginalKind, SubmissionFilter, SubmissionPage, SubmissionRow,
+    Delivery, DeliveryState, Effect, Foretold, OriginalKind, StudyContents, SubmissionFilter, SubmissionPage,
+    SubmissionRow,
 };
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
@@ -78,6 +79,16 @@ pub fn replay(replay: &Replay, committed: Option<u64>) -> Value {
         "issues": replay.issues.iter().map(issue).collect::<Vec<_>>(),
         "unmapped": replay.unmapped,
         "changes": replay.effects.iter().map(foretold).collect::<Vec<_>>(),
+    }))
+}
+
+/// What there is under a Study Instance UID, or what was removed.
+pub fn study(uid: &str, contents: &StudyContents) -> Value {
+    without_nulls(json!({
+        "study": uid,
+        "studies": contents.studies,
+        "images": contents.images,
+        "submission": contents.submission,
     }))
 }
 

@@ -1,4 +1,5 @@
 //! `/admin/submissions`: what came in, what was answered and why, and doing it again; for keys with the scope `admin/submissions`.
+//! `/admin/studies`: removing a study with its images; for keys with the scope `admin/studies`.
 //!
 //! It shows what was sent, patients' data too. Everything is of the key's own site.
 
@@ -23,7 +24,9 @@ use utoipa::{IntoParams, OpenApi};
 use crate::{Caller, missing_scope};
 
 /// What a key needs to see and replay submissions.
-const SCOPE: &str = "admin/submissions";
+const SUBMISSIONS: &str = "admin/submissions";
+/// What a key needs to remove studies.
+const STUDIES: &str = "admin/studies";
 const COUNT_DEFAULT: u32 = 50;
 
 /// The routes of the admin surface.
@@ -33,6 +36,7 @@ pub fn router(intake: Intake) -> Router {
         .route("/admin/submissions/{id}", get(show))
         .route("/admin/submissions/{id}/original", get(original))
         .route("/admin/submissions/{id}/replay", post(replay))
+        .route("/admin/studies/{uid}", get(study).delete(delete_study))
         .with_state(Arc::new(intake))
 }
 
@@ -43,8 +47,11 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Hilum administration", description = "What came in, and doing it again."),
-    paths(list, show, original, replay)
+    info(
+        title = "Hilum administration",
+        description = "What came in, and doing it again; removing studies."
+    ),
+    paths(list, show, original, replay, study, delete_study)
 )]
 struct Description;
 
@@ -96,7 +103,7 @@ async fn list(
     Extension(caller): Extension<Caller>,
     uri: Uri,
 ) -> Result<Response, Refused> {
-    admit(&caller)?;
+    admit(&caller, SUBMISSIONS)?;
     let wanted: Wanted = parameters(&uri)?;
     let zone = hilum_intake::context_of(caller.site.settings(), now()).zone;
     let since = match &wanted.since {
@@ -138,7 +145,7 @@ async fn show(
     Extension(caller): Extension<Caller>,
     Path(id): Path<u64>,
 ) -> Result<Response, Refused> {
-    admit(&caller)?;
+    admit(&caller, SUBMISSIONS)?;
     let told = intake.show(&caller.site, id).await?.ok_or(NoReplay::Unknown(id))?;
     Ok(json(&told))
 }
@@ -159,7 +166,7 @@ async fn original(
     Extension(caller): Extension<Caller>,
     Path(id): Path<u64>,
 ) -> Result<Response, Refused> {
-    admit(&caller)?;
+    admit(&caller, SUBMISSIONS)?;
     let store = intake.store();
     let row = store.submission(&caller.site, id).await?.ok_or(NoReplay::Unknown(id))?;
     let body = match (&row.bytes, &row.blob) {
@@ -200,7 +207,7 @@ async fn replay(
     Path(id): Path<u64>,
     uri: Uri,
 ) -> Result<Response, Refused> {
-    admit(&caller)?;
+    admit(&caller, SUBMISSIONS)?;
     let doing: Doing = parameters(&uri)?;
     if !doing.commit {
         return Ok(json(&view::replay(&intake.foretell(&caller.site, id).await?, None)));
@@ -220,8 +227,48 @@ async fn replay(
     }
 }
 
-fn admit(caller: &Caller) -> Result<(), Refused> {
-    if caller.has_scope(SCOPE) { Ok(()) } else { Err(Refused(StatusCode::FORBIDDEN, missing_scope(SCOPE))) }
+/// What there is under a Study Instance UID: studies and images.
+#[utoipa::path(
+    get, tag = "Administration", path = "/admin/studies/{uid}",
+    params(("uid" = String, Path, description = "Study Instance UID")),
+    responses(
+        (status = 200, description = "`studies` and `images`; 0 when there are none", body = Value),
+        (status = 403, description = "the key lacks the scope admin/studies"),
+    )
+)]
+async fn study(
+    State(intake): State<Arc<Intake>>,
+    Extension(caller): Extension<Caller>,
+    Path(uid): Path<String>,
+) -> Result<Response, Refused> {
+    admit(&caller, STUDIES)?;
+    let found = intake.store().study_contents(&caller.site, &uid).await?;
+    Ok(json(&view::study(&uid, &found)))
+}
+
+/// Remove a study with its images, performed steps, ImagingStudy and Procedures for good.
+#[utoipa::path(
+    delete, tag = "Administration", path = "/admin/studies/{uid}",
+    params(("uid" = String, Path, description = "Study Instance UID")),
+    responses(
+        (status = 200, description = "`studies` and `images` removed, and `submission` that says who did it; 0 and none when there are none", body = Value),
+        (status = 403, description = "the key lacks the scope admin/studies"),
+        (status = 503, description = "not possible now, ask again"),
+    )
+)]
+async fn delete_study(
+    State(intake): State<Arc<Intake>>,
+    Extension(caller): Extension<Caller>,
+    Path(uid): Path<String>,
+) -> Result<Response, Refused> {
+    admit(&caller, STUDIES)?;
+    let who = caller.key_id.as_deref().unwrap_or("nobody known (a listener without keys)");
+    let removed = intake.store().delete_study(&caller.site, &uid, who).await?;
+    Ok(json(&view::study(&uid, &removed)))
+}
+
+fn admit(caller: &Caller, scope: &str) -> Result<(), Refused> {
+    if caller.has_scope(scope) { Ok(()) } else { Err(Refused(StatusCode::FORBIDDEN, missing_scope(scope))) }
 }
 
 fn parameters<T: for<'d> Deserialize<'d>>(uri: &Uri) -> Result<T, Refused> {
@@ -267,7 +314,7 @@ impl From<NoReplay> for Refused {
 
 impl From<Error> for Refused {
     fn from(error: Error) -> Self {
-        tracing::warn!(%error, "a question about submissions was not answered");
+        tracing::warn!(%error, "a question of administration was not answered");
         let issue = Issue::error(IssueCode::Transient, "not possible now, ask again");
         Self(StatusCode::SERVICE_UNAVAILABLE, issue)
     }

@@ -7,6 +7,7 @@
 //! Engines are named here and nowhere above: [`open`], [`open_control`], [`check`], [`files`].
 
 pub mod body;
+mod carried;
 mod check;
 mod control;
 mod engine;

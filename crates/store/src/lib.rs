@@ -413,12 +413,22 @@ impl Store {
         if of.name() == "ImagingStudy" { self.publish_stale(db).await } else { Ok(()) }
     }
 
-    /// Removes a study with its images, performed steps and ImagingStudy, for good; `who` is kept with the submission that says so. Blobs that
-    /// nothing else names are removed by the upkeep. Returns how many studies had this Study Instance UID.
+    /// What there is under a Study Instance UID.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn study_contents(&self, site: &Site, uid: &str) -> Result<StudyContents, Error> {
+        let uid = uid.to_owned();
+        self.ask(site, move |rows| imaging::contents(rows, &uid)).await
+    }
+
+    /// Removes every study with a Study Instance UID, with its images, performed steps, ImagingStudy and Procedures, for good; `who` is kept with
+    /// the submission that says so. Blobs that nothing else names are removed by the upkeep. Returns what was removed: nothing, and no
+    /// submission, when there is no such study.
     ///
     /// # Errors
     /// `Full` or `Unavailable`.
-    pub async fn delete_study(&self, site: &Site, uid: &str, who: &str) -> Result<u32, Error> {
+    pub async fn delete_study(&self, site: &Site, uid: &str, who: &str) -> Result<StudyContents, Error> {
         let db = self.site_db(site)?;
         let original = Original {
             kind: OriginalKind::Internal,
@@ -433,7 +443,7 @@ impl Store {
             received: jiff::Timestamp::now().into(),
             report: None,
             about: About {
-                message: Some("study delete".to_owned()),
+                message: Some("STUDY DELETE".to_owned()),
                 reference: Some(uid.to_owned()),
                 ..About::default()
             },

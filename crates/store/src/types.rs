@@ -224,6 +224,17 @@ pub struct Commit {
     pub remarks: Vec<Remark>,
 }
 
+/// What there is under a Study Instance UID, or was until it was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct StudyContents {
+    /// Studies: one, unless senders use the UID for several patients.
+    pub studies: u32,
+    /// Images in them; one that was replaced counts once.
+    pub images: u64,
+    /// Number of the submission that says they were deleted; `None` = they are still there, or there were none.
+    pub submission: Option<u64>,
+}
+
 /// Something that became known only when a submission met what is stored. It blocked nothing.
 #[derive(Clone, Debug)]
 pub struct Remark {

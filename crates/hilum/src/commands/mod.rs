@@ -8,9 +8,11 @@ pub(crate) mod health;
 pub(crate) mod key;
 pub(crate) mod map;
 pub(crate) mod migrate;
+mod opened;
 pub(crate) mod send;
 mod send_dicom;
 pub(crate) mod site;
+pub(crate) mod study;
 pub(crate) mod submissions;
 
 use anyhow::{Context, Result};

@@ -4,16 +4,16 @@
 //! it itself (`/admin/submissions`).
 
 use std::io::Write;
-use std::path::Path;
 use std::process::ExitCode;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
 use hilum_intake::replay::{NoReplay, Replay};
-use hilum_intake::store::{Config as StoreConfig, Effect, Site, Store, SubmissionFilter, SubmissionRow};
-use hilum_intake::{Intake, Receipt, context_of, now, view};
+use hilum_intake::store::{Effect, Site, SubmissionFilter, SubmissionRow};
+use hilum_intake::{Receipt, context_of, now, view};
 use serde_json::Value;
 use tokio::io::AsyncReadExt;
 
+use super::opened::{Instead, Opened};
 use crate::cli::{SubmissionsArgs, SubmissionsCommand, SubmissionsList, SubmissionsReplay, SubmissionsShow};
 use crate::config::Config;
 
@@ -40,27 +40,6 @@ pub(crate) fn run(config: &Config, arguments: &SubmissionsArgs) -> Result<ExitCo
             Some(SubmissionsCommand::Replay(wanted)) => replay(config, site, wanted).await,
         }
     })
-}
-
-/// The store of an edge, and one of its sites.
-struct Opened {
-    intake: Intake,
-    site: Site,
-}
-
-impl Opened {
-    /// To be read, whether an edge runs or not. Nothing is created.
-    async fn beside(config: &Config, site: &str) -> Result<Self> {
-        Self::open(config, site, false).await
-    }
-
-    async fn open(config: &Config, site: &str, exclusive: bool) -> Result<Self> {
-        let store = Store::open(StoreConfig { exclusive, ..crate::serve::store_config(config) }).await?;
-        let known = store.control().sites()?.into_iter().find(|known| known.id() == site);
-        let site =
-            known.with_context(|| format!("there is no site {site:?}; `hilum site list` shows them"))?;
-        Ok(Self { intake: Intake::new(store, super::rules(config)?), site })
-    }
 }
 
 #[expect(clippy::print_stdout, reason = "this is the command's output")]
@@ -246,7 +225,9 @@ async fn replay(config: &Config, site: &str, wanted: &SubmissionsReplay) -> Resu
     beside.intake.store().close().await;
     let mut committed = None;
     if wanted.commit && !told.is_rejected() {
-        let opened = writing(config, site, wanted.submission).await?;
+        let path = format!("/admin/submissions/{}/replay?commit=true", wanted.submission);
+        let instead = Instead { what: "replays", method: "POST", path: &path, scope: "admin/submissions" };
+        let opened = Opened::writing(config, site, &instead).await?;
         let (replay, receipt) = opened.intake.replay(&opened.site, wanted.submission).await?;
         opened.intake.store().close().await;
         told = replay;
@@ -263,21 +244,6 @@ async fn replay(config: &Config, site: &str, wanted: &SubmissionsReplay) -> Resu
         println!("{}", replayed(&told, committed));
     }
     Ok(if told.is_rejected() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
-}
-
-/// The store to write to: a database of files belongs to the edge that runs.
-async fn writing(config: &Config, site: &str, number: u64) -> Result<Opened> {
-    let on_server = config.store.server()?.is_some();
-    let busy = |error: anyhow::Error| {
-        anyhow!(
-            "{error}\nwhile an edge runs it replays itself: give an http listener the surface \"admin\", make a key (`hilum key add --name NAME \
-             --scope admin/submissions`), then\n  curl -X POST -H 'X-API-Key: KEY' 'http://ADDRESS/admin/submissions/{number}/replay?commit=true'"
-        )
-    };
-    if !on_server && !Path::new(&config.node.data).exists() {
-        bail!("there is no store in {}", config.node.data.display());
-    }
-    Opened::open(config, site, !on_server).await.map_err(busy)
 }
 
 /// What a replay would do, or did, for people.

@@ -27,6 +27,9 @@ const SESSION: &str = "SET plan_cache_mode=force_generic_plan; SET enable_seqsca
     SET idle_in_transaction_session_timeout='10s'; SET client_min_messages=warning;
     SET tcp_keepalives_idle=10; SET tcp_keepalives_interval=5; SET tcp_keepalives_count=3; SET tcp_user_timeout='20s'";
 
+/// A statement over all rows, or the lock of another edge's migration, may take so long.
+pub(super) const PATIENCE_OF_UPKEEP: Duration = Duration::from_secs(24 * 3600);
+
 /// A value bound to a statement.
 pub(super) type Value = Box<dyn ToSql + Sync + Send>;
 type Sent = Pin<Box<dyn Future<Output = Result<(), tokio_postgres::Error>> + Send>>;
@@ -171,6 +174,8 @@ impl Connection {
             self.drive(context);
             answer.as_mut().poll(context)
         });
+        // a task of an async thread may only poll so many times before it has to let others go on; one that blocks never does, and would wait for ever
+        let both = tokio::task::unconstrained(both);
         wait(both, Instant::now() + self.patience.get())
     }
 

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use super::connection::Connection;
-use super::migrate;
 use super::place::Place;
 use super::settings::PostgresConfig;
 use super::values::digest;
+use super::{carried, migrate};
 use crate::Error;
 use crate::control::{ApiKey, ControlRows, Kept};
 
@@ -27,6 +27,7 @@ impl ControlTables {
         let place = Place::new(settings)?;
         let connection = place.connect_to_write()?;
         migrate::migrate(&connection).map_err(|error| place.named(error))?;
+        carried::carry_over(&place).map_err(|error| place.named(error))?;
         Ok(Self { place, uses: HashMap::new() })
     }
 }

@@ -1,7 +1,7 @@
 //! What the server must be, and migrations: each step in one transaction, under a lock that edges starting together wait for; a newer
 //! schema is refused.
 
-use super::connection::Connection;
+use super::connection::{Connection, PATIENCE_OF_UPKEEP};
 use super::values::digest;
 use crate::Error;
 
@@ -12,6 +12,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema-3.sql"), partitioned: &[], secured: &["heard", "study_number"] },
     Step { sql: include_str!("schema-4.sql"), partitioned: &[], secured: &["deliverer"] },
     Step { sql: include_str!("schema-5.sql"), partitioned: &[], secured: &[] },
+    Step { sql: include_str!("schema-6.sql"), partitioned: &[], secured: &[] },
 ];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),
@@ -95,14 +96,23 @@ pub(super) fn versions(connection: &Connection) -> Result<(usize, usize), Error>
     Ok((version, STEPS.len()))
 }
 
-/// Brings the database to the current schema and returns the key of its cursors.
+/// Brings the database to the current schema and returns the key of its cursors. The connection is patient from now on, and is not for serving.
 pub(super) fn migrate(connection: &Connection) -> Result<[u8; 32], Error> {
-    // other edges that start wait here for as long as a migration takes
-    connection
-        .batch(&format!("SET lock_timeout=0; SET statement_timeout=0; SELECT pg_advisory_lock({LOCK})"))?;
+    connection.be_patient(PATIENCE_OF_UPKEEP);
+    lock(connection)?;
     let done = take_steps(connection).and_then(|()| secret(connection));
-    connection.batch(&format!("SELECT pg_advisory_unlock({LOCK})"))?;
+    unlock(connection)?;
     done
+}
+
+/// Waits until no other edge changes the schema or carries something over: for as long as that takes.
+pub(super) fn lock(connection: &Connection) -> Result<(), Error> {
+    connection.batch(&format!("SET lock_timeout=0; SET statement_timeout=0; SELECT pg_advisory_lock({LOCK})"))
+}
+
+/// Lets the next one.
+pub(super) fn unlock(connection: &Connection) -> Result<(), Error> {
+    connection.batch(&format!("SELECT pg_advisory_unlock({LOCK})"))
 }
 
 fn take_steps(connection: &Connection) -> Result<(), Error> {

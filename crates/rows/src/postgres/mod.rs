@@ -6,6 +6,7 @@
 #[macro_use]
 mod fences;
 
+mod carried;
 mod committer;
 mod connection;
 mod control;
@@ -17,6 +18,7 @@ mod migrate;
 mod outbox;
 mod place;
 mod quarantine;
+mod reindex;
 mod retention;
 mod rows;
 mod session;
@@ -100,6 +102,7 @@ impl Server {
             );
         }
         let secret = migrate::migrate(&connection).map_err(|error| place.named(error))?;
+        carried::carry_over(&place).map_err(|error| place.named(error))?;
         let committers = Committers::start(place.clone(), config, settings.committers, gate.clone())?;
         let committers = Arc::new(committers);
         let watcher = Watcher::start(place.clone(), committers.clone(), control, gate.clone())?;

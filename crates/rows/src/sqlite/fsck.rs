@@ -26,7 +26,7 @@ pub(crate) fn fsck(config: &Config, checks: Checks, shelf: &dyn Shelf) -> Result
         let dir = config.data_dir.join(SITES).join(&id);
         let connection = writer::open(&dir.join(SITE_FILE), config.cache_bytes)?;
         if checks.rebuild {
-            migrate::migrate(&connection, &zone)?;
+            migrate::migrate(&connection, &id, &zone)?;
             connection.execute_batch("BEGIN IMMEDIATE")?;
             migrate::reindex(&connection, &zone)?;
             connection.execute_batch("COMMIT")?;

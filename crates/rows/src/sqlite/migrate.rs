@@ -2,13 +2,13 @@
 
 use hilum_fhir::ResourceType;
 use jiff::tz::TimeZone;
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::Error;
 use crate::face::WriteResources;
 use crate::keys::Rows;
 use crate::row::Content;
 use crate::stored::indexed;
+use crate::{Error, carried};
 
 /// A step from one schema to the next.
 struct Step {
@@ -26,10 +26,11 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema-5.sql"), reindexes: false },
     Step { sql: include_str!("schema-6.sql"), reindexes: false },
     Step { sql: include_str!("schema-7.sql"), reindexes: false },
+    Step { sql: include_str!("schema-8.sql"), reindexes: false },
 ];
 
-/// Brings a database to the current schema and returns its cursor secret.
-pub(super) fn migrate(connection: &Connection, zone: &TimeZone) -> Result<[u8; 32], Error> {
+/// Brings the database of a site to the current schema and returns its cursor secret.
+pub(super) fn migrate(connection: &Connection, site: &str, zone: &TimeZone) -> Result<[u8; 32], Error> {
     let version = version(connection)?;
     if version > STEPS.len() {
         let known = STEPS.len();
@@ -38,12 +39,39 @@ pub(super) fn migrate(connection: &Connection, zone: &TimeZone) -> Result<[u8; 3
         )));
     }
     for (number, step) in STEPS.iter().enumerate().skip(version) {
-        connection.execute_batch("BEGIN IMMEDIATE")?;
-        let done = take(connection, step, number + 1, zone);
-        connection.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
-        done?;
+        in_transaction(connection, || take(connection, step, number + 1, zone))?;
+    }
+    if connection.prepare("SELECT 1 FROM meta WHERE k=?1")?.exists([carried::DUE])? {
+        in_transaction(connection, || carry_over(connection, site, zone))?;
     }
     secret(connection)
+}
+
+fn in_transaction(connection: &Connection, work: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    let done = work();
+    connection.execute_batch(if done.is_ok() { "COMMIT" } else { "ROLLBACK" })?;
+    done
+}
+
+/// What only code can carry over, with the statements of the current schema.
+fn carry_over(connection: &Connection, site: &str, zone: &TimeZone) -> Result<(), Error> {
+    reindex(connection, zone)?;
+    let now = jiff::Timestamp::now().as_millisecond();
+    let mut after = String::new();
+    loop {
+        let mut page = connection.prepare("SELECT uid FROM study WHERE uid>?1 ORDER BY uid LIMIT ?2")?;
+        let found = page.query_map(params![after, carried::PAGE], |r| r.get(0))?;
+        let studies: Vec<String> = found.collect::<rusqlite::Result<_>>()?;
+        let Some(last) = studies.last() else { break };
+        carried::carry_over(connection, site, &studies, now)?;
+        after.clone_from(last);
+    }
+    connection.execute_batch(
+        "UPDATE mpps SET patient=NULL WHERE patient IS NOT NULL AND (SELECT patient FROM study WHERE uid=mpps.study) IS NULL",
+    )?;
+    connection.execute("DELETE FROM meta WHERE k=?1", [carried::DUE])?;
+    Ok(())
 }
 
 /// Refuses a database of another schema: it is to be migrated first, or belongs to a newer program.
@@ -126,10 +154,14 @@ mod tests {
     #[test]
     fn a_newer_schema_is_refused_in_words() {
         let connection = Connection::open_in_memory().unwrap();
-        let secret = migrate(&connection, &TimeZone::UTC).unwrap();
-        assert_eq!(migrate(&connection, &TimeZone::UTC).unwrap(), secret, "migrating twice changes nothing");
+        let secret = migrate(&connection, "north", &TimeZone::UTC).unwrap();
+        assert_eq!(
+            migrate(&connection, "north", &TimeZone::UTC).unwrap(),
+            secret,
+            "migrating twice changes nothing"
+        );
         connection.execute("UPDATE meta SET v=99 WHERE k='schema_version'", []).unwrap();
-        assert!(migrate(&connection, &TimeZone::UTC).unwrap_err().message.contains("newer"));
+        assert!(migrate(&connection, "north", &TimeZone::UTC).unwrap_err().message.contains("newer"));
     }
     #[test]
     fn a_step_that_changes_the_index_makes_it_again_from_the_bodies() {
@@ -144,7 +176,7 @@ mod tests {
                 connection.execute("INSERT INTO version VALUES(1,1,1,0,0,NULL,0,?1)", [body.as_bytes()])
             })
             .unwrap();
-        migrate(&connection, &TimeZone::UTC).unwrap();
+        migrate(&connection, "north", &TimeZone::UTC).unwrap();
         let count = |table: &str| -> i64 {
             connection
                 .query_row(&format!("SELECT count(*) FROM {table} WHERE rid=1"), [], |r| r.get(0))
@@ -165,7 +197,7 @@ mod tests {
                  INSERT INTO meta VALUES('retained_submissions',9); INSERT INTO destination VALUES('Subscription/1',3,1,0,NULL,NULL);",
             )
             .unwrap();
-        migrate(&connection, &TimeZone::UTC).unwrap();
+        migrate(&connection, "north", &TimeZone::UTC).unwrap();
         let counters = super::super::rows::counters(&connection).unwrap();
         assert_eq!((counters.rid, counters.vid, counters.seq), (2, 3, 9));
     }

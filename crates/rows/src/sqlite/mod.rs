@@ -126,7 +126,7 @@ impl SiteFile {
         let secret = if config.is_beside {
             migrate::as_it_is(&connection)?
         } else {
-            migrate::migrate(&connection, zone)?
+            migrate::migrate(&connection, site, zone)?
         };
         let counters = counters(&connection)?;
         let (newest_in, newest) = watch::channel(counters.vid);

@@ -368,7 +368,7 @@ mod tests {
     fn all_jobs_of_a_failed_batch_hear_the_error_of_the_disk() {
         let connection = Connection::open_in_memory().unwrap();
         let zone = jiff::tz::TimeZone::UTC;
-        super::super::migrate::migrate(&connection, &zone).unwrap();
+        super::super::migrate::migrate(&connection, "north", &zone).unwrap();
         let mut counters = counters(&connection).unwrap();
         connection.execute_batch("PRAGMA query_only=ON").unwrap();
         let put = |tx: &dyn Tx, _: &mut Counters| tx.set_published("1.2", 0, None).map(|()| 0);

@@ -20,7 +20,7 @@ use super::plan::Imaging;
 use super::submission::{Packed, Verdict};
 use crate::engine::SiteDb;
 use crate::query::lookup::{self, Base};
-use crate::{Effect, Error, ErrorKind, Remark, RemarkKind};
+use crate::{Effect, Error, ErrorKind, Remark, RemarkKind, StudyContents};
 
 /// A study without a new instance for this long is published.
 const QUIET_MS: i64 = 2_000;
@@ -440,39 +440,60 @@ impl Apply<'_> {
     }
 
     /// Removes the studies with a Study Instance UID, in a submission of its own.
-    pub(crate) fn delete_study(&mut self, packed: &Packed, uid: &str) -> Result<u32, Error> {
+    pub(crate) fn delete_study(&mut self, packed: &Packed, uid: &str) -> Result<StudyContents, Error> {
         use std::fmt::Write;
-        let studies = self.db.studies_with(uid)?;
-        if studies.is_empty() {
-            return Ok(0);
+        let mut contents = contents(self.db, uid)?;
+        if contents.studies == 0 {
+            return Ok(contents);
         }
-        self.begin_submission();
+        contents.submission = Some(self.begin_submission());
         let mut targets = String::new();
-        for (key, _) in &studies {
-            let blobs = self.db.blobs_of_study(key)?;
-            if let Some(written) = self.remove_study(key)? {
+        for (key, row) in studies_of_uid(self.db, uid)? {
+            let blobs = self.db.blobs_of_study(&key)?;
+            for written in self.remove_study(&key, &row)? {
                 let _ = write!(targets, "{}/{} ", written.rid, written.version);
             }
             self.db.forget_blobs(&blobs)?;
         }
         self.submission(packed, None, Verdict::Accepted(&[]), &targets)?;
-        Ok(u32::try_from(studies.len()).unwrap_or(u32::MAX))
+        Ok(contents)
     }
 
-    /// Removes a study with everything of it: rows, images and the ImagingStudy.
-    pub(super) fn remove_study(&mut self, key: &str) -> Result<Option<Written>, Error> {
+    /// Removes a study with everything of it: rows, images, the ImagingStudy and the Procedures of its steps.
+    fn remove_study(&mut self, key: &str, row: &StudyRow) -> Result<Vec<Written>, Error> {
         let zone = self.context.zone.clone();
-        let Some(row) = self.db.study(key)? else { return Ok(None) };
+        let mut drawn: Vec<(ResourceType, String)> = Vec::new();
+        drawn.extend(row.drawn_as.map(|rid| self.db.name(rid)).transpose()?.flatten());
+        for (procedure, _) in self.db.steps_of(key)? {
+            drawn.extend(procedure_id(self.db, &procedure)?.map(|id| (procedure_type(), id)));
+        }
         self.db.remove_study(key)?;
         self.take_position();
-        let Some((of, id)) = row.drawn_as.map(|rid| self.db.name(rid)).transpose()?.flatten() else {
-            return Ok(None);
-        };
-        match lookup::base(self.db, of, &id, &zone)? {
-            Some(base) if !base.head.deleted => self.delete(of, &id, &base).map(Some),
-            _ => Ok(None),
+        let mut written = Vec::with_capacity(drawn.len());
+        for (of, id) in drawn {
+            if let Some(base) = lookup::base(self.db, of, &id, &zone)?.filter(|base| !base.head.deleted) {
+                written.push(self.delete(of, &id, &base)?);
+            }
+        }
+        Ok(written)
+    }
+}
+
+/// What there is under a Study Instance UID.
+pub(crate) fn contents(db: Db<'_>, uid: &str) -> Result<StudyContents, Error> {
+    let mut contents = StudyContents::default();
+    for (key, _) in studies_of_uid(db, uid)? {
+        contents.studies += 1;
+        for (series, _) in db.series_of(&key)? {
+            contents.images += db.instances_of(&key, &series)?.len() as u64;
         }
     }
+    Ok(contents)
+}
+
+/// The studies with a Study Instance UID; the key of a further patient's study is none.
+fn studies_of_uid(db: Db<'_>, uid: &str) -> Result<Vec<(String, StudyRow)>, Error> {
+    if study_uid(uid) == uid { db.studies_with(uid) } else { Ok(Vec::new()) }
 }
 
 /// An ImagingStudy drawn from rows, ready to be written.
@@ -491,6 +512,17 @@ pub(crate) struct Drawing {
 
 fn imaging_study_type() -> ResourceType {
     ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of fhir r4"))
+}
+
+fn procedure_type() -> ResourceType {
+    ResourceType::from_name("Procedure").unwrap_or_else(|| unreachable!("a type of fhir r4"))
+}
+
+/// The id of the Procedure of a step, by its `system|value`.
+fn procedure_id(db: Db<'_>, identifier: &str) -> Result<Option<String>, Error> {
+    let Some((system, value)) = identifier.split_once('|') else { return Ok(None) };
+    let wanted = keys::identifier_key(procedure_type(), Some(system).filter(|s| !s.is_empty()), value);
+    Ok(db.ids_with_key(wanted, 1)?.pop())
 }
 
 /// Keys of the studies that are due.
@@ -557,12 +589,8 @@ fn rows_of(db: Db<'_>, key: &str, row: &StudyRow) -> Result<(StudyRows, bool), E
     let steps = db.steps_of(key)?;
     let discontinued = state_number(StepStatus::Discontinued);
     let going_on = steps.iter().find(|(_, state)| *state != discontinued).or(steps.first());
-    let procedure = match going_on.and_then(|(procedure, _)| procedure.split_once('|')) {
-        Some((system, value)) => {
-            let wanted =
-                keys::identifier_key(named("Procedure")?, Some(system).filter(|s| !s.is_empty()), value);
-            db.ids_with_key(wanted, 1)?.pop()
-        }
+    let procedure = match going_on {
+        Some((procedure, _)) => procedure_id(db, procedure)?,
         None => None,
     };
     let patient = match patient {
@@ -638,10 +666,6 @@ fn orders_with(db: Db<'_>, number: &Match) -> Result<Vec<(String, Option<i64>)>,
         orders.push((id, subject));
     }
     Ok(orders)
-}
-
-fn named(name: &str) -> Result<ResourceType, Error> {
-    ResourceType::from_name(name).ok_or_else(|| Error::unavailable("no such type"))
 }
 
 fn series_rows(db: Db<'_>, study: &str) -> Result<Vec<(Series, Vec<InstanceRow>)>, Error> {

@@ -1,14 +1,16 @@
 //! How long what is not current is kept.
 
 use bytes::Bytes;
-use hilum_fhir::{Action, Change, Resource, ResourceType, Target, Timestamp};
+use hilum_fhir::imaging::{Instance, Series, Study};
+use hilum_fhir::{Action, Change, Disagreement, PatientNumbers, Resource, ResourceType, Target, Timestamp};
 use serde_json::json;
 
 use hilum_store::{
-    Checks, Destination, DestinationState, Original, OriginalKind, Removed, Site, Store, fsck, sha256,
+    BlobId, Checks, Destination, DestinationState, Original, OriginalKind, Removed, Site, Store,
+    StudyContents, fsck, sha256,
 };
 
-use crate::engine::config;
+use crate::engine::{self, config};
 
 fn patient() -> ResourceType {
     ResourceType::from_name("Patient").unwrap()
@@ -174,4 +176,77 @@ async fn blobs_that_no_row_names_go_after_a_day() {
         assert_eq!(bench.store.blob(&bench.site, &blob).await.unwrap().is_some(), is_there);
     }
     assert_eq!(bench.retain(0).await, Removed::default(), "once a day");
+}
+
+/// An image of a study whose file is a blob.
+fn image(sop: &str, study: &str, blob: BlobId) -> Change {
+    let numbers = PatientNumbers {
+        numbers: vec![("urn:mrn".into(), "1".into())],
+        domain: "urn:mrn".into(),
+        join: false,
+        clues: Vec::new(),
+        disagreement: Disagreement::Refuse,
+    };
+    let who = json!({ "resourceType": "Patient", "identifier": [{ "system": "urn:mrn", "value": "1" }] });
+    Change::new(Action::Instance(Box::new(Instance {
+        uid: sop.into(),
+        sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),
+        transfer_syntax: "1.2.840.10008.1.2.1".into(),
+        elements: serde_json::Map::new(),
+        dataset_bytes: 1,
+        dataset_sha256: blob.0,
+        blob: blob.0,
+        blob_bytes: 1,
+        series: Series { uid: format!("{study}.1"), elements: serde_json::Map::new() },
+        study: Study {
+            uid: study.into(),
+            patient: Some((numbers, Resource::from_value(who).unwrap())),
+            orders: Vec::new(),
+            accession: None,
+            elements: serde_json::Map::new(),
+        },
+    })))
+}
+
+#[tokio::test]
+async fn the_images_of_a_study_that_was_deleted_go_and_those_of_others_stay() {
+    let bench = Bench::open(json!({})).await;
+    let (mut blobs, mut studies) = (Vec::new(), Vec::new());
+    for (number, study) in [(1, "1.2"), (2, "1.2"), (3, "1.3")] {
+        let mut writer = bench.store.blob_writer(&bench.site, Bytes::new()).await.unwrap();
+        writer.write(format!("image {number}").as_bytes()).await.unwrap();
+        let blob = writer.finish().await.unwrap().id;
+        let original = Original {
+            kind: OriginalKind::Dicom,
+            blob: Some(blob),
+            bytes: None,
+            control: None,
+            sha256: blob.0,
+            ..engine::original(number)
+        };
+        let changes = vec![image(&format!("{study}.{number}"), study, blob)];
+        bench.store.commit(&bench.site, original, changes, None).await.unwrap();
+        let name = blob.hex();
+        let path = bench.dir.path().join("sites/a/blobs").join(&name[..2]).join(name);
+        std::fs::File::options()
+            .write(true)
+            .open(path)
+            .unwrap()
+            .set_modified(std::time::SystemTime::UNIX_EPOCH)
+            .unwrap();
+        blobs.push(blob);
+        studies.push(study);
+    }
+    let removed = bench.store.delete_study(&bench.site, "1.2", "somebody").await.unwrap();
+    assert_eq!((removed.studies, removed.images), (1, 2));
+    let row = bench.store.submission(&bench.site, removed.submission.unwrap()).await.unwrap().unwrap();
+    assert_eq!((row.identity.as_deref(), row.versions), (Some("somebody"), 1));
+    assert!(bench.store.instance(&bench.site, "1.2.1").await.unwrap().is_none());
+    bench.store.forget_rejected(&bench.site).await.unwrap();
+    for (blob, study) in blobs.iter().zip(studies) {
+        let is_there = bench.store.blob(&bench.site, blob).await.unwrap().is_some();
+        assert_eq!(is_there, study == "1.3", "{study}");
+    }
+    let again = bench.store.delete_study(&bench.site, "1.2", "somebody").await.unwrap();
+    assert_eq!(again, StudyContents::default(), "there is nothing left, and no submission says so");
 }
