@@ -16,8 +16,9 @@ const ISSUES_MAX: usize = 50;
 /// places and types, never values.
 pub fn validate(resource: &Resource) -> Vec<Issue> {
     let name = resource.resource_type().name();
-    let mut walk = Walk { work: Vec::with_capacity(32), issues: Vec::new() };
-    walk.work.push(Node { object: resource.object(), definition: name, location: name.to_owned() });
+    let root = Place { parent: 0, name, item: None };
+    let mut walk = Walk { work: Vec::with_capacity(32), places: vec![root], issues: Vec::new() };
+    walk.work.push(Node { object: resource.object(), definition: name, place: 0 });
     while let Some(node) = walk.work.pop() {
         walk.object(&node);
         if walk.issues.len() >= ISSUES_MAX {
@@ -124,11 +125,24 @@ pub(crate) fn other_types(definition: &str, member: &str) -> Vec<&'static str> {
 struct Node<'v> {
     object: &'v Map<String, Value>,
     definition: &'static str,
-    location: String,
+    /// Number of its place.
+    place: usize,
+}
+
+/// Where a value is: the text is made only when there is an issue, because nearly always there is none.
+#[derive(Clone, Copy)]
+struct Place<'v> {
+    /// Number of the place it is in; the root is its own.
+    parent: usize,
+    name: &'v str,
+    /// Which item of a list.
+    item: Option<usize>,
 }
 
 struct Walk<'v> {
     work: Vec<Node<'v>>,
+    /// The places of all objects met.
+    places: Vec<Place<'v>>,
     issues: Vec<Issue>,
 }
 
@@ -137,7 +151,7 @@ impl<'v> Walk<'v> {
         let Some(definition) = SCHEMA.get(node.definition) else { return };
         let is_resource = ResourceType::from_name(node.definition).is_some();
         if node.object.is_empty() {
-            self.issue(IssueCode::Structure, &node.location, "an object has at least one member");
+            self.issue_at(IssueCode::Structure, node, "an object has at least one member");
         }
         let mut choices_seen: Vec<&str> = Vec::new();
         for (name, value) in node.object {
@@ -146,11 +160,7 @@ impl<'v> Walk<'v> {
             }
             let plain = name.strip_prefix('_').unwrap_or(name);
             let Some(child) = definition.child(plain) else {
-                self.issue(
-                    IssueCode::Structure,
-                    &format!("{}.{}", node.location, printable(name)),
-                    "is no element of the type",
-                );
+                self.issue_within(IssueCode::Structure, node, &printable(name), "is no element of the type");
                 continue;
             };
             if name.starts_with('_') {
@@ -159,9 +169,10 @@ impl<'v> Walk<'v> {
             }
             if let Some(choice) = child.choice {
                 if choices_seen.contains(&choice) {
-                    self.issue(
+                    self.issue_within(
                         IssueCode::Structure,
-                        &format!("{}.{choice}[x]", node.location),
+                        node,
+                        &format!("{choice}[x]"),
                         "has more than one type",
                     );
                 }
@@ -175,99 +186,95 @@ impl<'v> Walk<'v> {
                 .iter()
                 .any(|name| node.object.contains_key(*name) || has_sibling(node.object, name))
             {
-                self.issue(
-                    IssueCode::Required,
-                    &format!("{}.{}", node.location, required.label),
-                    "is required",
-                );
+                self.issue_within(IssueCode::Required, node, &required.label, "is required");
             }
         }
         self.invariants(node);
     }
 
-    fn member(&mut self, node: &Node<'v>, name: &str, value: &'v Value, child: &'static Child) {
-        let location = format!("{}.{name}", node.location);
+    fn member(&mut self, node: &Node<'v>, name: &'v str, value: &'v Value, child: &'static Child) {
+        let place = Place { parent: node.place, name, item: None };
         match value {
             Value::Array(items) if child.repeats => {
                 if items.is_empty() {
-                    self.issue(IssueCode::Structure, &location, "a list has at least one member");
+                    self.issue(IssueCode::Structure, place, "a list has at least one member");
                 }
                 let padded = has_sibling(node.object, name);
                 for (at, item) in items.iter().enumerate() {
                     if !(item.is_null() && padded) {
-                        self.value(&format!("{location}[{at}]"), item, child);
+                        self.value(Place { item: Some(at), ..place }, item, child);
                     }
                 }
             }
-            Value::Array(_) => self.issue(IssueCode::Structure, &location, "occurs once and is no list"),
-            _ if child.repeats => self.issue(IssueCode::Structure, &location, "may repeat and is a list"),
-            one => self.value(&location, one, child),
+            Value::Array(_) => self.issue(IssueCode::Structure, place, "occurs once and is no list"),
+            _ if child.repeats => self.issue(IssueCode::Structure, place, "may repeat and is a list"),
+            one => self.value(place, one, child),
         }
     }
 
-    fn value(&mut self, location: &str, value: &'v Value, child: &'static Child) {
+    fn value(&mut self, place: Place<'v>, value: &'v Value, child: &'static Child) {
         if primitive::is_primitive(child.of) {
             if let Err((code, text)) = primitive::check(child.of, value) {
-                self.issue(code, location, text);
+                self.issue(code, place, text);
             } else if let Some(codes) = child.binding
                 && !value.as_str().is_some_and(|code| codes.contains(&code))
             {
-                self.issue(IssueCode::CodeInvalid, location, "is no code of the required value set");
+                self.issue(IssueCode::CodeInvalid, place, "is no code of the required value set");
             }
             return;
         }
         let Value::Object(object) = value else {
-            self.issue(IssueCode::Structure, location, &format!("is an object of type {}", child.of));
+            self.issue(IssueCode::Structure, place, &format!("is an object of type {}", child.of));
             return;
         };
         if child.of == "Resource" {
             match ResourceType::of(value) {
-                Some(of) => {
-                    self.work.push(Node { object, definition: of.name(), location: location.to_owned() })
+                Some(of) => self.enter(object, of.name(), place),
+                None => {
+                    self.issue(IssueCode::Structure, place, "resourceType is missing or no type of fhir r4")
                 }
-                None => self.issue(
-                    IssueCode::Structure,
-                    location,
-                    "resourceType is missing or no type of fhir r4",
-                ),
             }
             return;
         }
         match child.of {
-            "Reference" => self.reference(location, object, child),
-            "CodeableConcept" | "Coding" => self.bound(location, object, child),
+            "Reference" => self.reference(place, object, child),
+            "CodeableConcept" | "Coding" => self.bound(place, object, child),
             _ => {}
         }
-        self.work.push(Node { object, definition: child.of, location: location.to_owned() });
+        self.enter(object, child.of, place);
+    }
+
+    /// Checks an object later.
+    fn enter(&mut self, object: &'v Map<String, Value>, definition: &'static str, place: Place<'v>) {
+        self.places.push(place);
+        self.work.push(Node { object, definition, place: self.places.len() - 1 });
     }
 
     /// `_name`: an element or a list of elements and nulls beside a primitive.
-    fn primitive_sibling(&mut self, node: &Node<'v>, name: &str, value: &'v Value, child: &'static Child) {
-        let location = format!("{}.{name}", node.location);
+    fn primitive_sibling(&mut self, node: &Node<'v>, name: &'v str, value: &'v Value, child: &'static Child) {
+        let place = Place { parent: node.place, name, item: None };
         if !primitive::is_primitive(child.of) {
-            self.issue(IssueCode::Structure, &location, "only primitive elements have an underscore sibling");
+            self.issue(IssueCode::Structure, place, "only primitive elements have an underscore sibling");
             return;
         }
         let items = match value {
             Value::Array(items) if child.repeats => items.as_slice(),
             Value::Object(_) if !child.repeats => std::slice::from_ref(value),
             _ => {
-                self.issue(IssueCode::Structure, &location, "has the shape of the element it belongs to");
+                self.issue(IssueCode::Structure, place, "has the shape of the element it belongs to");
                 return;
             }
         };
         for item in items {
             match item {
                 Value::Null => {}
-                Value::Object(object) => {
-                    self.work.push(Node { object, definition: "Element", location: location.clone() })
-                }
-                _ => self.issue(IssueCode::Structure, &location, "holds id and extension only"),
+                Value::Object(object) => self.enter(object, "Element", place),
+                _ => self.issue(IssueCode::Structure, place, "holds id and extension only"),
             }
         }
     }
 
-    fn reference(&mut self, location: &str, object: &Map<String, Value>, child: &Child) {
+    fn reference(&mut self, place: Place<'v>, object: &Map<String, Value>, child: &Child) {
         let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
         if child.targets.is_empty() || text.contains(':') || text.starts_with('#') {
             return;
@@ -275,12 +282,13 @@ impl<'v> Walk<'v> {
         let name = text.split(['/', '?']).next().unwrap_or_default();
         if ResourceType::from_name(name).is_some() && !child.targets.contains(&name) {
             let text = format!("refers to one of {}", child.targets.join(", "));
-            self.issue(IssueCode::Value, &format!("{location}.reference"), &text);
+            let location = format!("{}.reference", self.text(place));
+            self.issues.push(Issue::error(IssueCode::Value, text).at(location));
         }
     }
 
     /// A required binding of a Coding or CodeableConcept: one of the codings is of the value set.
-    fn bound(&mut self, location: &str, object: &Map<String, Value>, child: &Child) {
+    fn bound(&mut self, place: Place<'v>, object: &Map<String, Value>, child: &Child) {
         let Some(codes) = child.binding else { return };
         let is_bound = |coding: &Map<String, Value>| {
             coding.get("code").and_then(Value::as_str).is_some_and(|c| codes.contains(&c))
@@ -290,7 +298,7 @@ impl<'v> Walk<'v> {
             None => child.of == "CodeableConcept" || is_bound(object),
         };
         if !fits {
-            self.issue(IssueCode::CodeInvalid, location, "has no code of the required value set");
+            self.issue(IssueCode::CodeInvalid, place, "has no code of the required value set");
         }
     }
 
@@ -301,11 +309,8 @@ impl<'v> Walk<'v> {
                 let value =
                     node.object.keys().any(|name| name.starts_with("value") || name.starts_with("_value"));
                 if value == node.object.contains_key("extension") {
-                    self.issue(
-                        IssueCode::Invariant,
-                        &node.location,
-                        "has either a value or extensions (ext-1)",
-                    );
+                    let text = "has either a value or extensions (ext-1)";
+                    self.issue_at(IssueCode::Invariant, node, text);
                 }
             }
             "Period" => {
@@ -318,15 +323,51 @@ impl<'v> Walk<'v> {
                 if let (Some((start, _)), Some((_, end))) = (bound("start"), bound("end"))
                     && start >= end
                 {
-                    self.issue(IssueCode::Invariant, &node.location, "ends before it starts (per-1)");
+                    self.issue_at(IssueCode::Invariant, node, "ends before it starts (per-1)");
                 }
             }
             _ => {}
         }
     }
 
-    fn issue(&mut self, code: IssueCode, location: &str, text: &str) {
+    fn issue(&mut self, code: IssueCode, place: Place<'v>, text: &str) {
+        let location = self.text(place);
         self.issues.push(Issue::error(code, text).at(location));
+    }
+
+    /// An issue of an object itself.
+    fn issue_at(&mut self, code: IssueCode, node: &Node<'v>, text: &str) {
+        self.issue(code, self.places[node.place], text);
+    }
+
+    /// An issue of a member of an object.
+    fn issue_within(&mut self, code: IssueCode, node: &Node<'v>, name: &str, text: &str) {
+        let location = format!("{}.{name}", self.text(self.places[node.place]));
+        self.issues.push(Issue::error(code, text).at(location));
+    }
+
+    /// A place as FHIRPath: `Patient.name[0].given`.
+    fn text(&self, place: Place<'v>) -> String {
+        let mut steps = vec![place];
+        let mut at = place.parent;
+        // the root has no name within another
+        while at != 0 {
+            steps.push(self.places[at]);
+            at = self.places[at].parent;
+        }
+        let root = self.places[0].name;
+        if place.parent == 0 && std::ptr::eq(place.name, root) {
+            return root.to_owned();
+        }
+        let mut text = root.to_owned();
+        for step in steps.iter().rev() {
+            text.push('.');
+            text.push_str(step.name);
+            if let Some(item) = step.item {
+                text.push_str(&format!("[{item}]"));
+            }
+        }
+        text
     }
 }
 
