@@ -133,7 +133,9 @@ impl Model {
                 return Err(format!("what is late changes nothing: {name}"));
             }
             let is_certain = matches!(effect, "Created" | "Updated") || (is_merge && !is_late);
-            seen.push((name.to_owned(), is_certain));
+            if !changes[at].in_passing {
+                seen.push((name.to_owned(), is_certain));
+            }
         }
         if matches!(happened.step, Step::Supersede { .. }) {
             let is_changed = |name: &&String| happened.before.get(*name) != happened.after.get(*name);

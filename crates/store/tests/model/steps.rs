@@ -80,11 +80,13 @@ pub(crate) enum Step {
         status: Option<u8>,
         study: Option<u8>,
     },
+    /// The order is named in passing too, as by a result without ORC.
     Result {
         said: Said,
         person: Person,
         numbers: OrderNumbers,
         value: u8,
+        names_order: bool,
     },
     Visit {
         said: Said,
@@ -209,6 +211,7 @@ fn message(dice: &mut Dice) -> Step {
             person: person(dice),
             numbers: OrderNumbers { by_code: true, ..order(dice) },
             value: dice.small(4),
+            names_order: dice.one_in(3),
         },
         13 => {
             let number = (dice.one_in(2), dice.small(2));
@@ -269,18 +272,18 @@ fn person(dice: &mut Dice) -> Person {
 }
 
 fn order(dice: &mut Dice) -> OrderNumbers {
-    let mut filler = (!dice.one_in(3)).then(|| (dice.one_in(2), dice.small(2)));
-    let placer = (!dice.one_in(3)).then(|| (dice.one_in(2), dice.small(2)));
+    let mut filler = (!dice.one_in(3)).then(|| (!dice.one_in(3), dice.small(2)));
+    let placer = (!dice.one_in(3)).then(|| (!dice.one_in(3), dice.small(2)));
     if filler.is_none() && placer.is_none() {
         filler = Some((true, dice.small(2)));
     }
-    let accession = dice.one_in(2).then(|| dice.small(2));
+    let accession = (!dice.one_in(3)).then(|| dice.small(2));
     let code = (!dice.one_in(4)).then(|| dice.small(2));
     OrderNumbers { filler, placer, accession, code, by_code: dice.one_in(2) }
 }
 
 fn uids(dice: &mut Dice) -> Uids {
-    let accession = dice.one_in(2).then(|| dice.small(2));
+    let accession = (!dice.one_in(3)).then(|| dice.small(2));
     Uids { study: dice.small(2), series: dice.small(2), own: dice.small(3), accession }
 }
 
@@ -295,8 +298,13 @@ impl Step {
             Self::Order { said, person, numbers, status, study } => {
                 Some((said.sender, ordered(said, person, numbers, *status, *study)))
             }
-            Self::Result { said, person, numbers, value } => {
-                Some((said.sender, result(said, person, numbers, *value)))
+            Self::Result { said, person, numbers, value, names_order } => {
+                let mut changes = result(said, person, numbers, *value);
+                if *names_order {
+                    let order = ordered(said, person, numbers, None, None).swap_remove(1);
+                    changes.push(Change { in_passing: true, ..order });
+                }
+                Some((said.sender, changes))
             }
             Self::Visit { said, person, number, status } => {
                 Some((said.sender, visit(said, person, *number, *status)))
