@@ -65,6 +65,7 @@ impl Model {
         self.images_are_shown(happened.after)?;
         if !self.corrected {
             one_patient_bears_a_number(happened.after)?;
+            replaced_are_inactive(happened.after)?;
             self.no_order_of_another_patient(happened.after)?;
         }
         Ok(())
@@ -412,6 +413,27 @@ fn few_patients_are_made(happened: &Happened<'_>) -> Broken {
     if known == 0 && made == 0 && !is_joined && !person.numbers.is_empty() && has_patient(happened.step) {
         return Err("who is joined with a known patient is told so".into());
     }
+    if known == 0 && made == 0 && is_joined {
+        joined_is_the_same_person(happened, person)?;
+    }
+    Ok(())
+}
+
+/// Who is joined has the value, and unless an order or study says so the birth date and the family name too.
+fn joined_is_the_same_person(happened: &Happened<'_>, person: &Person) -> Broken {
+    for name in leads(happened.after, &person.numbers) {
+        let Some(patient) = happened.before.get(&name) else { continue };
+        let identifiers = patient["identifier"].as_array().into_iter().flatten();
+        let mut values = identifiers.filter_map(|identifier| identifier["value"].as_str());
+        let has_value = values.any(|known| person.numbers.iter().any(|number| pair(*number).1 == known));
+        let by_birth_date =
+            happened.told["remarks"].to_string().contains("the birth date and the family name");
+        let is_same = person.birth_date().is_some_and(|date| patient["birthDate"] == date)
+            && person.family().is_some_and(|family| patient["name"][0]["family"] == family);
+        if !has_value || (by_birth_date && !is_same) {
+            return Err(format!("who is joined is the same person: {name} for {person:?}"));
+        }
+    }
     Ok(())
 }
 
@@ -457,6 +479,15 @@ fn one_patient_bears_a_number(state: &State) -> Broken {
                     (system, value)
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+fn replaced_are_inactive(state: &State) -> Broken {
+    for (name, patient) in state.iter().filter(|(name, _)| name.starts_with("patient-")) {
+        if next(state, name).is_some() != (patient["active"] == false) {
+            return Err(format!("who is replaced is inactive, and nobody else: {name}"));
         }
     }
     Ok(())
