@@ -42,6 +42,10 @@ async fn all_engines_tell_the_same_and_keep_the_rules_of_the_record() {
     for seed in first..first + count {
         let steps = sequence(seed);
         if let Err(why) = run(&steps, COMPARED_EVERY, &mut server, &mut reach).await {
+            println!(
+                "sequence {seed} fails: {}; it is made shorter",
+                why.split(':').next().unwrap_or_default()
+            );
             let (steps, why) = shorter(steps, why, &mut server).await;
             let list: Vec<String> = steps.iter().map(|step| format!("    {step:?}")).collect();
             panic!(

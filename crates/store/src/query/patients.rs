@@ -37,14 +37,18 @@ pub(crate) fn replaced(db: Db<'_>, survivor: i64) -> Result<Vec<i64>, Error> {
     Ok(known.split_off(1))
 }
 
-/// The Patient that one leads to by `link` replaced-by: itself when nobody replaced it.
+/// The Patient that one leads to by `link` replaced-by: itself when nobody replaced it, or whoever did was deleted.
 pub(crate) fn survivor(db: Db<'_>, patient: i64) -> Result<i64, Error> {
     let mut at = patient;
     for _ in 0..SUCCESSORS_MAX {
         match db.head_of(at)?.and_then(|(_, _, head, _)| head.successor) {
-            Some(next) if next != patient => at = next,
+            Some(next) if next != patient && is_there(db, next)? => at = next,
             _ => break,
         }
     }
     Ok(at)
+}
+
+fn is_there(db: Db<'_>, rid: i64) -> Result<bool, Error> {
+    Ok(db.head_of(rid)?.is_some_and(|(_, _, head, _)| !head.deleted))
 }

@@ -265,6 +265,43 @@ async fn a_superseded_patient_leads_to_its_survivor() {
 }
 
 #[tokio::test]
+async fn who_was_merged_into_a_deleted_patient_is_found_by_its_own_number() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let old = bench.one(Action::Create(patient("old", "Old"))).await.unwrap();
+    let supersede = Action::Supersede {
+        survivor: Box::new((mrn("new").into(), patient("new", "S"))),
+        prior: Box::new((mrn("old").into(), patient("old", "P"))),
+    };
+    let survivor = bench.one(supersede).await.unwrap();
+    bench.one(Action::Delete(by_id(&survivor.id))).await.unwrap();
+    let target = Target::Patient(Box::new(numbers(&["old"])));
+    let update = bench.one(Action::Merge(target, patient("old", "Fresh"), Vec::new())).await.unwrap();
+    assert_eq!((update.id.as_str(), update.effect), (old.id.as_str(), Effect::Updated));
+    let gone = bench.store.read(&bench.site, kind("Patient"), &survivor.id).await.unwrap().unwrap();
+    assert!(gone.body.is_empty(), "a message does not bring back what a client deleted");
+}
+
+#[tokio::test]
+async fn a_repeat_gets_its_answer_though_its_changes_would_be_refused_by_now() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let send = |control: &'static str| {
+        let numbers = PatientNumbers { disagreement: Disagreement::Refuse, ..numbers(&["1", "2"]) };
+        let target = Target::Patient(Box::new(numbers));
+        let changes = vec![Change::new(Action::Merge(target, patient("1", "Twice"), Vec::new()))];
+        let answer = Some(Bytes::from_static(b"AA"));
+        let bench = bench.clone();
+        async move { bench.store.commit(&bench.site, original(Some(control), b"one"), changes, answer).await }
+    };
+    send("C1").await.unwrap();
+    bench.one(Action::Create(patient("2", "Another"))).await.unwrap();
+    assert_eq!(send("C2").await.unwrap_err().kind, ErrorKind::Conflict, "the numbers are of two by now");
+    let repeat = send("C1").await.unwrap();
+    assert_eq!((repeat.duplicate, repeat.answer.as_deref()), (true, Some(&b"AA"[..])));
+}
+
+#[tokio::test]
 async fn late_news_changes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::open(dir.path()).await;

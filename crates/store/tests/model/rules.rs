@@ -65,6 +65,7 @@ impl Model {
         self.images_are_shown(happened.after)?;
         if !self.corrected {
             one_patient_bears_a_number(happened.after)?;
+            replaced_are_inactive(happened.after)?;
             self.no_order_of_another_patient(happened.after)?;
         }
         Ok(())
@@ -114,12 +115,12 @@ impl Model {
         let count = happened.told["outcomes"].as_array().map_or(0, Vec::len);
         let changes = happened.step.message().map(|(_, changes)| changes).unwrap_or_default();
         let mut seen = Vec::new();
-        for at in 0..count.min(changes.len()) {
+        for (at, change) in changes.iter().enumerate().take(count) {
             let (effect, name) = happened.outcome(at);
             if name.is_empty() {
                 continue;
             }
-            let is_merge = matches!(changes[at].action, hilum_fhir::Action::Merge(..));
+            let is_merge = matches!(change.action, hilum_fhir::Action::Merge(..));
             let known = self.heard.get(&(said.sender, name.to_owned())).copied();
             let must = clock.zip(known).is_some_and(|(clock, (certain, _))| clock < certain);
             let may = clock.zip(known).is_some_and(|(clock, (_, possible))| clock < possible);
@@ -133,7 +134,9 @@ impl Model {
                 return Err(format!("what is late changes nothing: {name}"));
             }
             let is_certain = matches!(effect, "Created" | "Updated") || (is_merge && !is_late);
-            seen.push((name.to_owned(), is_certain));
+            if !change.in_passing {
+                seen.push((name.to_owned(), is_certain));
+            }
         }
         if matches!(happened.step, Step::Supersede { .. }) {
             let is_changed = |name: &&String| happened.before.get(*name) != happened.after.get(*name);
@@ -410,6 +413,27 @@ fn few_patients_are_made(happened: &Happened<'_>) -> Broken {
     if known == 0 && made == 0 && !is_joined && !person.numbers.is_empty() && has_patient(happened.step) {
         return Err("who is joined with a known patient is told so".into());
     }
+    if known == 0 && made == 0 && is_joined {
+        joined_is_the_same_person(happened, person)?;
+    }
+    Ok(())
+}
+
+/// Who is joined has the value, and unless an order or study says so the birth date and the family name too.
+fn joined_is_the_same_person(happened: &Happened<'_>, person: &Person) -> Broken {
+    for name in leads(happened.after, &person.numbers) {
+        let Some(patient) = happened.before.get(&name) else { continue };
+        let identifiers = patient["identifier"].as_array().into_iter().flatten();
+        let mut values = identifiers.filter_map(|identifier| identifier["value"].as_str());
+        let has_value = values.any(|known| person.numbers.iter().any(|number| pair(*number).1 == known));
+        let by_birth_date =
+            happened.told["remarks"].to_string().contains("the birth date and the family name");
+        let is_same = person.birth_date().is_some_and(|date| patient["birthDate"] == date)
+            && person.family().is_some_and(|family| patient["name"][0]["family"] == family);
+        if !has_value || (by_birth_date && !is_same) {
+            return Err(format!("who is joined is the same person: {name} for {person:?}"));
+        }
+    }
     Ok(())
 }
 
@@ -455,6 +479,15 @@ fn one_patient_bears_a_number(state: &State) -> Broken {
                     (system, value)
                 ));
             }
+        }
+    }
+    Ok(())
+}
+
+fn replaced_are_inactive(state: &State) -> Broken {
+    for (name, patient) in state.iter().filter(|(name, _)| name.starts_with("patient-")) {
+        if next(state, name).is_some() != (patient["active"] == false) {
+            return Err(format!("who is replaced is inactive, and nobody else: {name}"));
         }
     }
     Ok(())

@@ -33,6 +33,18 @@ pub(crate) struct Person {
     family: usize,
 }
 
+impl Person {
+    /// The birth date that the message says.
+    pub(crate) fn birth_date(&self) -> Option<&'static str> {
+        BIRTH_DATES[self.birth]
+    }
+
+    /// The family name that the message says.
+    pub(crate) fn family(&self) -> Option<&'static str> {
+        FAMILIES[self.family]
+    }
+}
+
 /// Who says it and when.
 #[derive(Clone, Debug)]
 pub(crate) struct Said {
@@ -80,17 +92,21 @@ pub(crate) enum Step {
         status: Option<u8>,
         study: Option<u8>,
     },
+    /// The order is named in passing too, as by a result without ORC.
     Result {
         said: Said,
         person: Person,
         numbers: OrderNumbers,
         value: u8,
+        names_order: bool,
     },
+    /// Named by its number alone when it is `plain`: nothing but the guard sees that it is another patient's.
     Visit {
         said: Said,
         person: Person,
         number: (bool, u8),
         status: u8,
+        plain: bool,
     },
     Move {
         said: Said,
@@ -196,7 +212,7 @@ pub(crate) fn sequence(seed: u64) -> Vec<Step> {
 }
 
 fn message(dice: &mut Dice) -> Step {
-    match dice.below(24) {
+    match dice.below(25) {
         0..=3 => Step::Patient { said: said(dice), person: person(dice), ensure: dice.one_in(3) },
         4..=6 => Step::Supersede { said: said(dice), survivor: person(dice), priors: person(dice).numbers },
         7..=9 => {
@@ -209,10 +225,12 @@ fn message(dice: &mut Dice) -> Step {
             person: person(dice),
             numbers: OrderNumbers { by_code: true, ..order(dice) },
             value: dice.small(4),
+            names_order: dice.one_in(3),
         },
-        13 => {
-            let number = (dice.one_in(2), dice.small(2));
-            Step::Visit { said: said(dice), person: person(dice), number, status: dice.small(2) }
+        13 | 24 => {
+            let number = (!dice.one_in(3), dice.small(2));
+            let (said, person) = (said(dice), person(dice));
+            Step::Visit { said, person, number, status: dice.small(2), plain: dice.one_in(2) }
         }
         14 => {
             let order = dice.one_in(2).then(|| order(dice));
@@ -269,18 +287,18 @@ fn person(dice: &mut Dice) -> Person {
 }
 
 fn order(dice: &mut Dice) -> OrderNumbers {
-    let mut filler = (!dice.one_in(3)).then(|| (dice.one_in(2), dice.small(2)));
-    let placer = (!dice.one_in(3)).then(|| (dice.one_in(2), dice.small(2)));
+    let mut filler = (!dice.one_in(3)).then(|| (!dice.one_in(3), dice.small(2)));
+    let placer = (!dice.one_in(3)).then(|| (!dice.one_in(3), dice.small(2)));
     if filler.is_none() && placer.is_none() {
         filler = Some((true, dice.small(2)));
     }
-    let accession = dice.one_in(2).then(|| dice.small(2));
+    let accession = (!dice.one_in(3)).then(|| dice.small(2));
     let code = (!dice.one_in(4)).then(|| dice.small(2));
     OrderNumbers { filler, placer, accession, code, by_code: dice.one_in(2) }
 }
 
 fn uids(dice: &mut Dice) -> Uids {
-    let accession = dice.one_in(2).then(|| dice.small(2));
+    let accession = (!dice.one_in(3)).then(|| dice.small(2));
     Uids { study: dice.small(2), series: dice.small(2), own: dice.small(3), accession }
 }
 
@@ -295,11 +313,20 @@ impl Step {
             Self::Order { said, person, numbers, status, study } => {
                 Some((said.sender, ordered(said, person, numbers, *status, *study)))
             }
-            Self::Result { said, person, numbers, value } => {
-                Some((said.sender, result(said, person, numbers, *value)))
+            Self::Result { said, person, numbers, value, names_order } => {
+                let mut changes = result(said, person, numbers, *value);
+                if *names_order {
+                    let order = ordered(said, person, numbers, None, None).swap_remove(1);
+                    changes.push(Change { in_passing: true, ..order });
+                }
+                Some((said.sender, changes))
             }
-            Self::Visit { said, person, number, status } => {
-                Some((said.sender, visit(said, person, *number, *status)))
+            Self::Visit { said, person, number, status, plain } => {
+                let mut changes = visit(said, person, *number, *status);
+                if *plain {
+                    by_number_alone(&mut changes[1]);
+                }
+                Some((said.sender, changes))
             }
             Self::Move { said, from, to, order, visit } => {
                 Some((said.sender, moved(said, (from, to), order.as_ref(), *visit)))
@@ -572,6 +599,16 @@ fn visit(said: &Said, person: &Person, number: (bool, u8), status: u8) -> Vec<Ch
     let mut changes = patient(said, person, false);
     changes.push(change(said, "urn:uuid:e", Action::Merge(target, visit, Vec::new())));
     changes
+}
+
+/// The change is about whatever has its number.
+fn by_number_alone(change: &mut Change) {
+    if let Action::Merge(target, ..) = &mut change.action
+        && let Target::Keys(keys) = target
+        && let Some(Key::Number(wanted, _)) = keys.keys.first()
+    {
+        *target = Target::Match(wanted.clone());
+    }
 }
 
 fn moved(

@@ -95,7 +95,7 @@ impl Planner<'_> {
         }
     }
 
-    /// The Patient that leads on from one: itself when nobody replaced it.
+    /// The Patient that leads on from one: itself when nobody replaced it, or whoever did was deleted.
     pub(super) fn follow(&mut self, mut at: usize) -> Result<usize, Error> {
         for _ in 0..SUCCESSORS_MAX {
             let next = if self.drafts[at].touched {
@@ -105,7 +105,7 @@ impl Planner<'_> {
                 }
             } else {
                 match self.drafts[at].base.as_ref().and_then(|base| base.head.successor) {
-                    Some(rid) => Some(self.known(rid)?),
+                    Some(rid) => self.still_there(rid)?,
                     None => None,
                 }
             };
@@ -115,6 +115,17 @@ impl Planner<'_> {
             }
         }
         Ok(at)
+    }
+
+    /// The draft of a row, when it was not deleted; that is looked at again in the transaction.
+    fn still_there(&mut self, rid: i64) -> Result<Option<usize>, Error> {
+        let at = self.known(rid)?;
+        let draft = &self.drafts[at];
+        if draft.touched {
+            return Ok(Some(at).filter(|_| draft.content.is_some()));
+        }
+        let found = self.look(Lookup::Id(patient_type(), draft.id.clone()))?;
+        Ok(Some(at).filter(|_| !found.is_empty()))
     }
 
     /// Joins a number without an authority with a Patient known by the same value under another system, and the reverse. Never on the value
