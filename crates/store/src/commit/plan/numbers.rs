@@ -26,6 +26,7 @@ impl Planner<'_> {
                 Key::Number(wanted, type_code) => {
                     self.by_number(keys, &scope, wanted, type_code.as_deref(), said)?
                 }
+                Key::Former(wanted) => self.by_known_number(keys, &scope, wanted, said)?,
                 Key::Bare(value, type_code) => {
                     self.by_bare_number(keys, &scope, value, type_code.as_deref(), said)?
                 }
@@ -71,6 +72,31 @@ impl Planner<'_> {
         type_code: Option<&str>,
         said: &Resource,
     ) -> Result<Option<usize>, Error> {
+        if let Some(at) = self.by_known_number(keys, scope, wanted, said)? {
+            return Ok(Some(at));
+        }
+        // the same thing may have come before without its authority
+        let bare = Match { system: None, ..wanted.clone() };
+        for at in self.bearers(&bare)? {
+            self.read(at)?;
+            let fits = self.drafts[at].content.as_ref().is_some_and(|content| {
+                bears(content, &bare.value, type_code) && !is_told_apart(keys, content, said)
+            });
+            if fits && self.is_surely_of(at, scope)? {
+                return Ok(Some(at));
+            }
+        }
+        Ok(None)
+    }
+
+    /// What bears a number with its authority. Refused when it is another patient's.
+    fn by_known_number(
+        &mut self,
+        keys: &Keys,
+        scope: &Scope,
+        wanted: &Match,
+        said: &Resource,
+    ) -> Result<Option<usize>, Error> {
         let mut is_known = false;
         for at in self.bearers(wanted)? {
             self.read(at)?;
@@ -90,17 +116,6 @@ impl Planner<'_> {
                 ErrorKind::Conflict,
                 issue.at(format!("{}.identifier", keys.resource_type)),
             ));
-        }
-        // the same thing may have come before without its authority
-        let bare = Match { system: None, ..wanted.clone() };
-        for at in self.bearers(&bare)? {
-            self.read(at)?;
-            let fits = self.drafts[at].content.as_ref().is_some_and(|content| {
-                bears(content, &bare.value, type_code) && !is_told_apart(keys, content, said)
-            });
-            if fits && self.is_surely_of(at, scope)? {
-                return Ok(Some(at));
-            }
         }
         Ok(None)
     }
