@@ -197,12 +197,13 @@ fn command(number: u16, value: &[u8]) -> Vec<u8> {
 }
 
 /// An element in explicit little endian with a short length.
-fn element(group: u16, number: u16, vr: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn element(group: u16, number: u16, vr: &str, value: &[u8]) -> Vec<u8> {
     let length = u16::try_from(value.len()).unwrap().to_le_bytes();
     [&group.to_le_bytes()[..], &number.to_le_bytes(), vr.as_bytes(), &length, value].concat()
 }
 
-fn padded(text: &str, with: u8) -> Vec<u8> {
+/// A value of even length.
+pub(crate) fn padded(text: &str, with: u8) -> Vec<u8> {
     let mut value = text.as_bytes().to_vec();
     if value.len() % 2 == 1 {
         value.push(with);

@@ -23,6 +23,9 @@ pub struct Change {
     /// When the peer says the change happened (EVN-2, else MSH-7). A [`Action::Merge`] older than the last one applied to the same
     /// resource is not applied and reported as late.
     pub happened: Option<Timestamp>,
+    /// The message speaks of something else and names this in passing (a result its order, without ORC): what it says may be late, and makes
+    /// nothing that comes after it late.
+    pub in_passing: bool,
     /// Members that a [`Action::Merge`] sets only when it creates the resource, because the message says nothing of them (`status`, `intent`).
     pub defaults: serde_json::Map<String, serde_json::Value>,
 }
@@ -189,6 +192,7 @@ impl Change {
             action,
             precondition: Precondition::default(),
             happened: None,
+            in_passing: false,
             defaults: serde_json::Map::new(),
         }
     }

@@ -17,6 +17,15 @@ const KEYS_MAX: usize = 20;
 const FORMER_MAX: usize = 8;
 /// Clues to the patient of one message; further ones are not looked up.
 const CLUES_MAX: usize = 100;
+/// Types (HL7 table 0203) of numbers that several people bear, by rule or by habit: social security and insurance, which a family shares or a form
+/// is filled with, visits and accounts, and how somebody pays. They name a patient only where no other number does.
+const SHARED_TYPES: [&str; 17] = [
+    "SS", "SN", "MB", "MA", "MC", "MCD", "MCR", "PNT", "AN", "AC", "VN", "AM", "DI", "VS", "BC", "GL", "ACSN",
+];
+/// The social security number of the United States by its system, as HL7 v3 and DICOM send it.
+const SHARED_SYSTEMS: [&str; 2] = ["urn:oid:2.16.840.1.113883.4.1", "http://hl7.org/fhir/sid/us-ssn"];
+/// The rank of a number that several people bear: after every place a number comes from.
+const SHARED_RANK: u8 = 100;
 
 /// Who assigned a number, as sent: HD of HL7 v2 (2.A.36), II of v3, issuers of DICOM (PS3.3 10.14), all with the same three parts.
 #[derive(Clone, Copy, Debug, Default)]
@@ -140,7 +149,10 @@ pub(crate) fn patient_numbers(
     disagreement: Disagreement,
 ) -> Result<PatientNumbers, Unnamed> {
     let identifiers = patient["identifier"].as_array().map_or(&[][..], Vec::as_slice);
-    let rank = |at: usize| ranks.get(at).copied().unwrap_or_default();
+    let rank = |at: usize| {
+        let place = ranks.get(at).copied().unwrap_or_default();
+        if is_shared(&identifiers[at]) { place + SHARED_RANK } else { place }
+    };
     let best = (0..identifiers.len()).map(rank).min().ok_or(Unnamed::Nobody)?;
     let wanted = identifiers.iter().enumerate().filter(|(at, _)| rank(*at) == best).map(|(_, i)| i);
     let numbers = wanted.filter_map(|identifier| {
@@ -148,6 +160,12 @@ pub(crate) fn patient_numbers(
         Some((system.to_owned(), identifier["value"].as_str()?.to_owned()))
     });
     named_by(context, numbers, clues, disagreement)
+}
+
+/// Whether a number is of a kind that several people bear.
+fn is_shared(identifier: &Value) -> bool {
+    type_code(identifier).is_some_and(|code| SHARED_TYPES.contains(&code))
+        || identifier["system"].as_str().is_some_and(|system| SHARED_SYSTEMS.contains(&system))
 }
 
 /// A patient named by these numbers, each once.
@@ -384,7 +402,14 @@ mod tests {
             found.numbers.into_iter().map(|(_, value)| value).collect::<Vec<_>>()
         };
         assert_eq!(numbers(&[4, 0, 0, 0]), ["1", "2"]);
-        assert_eq!(numbers(&[4, 5, 5, 5]), ["9"]);
+        assert_eq!(numbers(&[4, 5, 5, 5]), ["1", "2"], "several people may bear a social security number");
+        let ssn = json!({ "identifier": [{ "system": "urn:x", "value": "9", "type": { "coding": [{ "code": "SS" }] } }] });
+        let only = patient_numbers(&context(&[]), &ssn, &[0], Vec::new(), Disagreement::Refuse).unwrap();
+        assert_eq!(
+            only.numbers,
+            [("urn:x".to_owned(), "9".to_owned())],
+            "where nothing else names the patient"
+        );
         let none = patient_numbers(&context(&[]), &json!({}), &[], Vec::new(), Disagreement::Refuse);
         assert_eq!(none, Err(Unnamed::Nobody));
         let many = (0..=NUMBERS_MAX).map(|n| ("a".to_owned(), n.to_string()));

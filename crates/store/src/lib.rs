@@ -43,6 +43,7 @@ use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
+use crate::commit::Applied;
 use crate::commit::apply::Apply;
 use crate::commit::imaging::{self, Drawing};
 use crate::commit::plan::{Speaker, planner};
@@ -144,16 +145,24 @@ impl Store {
         let packed = self.pack(&db, original).await?;
         let speaker = Speaker::of(&packed.original);
         let now = jiff::Timestamp::now().as_microsecond();
+        let control = packed.control_key().map(|key| (key, packed.original.sha256));
         let planning = move |db: &SiteDb| {
             // known before the snapshot is taken
             let newest = *db.newest.borrow();
-            let plan = db.snapshot(|rows| {
+            db.snapshot(|rows| {
                 rows.foresee(&planner::asks(&changes))?;
-                planner::plan(rows, &db.zone, now, newest, speaker, &changes)
-            })?;
-            Ok((Arc::new(plan), changes))
+                match planner::plan(rows, &db.zone, now, newest, speaker, &changes) {
+                    Ok(plan) => Ok(Ok(Arc::new(plan))),
+                    Err(refusal) => repeated(rows, control.as_ref(), refusal).map(Err),
+                }
+            })
+            .map(|planned| (planned, changes))
         };
-        let (plan, changes) = db.apart(planning).await?;
+        let (planned, changes) = db.apart(planning).await?;
+        let plan = match planned {
+            Ok(plan) => plan,
+            Err(repeated) => return Ok(repeated.told()),
+        };
         let bytes = packed.bytes() + plan.bytes() + answer.plain.as_ref().map_or(0, Bytes::len);
         packed.durable(&db.blobs).await?;
         let asks: Vec<Ask> = if db.is_near() {
@@ -549,6 +558,12 @@ impl Store {
         let blob = db.blobs.put(bytes).await?;
         Ok(Packed::new(original, Some(blob)))
     }
+}
+
+/// What was accepted before is answered as it was then, though the same changes would be refused now.
+fn repeated(rows: Db<'_>, control: Option<&(i64, [u8; 32])>, refusal: Error) -> Result<Applied, Error> {
+    let known = control.map(|(key, sha256)| rows.duplicate(*key, sha256)).transpose()?.flatten();
+    known.map(|(submission, answer)| Applied::Duplicate(submission, answer)).ok_or(refusal)
 }
 
 /// Whether the answer to a search may hold an ImagingStudy.

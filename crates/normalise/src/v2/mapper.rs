@@ -129,6 +129,11 @@ impl<'m> Mapper<'m> {
         url
     }
 
+    /// What was added last is named in passing: the message is about something else.
+    pub(super) fn said_in_passing(&mut self) {
+        self.changes.last_mut().into_iter().for_each(|change| change.in_passing = true);
+    }
+
     /// The same under a full URL that is given out already.
     pub(super) fn merge_as(&mut self, url: &str, into: ChangeTarget, mut target: Target) {
         let clear = std::mem::take(&mut target.clear);

@@ -37,6 +37,9 @@ pub(super) fn run(mapper: &mut Mapper<'_>, links: &Links) {
     for (position, group) in groups(mapper).iter().enumerate() {
         let Some(obr) = group.obr else { continue };
         let order = order::order(mapper, links, group);
+        if order.is_some() && group.orc.is_none() {
+            mapper.said_in_passing();
+        }
         let mut target = Target::new("DiagnosticReport");
         mapper.run("OBR[DiagnosticReport]", obr, &mut target);
         let effective = target.value.get("effectiveDateTime").cloned();

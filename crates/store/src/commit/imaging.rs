@@ -319,7 +319,7 @@ impl Apply<'_> {
             row.elements = text(&elements);
             self.db.change_study(&found.key, &row, conflicts, now, last)?;
             self.put_numbers(&found.key, &new_orders)?;
-            if row.patient != before.patient {
+            if row.patient != before.patient || !new_orders.is_empty() {
                 self.take_position();
             }
         }
@@ -377,11 +377,13 @@ impl Apply<'_> {
         self.db.put_series(study, &series.uid, number, &text)
     }
 
-    /// The studies of a Patient who is replaced, or no longer is, are drawn again.
-    pub(super) fn touch_studies_of_patient(&mut self, rid: i64) -> Result<(), Error> {
+    /// The studies of a Patient and of those it replaced are drawn again.
+    pub(super) fn touch_studies_of_person(&mut self, rid: i64) -> Result<(), Error> {
         let now = self.now / 1000;
-        for key in self.db.studies_of_patient(rid, TOUCHED_MAX)? {
-            self.db.touch_study(&key, now, None)?;
+        for patient in std::iter::once(rid).chain(lookup::replaced(self.db, rid)?) {
+            for key in self.db.studies_of_patient(patient, TOUCHED_MAX)? {
+                self.db.touch_study(&key, now, None)?;
+            }
         }
         Ok(())
     }
@@ -691,6 +693,12 @@ fn orders_of(study: &Study) -> Vec<Vec<Match>> {
     let uid = format!("urn:oid:{}", study.uid);
     orders.push(vec![Match { resource_type: of, system: Some("urn:dicom:uid".to_owned()), value: uid }]);
     orders
+}
+
+/// Whether a study names an order by a number.
+pub(crate) fn names_order(row: &StudyRow, number: &Match) -> bool {
+    let orders = row.orders.as_deref().map(orders_from).unwrap_or_default();
+    orders.iter().flatten().any(|known| known == number)
 }
 
 /// Adds the orders that a study did not name before; they are returned.

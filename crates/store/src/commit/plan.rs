@@ -20,7 +20,7 @@ use jiff::tz::TimeZone;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::{Apply, Prepared, Written};
-use crate::query::lookup::{Base, Lookup, look};
+use crate::query::lookup::{Base, Lookup, look, survivor};
 use crate::{Effect, Error, Original, OriginalKind, Outcome, Remark, RemarkKind};
 
 /// What the changes of a submission come to.
@@ -33,7 +33,7 @@ pub(crate) struct Plan {
     imaging: Vec<Imaging>,
     /// By whom Patients are replaced from now on; `None` = by nobody any more.
     successors: Vec<(usize, Option<Successor>)>,
-    /// Numbers that orders and Procedures have from now on: studies that name them are drawn again.
+    /// Numbers that orders and Procedures have from now on or no longer: studies that name them are drawn again.
     order_numbers: Vec<String>,
     /// What the sender and the people who run the edge should know of it.
     remarks: Vec<Remark>,
@@ -244,7 +244,8 @@ impl Plan {
         Ok(true)
     }
 
-    /// Who is replaced by whom; the studies of those who are replaced are drawn again.
+    /// Who is replaced by whom. The studies of all who were or are one person by it are drawn again: whose they are, and which orders are
+    /// of the same patient, may have changed.
     fn execute_merges(&self, executed: &Executed, apply: &mut Apply<'_>) -> Result<(), Error> {
         for (at, successor) in &self.successors {
             let Some(rid) = self.rid(*at, executed) else { continue };
@@ -253,8 +254,13 @@ impl Plan {
                 Some(Successor::Row(rid)) => Some(*rid),
                 Some(Successor::Draft(at)) => self.rid(*at, executed),
             };
+            let was = survivor(apply.db, rid)?;
             apply.db.set_successor(rid, to)?;
-            apply.touch_studies_of_patient(rid)?;
+            let is = survivor(apply.db, rid)?;
+            apply.touch_studies_of_person(is)?;
+            if was != is {
+                apply.touch_studies_of_person(was)?;
+            }
         }
         Ok(())
     }

@@ -8,9 +8,10 @@ use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
 use super::patients::REPLACED_MAX;
-pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced_ids, survivor};
+pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced, replaced_ids, survivor};
 use super::search;
 use crate::Error;
+use crate::commit::imaging;
 
 /// The version a new one follows.
 #[derive(Clone, Debug)]
@@ -45,6 +46,8 @@ pub(crate) enum Lookup {
     Heard(i64, i64),
     /// The patients of the studies with a Study Instance UID: `(rid, 0)`.
     Study(String),
+    /// The patients of the studies that name an order by a number: `(rid, 0)`.
+    StudiesOfOrder(Match),
 }
 
 /// What a look-up finds: `(rid, vid)` of each resource, if not said otherwise.
@@ -76,6 +79,14 @@ pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Resu
         Lookup::Study(uid) => {
             let studies = db.studies_with(uid)?;
             Ok(studies.iter().filter_map(|(_, row)| row.patient).map(|rid| (rid, 0)).collect())
+        }
+        Lookup::StudiesOfOrder(order) => {
+            let mut patients = Vec::new();
+            for key in db.studies_with_number(&order.value, SAME_IDENTIFIER_MAX)? {
+                let row = db.study(&key)?.filter(|row| imaging::names_order(row, order));
+                patients.extend(row.and_then(|row| row.patient).map(|rid| (rid, 0)));
+            }
+            Ok(patients)
         }
     }
 }

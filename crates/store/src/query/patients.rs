@@ -19,17 +19,22 @@ pub(crate) fn patient_type() -> ResourceType {
 /// Ids of the Patients that lead to one by `link` replaced-by, however many merges there were. The search for what belongs to a patient looks
 /// for what belongs to them too.
 pub(crate) fn replaced_ids(db: Db<'_>, survivor: i64) -> Result<Vec<String>, Error> {
-    let (mut known, mut ids, mut at) = (vec![survivor], Vec::new(), 0);
+    let names = replaced(db, survivor)?.into_iter().map(|rid| db.name(rid));
+    Ok(names.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().map(|(_, id)| id).collect())
+}
+
+/// The rows of the Patients that lead to one by `link` replaced-by, at most [`REPLACED_MAX`].
+pub(crate) fn replaced(db: Db<'_>, survivor: i64) -> Result<Vec<i64>, Error> {
+    let (mut known, mut at) = (vec![survivor], 0);
     while at < known.len() && known.len() < REPLACED_MAX {
         for (rid, _) in db.replaced_by(known[at], REPLACED_MAX)? {
             if !known.contains(&rid) {
                 known.push(rid);
-                ids.extend(db.name(rid)?.map(|(_, id)| id));
             }
         }
         at += 1;
     }
-    Ok(ids)
+    Ok(known.split_off(1))
 }
 
 /// The Patient that one leads to by `link` replaced-by: itself when nobody replaced it.

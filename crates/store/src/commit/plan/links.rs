@@ -26,7 +26,7 @@ const NAMED_BEFORE_KNOWN: [&str; 8] = [
 ];
 
 impl Planner<'_> {
-    /// The identifiers that resources of this submission have from now on: draft and identifier.
+    /// The identifiers that resources of this submission have from now on, or have for another patient: draft and identifier.
     pub(super) fn learned_numbers(&self) -> Vec<(usize, Match)> {
         let mut learned = Vec::new();
         for (at, draft) in self.drafts.iter().enumerate() {
@@ -35,10 +35,24 @@ impl Planner<'_> {
                 continue;
             }
             let before = draft.base.as_ref().and_then(|base| base.resource.as_ref());
-            let before = before.map(identifiers).unwrap_or_default();
+            let of_same = before.filter(|before| self.patient_id_of(before) == self.patient_id_of(content));
+            let before = of_same.map(identifiers).unwrap_or_default();
             learned.extend(identifiers(content).into_iter().filter(|i| !before.contains(i)).map(|i| (at, i)));
         }
         learned
+    }
+
+    /// The identifiers that resources of this submission no longer have: what was linked by them is looked at again.
+    pub(super) fn lost_numbers(&self) -> Vec<Match> {
+        let mut lost = Vec::new();
+        for draft in self.drafts.iter().filter(|draft| draft.touched) {
+            let Some(before) = draft.base.as_ref().and_then(|base| base.resource.as_ref()) else { continue };
+            if NAMED_BEFORE_KNOWN.contains(&draft.resource_type.name()) {
+                let now = draft.content.as_ref().map(identifiers).unwrap_or_default();
+                lost.extend(identifiers(before).into_iter().filter(|identifier| !now.contains(identifier)));
+            }
+        }
+        lost
     }
 
     /// Binds the references that wait for these identifiers. Never to what belongs to another patient.

@@ -75,7 +75,10 @@ impl Planner<'_> {
         if let Some(at) = self.by_known_number(keys, scope, wanted, said)? {
             return Ok(Some(at));
         }
-        // the same thing may have come before without its authority
+        // the same thing may have come before without its authority, when the patient is not new
+        if scope.ids.is_empty() {
+            return Ok(None);
+        }
         let bare = Match { system: None, ..wanted.clone() };
         for at in self.bearers(&bare)? {
             self.read(at)?;

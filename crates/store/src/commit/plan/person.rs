@@ -180,7 +180,15 @@ impl Planner<'_> {
                 };
                 found.extend(self.patients_of(&order)?);
             }
-            Clue::Resource(wanted) => found.extend(self.patients_of(wanted)?),
+            Clue::Resource(wanted) => {
+                found.extend(self.patients_of(wanted)?);
+                // the order itself may come after the images that name it
+                if found.is_empty() && wanted.resource_type.name() == "ServiceRequest" {
+                    for rid in self.look(Lookup::StudiesOfOrder(wanted.clone()))? {
+                        found.push(self.known(rid)?);
+                    }
+                }
+            }
         }
         let mut patients: Vec<usize> = Vec::new();
         for at in found {

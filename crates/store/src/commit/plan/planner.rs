@@ -459,7 +459,7 @@ impl Planner<'_> {
     }
 
     pub(super) fn set(&mut self, at: usize, content: Option<Resource>, change: &Change) {
-        let happened = self.happened(change);
+        let happened = self.happened(change).filter(|_| !change.in_passing);
         self.put(at, content);
         let draft = &mut self.drafts[at];
         draft.clock = draft.clock.max(happened);
@@ -621,7 +621,7 @@ impl Planner<'_> {
 
     /// All ids are known: links are resolved, references that waited are bound, and what changed is prepared.
     fn finish(mut self, mut results: Vec<Planned>, newest: u64) -> Result<Plan, Error> {
-        let numbers = self.learned_numbers();
+        let (numbers, lost) = (self.learned_numbers(), self.lost_numbers());
         self.bind_waiting(&numbers)?;
         let mut successors = Vec::new();
         for at in 0..self.drafts.len() {
@@ -644,7 +644,12 @@ impl Planner<'_> {
             }
         }
         let Self { drafts, seen, imaging, remarks, speaker, .. } = self;
-        let order_numbers = numbers.into_iter().map(|(_, identifier)| identifier.value).collect();
+        let is_named_by_studies = |of: ResourceType| matches!(of.name(), "ServiceRequest" | "Procedure");
+        let order_numbers = numbers.into_iter().map(|(_, identifier)| identifier).chain(lost);
+        let order_numbers = order_numbers
+            .filter(|identifier| is_named_by_studies(identifier.resource_type))
+            .map(|identifier| identifier.value)
+            .collect();
         Ok(Plan { drafts, results, seen, newest, imaging, successors, order_numbers, remarks, speaker })
     }
 
