@@ -113,7 +113,7 @@ impl Planner<'_> {
             }
         }
         if is_known {
-            let text = "the number belongs to another patient; correct it, or move it with a message that moves (A43 to A45)";
+            let text = "the number belongs to another patient; correct it, or move what has it: a visit by A45, anything over FHIR";
             let issue = Issue::error(IssueCode::Conflict, text).hl7(204);
             return Err(Error::refused(
                 ErrorKind::Conflict,
