@@ -20,6 +20,7 @@ use super::plan::Imaging;
 use super::submission::{Packed, Verdict};
 use crate::engine::SiteDb;
 use crate::query::lookup::{self, Base};
+use crate::query::orders;
 use crate::{Effect, Error, ErrorKind, Remark, RemarkKind, StudyContents};
 
 /// A study without a new instance for this long is published.
@@ -278,7 +279,7 @@ impl Apply<'_> {
                 patient,
                 accession: study.accession.clone(),
                 elements: text(&study.elements),
-                orders: orders_text(&orders_of(study)),
+                orders: orders::to_text(&orders_of(study)),
                 attention: found.conflict,
                 has_instances: instance,
                 drawn_as: None,
@@ -615,7 +616,7 @@ fn rows_of(db: Db<'_>, key: &str, row: &StudyRow) -> Result<(StudyRows, bool), E
 /// the second.
 fn orders(db: Db<'_>, row: &StudyRow, patient: Option<i64>) -> Result<(Vec<String>, bool), Error> {
     let (mut ids, mut foreign): (Vec<String>, bool) = (Vec::new(), false);
-    for order in row.orders.as_deref().map(orders_from).unwrap_or_default() {
+    for order in row.orders.as_deref().map(orders::from_text).unwrap_or_default() {
         for number in order {
             let hits = orders_with(db, &number)?;
             let mut is_hit = false;
@@ -695,15 +696,9 @@ fn orders_of(study: &Study) -> Vec<Vec<Match>> {
     orders
 }
 
-/// Whether a study names an order by a number.
-pub(crate) fn names_order(row: &StudyRow, number: &Match) -> bool {
-    let orders = row.orders.as_deref().map(orders_from).unwrap_or_default();
-    orders.iter().flatten().any(|known| known == number)
-}
-
 /// Adds the orders that a study did not name before; they are returned.
 fn add_orders(row: &mut StudyRow, study: &Study) -> Vec<Vec<Match>> {
-    let mut known = row.orders.as_deref().map(orders_from).unwrap_or_default();
+    let mut known = row.orders.as_deref().map(orders::from_text).unwrap_or_default();
     let mut new = Vec::new();
     for order in orders_of(study) {
         if known.len() < ORDERS_MAX && !known.contains(&order) {
@@ -712,23 +707,9 @@ fn add_orders(row: &mut StudyRow, study: &Study) -> Vec<Vec<Match>> {
         }
     }
     if !new.is_empty() {
-        row.orders = orders_text(&known);
+        row.orders = orders::to_text(&known);
     }
     new
-}
-
-fn orders_text(orders: &[Vec<Match>]) -> Option<String> {
-    let pair = |number: &Match| (number.system.clone(), number.value.clone());
-    let list: Vec<Vec<(Option<String>, String)>> =
-        orders.iter().map(|order| order.iter().map(pair).collect()).collect();
-    if list.is_empty() { None } else { serde_json::to_string(&list).ok() }
-}
-
-fn orders_from(text: &str) -> Vec<Vec<Match>> {
-    let Some(of) = ResourceType::from_name("ServiceRequest") else { return Vec::new() };
-    let list: Vec<Vec<(Option<String>, String)>> = serde_json::from_str(text).unwrap_or_default();
-    let number = |(system, value)| Match { resource_type: of, system, value };
-    list.into_iter().map(|order| order.into_iter().map(number).collect()).collect()
 }
 
 fn state_number(status: StepStatus) -> i64 {

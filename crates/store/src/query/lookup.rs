@@ -9,9 +9,8 @@ use jiff::tz::TimeZone;
 
 use super::patients::REPLACED_MAX;
 pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced, replaced_ids, survivor};
-use super::search;
+use super::{orders, search};
 use crate::Error;
-use crate::commit::imaging;
 
 /// The version a new one follows.
 #[derive(Clone, Debug)]
@@ -83,7 +82,7 @@ pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Resu
         Lookup::StudiesOfOrder(order) => {
             let mut patients = Vec::new();
             for key in db.studies_with_number(&order.value, SAME_IDENTIFIER_MAX)? {
-                let row = db.study(&key)?.filter(|row| imaging::names_order(row, order));
+                let row = db.study(&key)?.filter(|row| orders::names_order(row, order));
                 patients.extend(row.and_then(|row| row.patient).map(|rid| (rid, 0)));
             }
             Ok(patients)

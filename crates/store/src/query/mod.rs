@@ -3,6 +3,7 @@
 mod as_of;
 mod cursor;
 pub(crate) mod lookup;
+pub(crate) mod orders;
 mod patience;
 mod patients;
 pub(crate) mod search;
