@@ -400,3 +400,34 @@ fn a_naming_system_steers_from_the_next_message_on_and_no_longer_when_it_is_reti
     assert!(gone.status < 300, "{gone:?}");
     assert_eq!(system_of("NORTH"), "urn:hilum:site:default:hd:NORTH");
 }
+
+#[test]
+fn what_was_stored_under_the_uri_of_a_name_is_found_when_a_naming_system_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    let order = |control: &str, number: &str| {
+        let patient = message(control, number, "").replace("ADT^A08^ADT_A01", "ORM^O01");
+        format!("{patient}ORC|NW|P1^HOSP|F1^HOSP||SC\rOBR|1|P1^HOSP|F1^HOSP|GLU^Glucose^L\r")
+    };
+    let accepted = |message: &str| {
+        let answer = post(&edge, message);
+        assert!(answer.contains("MSA|AA|"), "{answer}");
+    };
+    accepted(&message("C1", "N1^^^HOSP^MR", "F"));
+    accepted(&order("C2", "N1^^^HOSP^MR"));
+    let resource = json!({ "resourceType": "NamingSystem", "name": "Hospital", "status": "active", "kind": "identifier", "date": "2024-01-01",
+        "uniqueId": [{ "type": "other", "value": "HOSP" }, { "type": "uri", "value": "https://hosp.example/mrn", "preferred": true }] });
+    let reply = http::send(edge.http, "POST", "/fhir/NamingSystem", &[JSON], resource.to_string());
+    assert_eq!(reply.status, 201, "{reply:?}");
+    accepted(&message("C3", "N1^^^HOSP^MR", "M").replace("20240101120000", "20240102120000"));
+    accepted(&order("C4", "N1^^^HOSP^MR").replace("20240101120000", "20240102120000"));
+    assert_eq!(edge.total("/fhir/Patient?_total=accurate"), 1);
+    let patient =
+        edge.get("/fhir/Patient?identifier=https://hosp.example/mrn|N1")["entry"][0]["resource"].clone();
+    let systems: Vec<&Value> =
+        patient["identifier"].as_array().unwrap().iter().map(|identifier| &identifier["system"]).collect();
+    assert_eq!(systems, ["urn:hilum:site:default:hd:HOSP", "https://hosp.example/mrn"], "{patient:#}");
+    assert_eq!(patient["gender"], "male");
+    assert_eq!(edge.total("/fhir/ServiceRequest?_total=accurate"), 1);
+    assert_eq!(edge.total("/fhir/ServiceRequest?_total=accurate&identifier=https://hosp.example/mrn|F1"), 1);
+}

@@ -104,6 +104,9 @@ pub struct Match {
 pub struct PatientNumbers {
     /// System and value of each number, in the order of the message, none twice. Those in `domain` have no assigning authority.
     pub numbers: Vec<(String, String)>,
+    /// The same numbers under the URIs that their authorities had before a system was named for them: looked up, all of them, where no Patient has
+    /// one of `numbers`.
+    pub former: Vec<(String, String)>,
     /// Identifier system of the site's own domain: of patients without an assigning authority.
     pub domain: String,
     /// Whether a number without an authority may be joined with the same value of a Patient known under another system:
@@ -153,6 +156,8 @@ pub enum Key {
     /// A number with its assigning authority, and the code of its type (`FILL`, `PLAC`, `VN`), when it has one. Where no resource has it, one of
     /// the same patient that has the same value and type without an authority is meant: it gets the authority.
     Number(Match, Option<String>),
+    /// The number before it, under a URI that its authority had before a system was named for it.
+    Former(Match),
     /// A number without an authority, and the code of its type: one of the same patient, whatever its authority, from the same sender or
     /// with the same service code.
     Bare(String, Option<String>),

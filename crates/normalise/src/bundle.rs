@@ -176,7 +176,8 @@ fn condition(target: &Target) -> String {
     match target {
         Target::Match(wanted) => format!("identifier={}", number(wanted)),
         Target::Patient(wanted) => {
-            let numbers = wanted.numbers.iter().map(|(system, value)| format!("{system}|{value}"));
+            let numbers = wanted.numbers.iter().chain(&wanted.former);
+            let numbers = numbers.map(|(system, value)| format!("{system}|{value}"));
             format!("identifier={}", numbers.collect::<Vec<_>>().join(","))
         }
         Target::Keys(keys) => of_keys(keys),
@@ -199,7 +200,7 @@ fn of_keys(keys: &Keys) -> String {
 
 fn key(key: &Key) -> String {
     match key {
-        Key::Number(wanted, _) => number(wanted),
+        Key::Number(wanted, _) | Key::Former(wanted) => number(wanted),
         Key::Bare(value, _) => format!("|{value}"),
         Key::Under { parent, system, value, .. } => format!("{system}|{parent}|{value}"),
     }

@@ -13,6 +13,8 @@ use crate::Context;
 pub(crate) const NUMBERS_MAX: usize = 100;
 /// Keys of one resource; further numbers become identifiers only.
 const KEYS_MAX: usize = 20;
+/// Former URIs under which one number is looked up.
+const FORMER_MAX: usize = 8;
 /// Clues to the patient of one message; further ones are not looked up.
 const CLUES_MAX: usize = 100;
 /// Types (HL7 table 0203) of numbers that several people bear, by rule or by habit: social security and insurance, which a family shares or a form
@@ -73,6 +75,20 @@ pub(crate) fn authority(context: &Context, sent: &Authority<'_>) -> Option<Strin
 fn named(context: &Context, names: &[&str]) -> Option<String> {
     let known = context.naming_systems.iter().find(|(name, _)| names.contains(&name.as_str()));
     known.map(|(_, system)| system.clone())
+}
+
+/// The URIs that an authority had before somebody named its system: of the site's own making, or its OID or UUID.
+fn former<'c>(context: &'c Context, system: &str) -> impl Iterator<Item = &'c str> {
+    let mut seen: Vec<&str> = Vec::new();
+    let names = context.naming_systems.iter().filter(move |(_, of)| of == system);
+    let mut is_new = move |name: &&'c str| {
+        let is_new = name.contains(':') && !seen.contains(name);
+        if is_new {
+            seen.push(name);
+        }
+        is_new
+    };
+    names.map(|(name, _)| name.as_str()).filter(move |name| is_new(name)).take(FORMER_MAX)
 }
 
 /// A universal id as URI; `None` when its type is a local one (`L`, `M`, `N`) or unknown. Without a type its form decides.
@@ -171,7 +187,12 @@ pub(crate) fn named_by(
     if once.is_empty() {
         return Err(Unnamed::Nobody);
     }
+    let under_former = |(system, value): &(String, String)| {
+        former(context, system).map(|uri| (uri.to_owned(), value.clone())).collect::<Vec<_>>()
+    };
+    let former = once.iter().flat_map(under_former).filter(|number| !once.contains(number));
     Ok(PatientNumbers {
+        former: former.take(NUMBERS_MAX).collect(),
         numbers: once,
         domain: context.patient_identifier_system.clone(),
         join: context.join_unqualified,
@@ -212,18 +233,32 @@ pub(crate) fn order_clue(system: Option<String>, value: String) -> Option<Clue> 
     system.is_some().then(|| Clue::Resource(Match { resource_type: kind("ServiceRequest"), system, value }))
 }
 
-/// The keys among a resource's identifiers: those of the first type code first. No type codes = all identifiers in their order.
-pub(crate) fn keys(resource: &Value, types: &[&str]) -> Vec<Key> {
+/// The keys among a resource's identifiers: those of the first type code first. No type codes = all identifiers in their order. Behind a number
+/// stands the same under the former URIs of its authority.
+pub(crate) fn keys(context: &Context, resource: &Value, types: &[&str]) -> Vec<Key> {
     let of = kind(resource["resourceType"].as_str().unwrap_or_default());
     let list = resource["identifier"].as_array().map_or(&[][..], Vec::as_slice);
-    if types.is_empty() {
-        return list.iter().filter_map(|identifier| key(of, identifier)).take(KEYS_MAX).collect();
-    }
     let typed = |code: &&str| {
         let code = (*code).to_owned();
         list.iter().filter(move |identifier| type_code(identifier) == Some(code.as_str()))
     };
-    types.iter().flat_map(typed).filter_map(|identifier| key(of, identifier)).take(KEYS_MAX).collect()
+    let wanted: Vec<&Value> =
+        if types.is_empty() { list.iter().collect() } else { types.iter().flat_map(typed).collect() };
+    let keys = wanted.into_iter().filter_map(|identifier| key(of, identifier)).take(KEYS_MAX);
+    keys.flat_map(|key| with_former(context, key)).collect()
+}
+
+fn with_former(context: &Context, key: Key) -> Vec<Key> {
+    let mut keys = vec![key];
+    if let Key::Number(Match { resource_type, system: Some(system), value }, _) = &keys[0] {
+        let (of, value) = (*resource_type, value.clone());
+        let under = |uri: &str| {
+            Key::Former(Match { resource_type: of, system: Some(uri.to_owned()), value: value.clone() })
+        };
+        let more: Vec<Key> = former(context, system).map(under).collect();
+        keys.extend(more);
+    }
+    keys
 }
 
 /// An identifier as key: without an authority it names one of this patient only.
@@ -395,9 +430,16 @@ mod tests {
         let wanted =
             Match { resource_type: kind("ServiceRequest"), system: Some("his".into()), value: "P1".into() };
         assert_eq!(
-            keys(&order, &["FILL", "PLAC"]),
-            [Key::Bare("F1".into(), Some("FILL".into())), Key::Number(wanted, Some("PLAC".into()))]
+            keys(&context(&[]), &order, &["FILL", "PLAC"]),
+            [Key::Bare("F1".into(), Some("FILL".into())), Key::Number(wanted.clone(), Some("PLAC".into()))]
         );
-        assert_eq!(keys(&order, &[]).len(), 3);
+        assert_eq!(keys(&context(&[]), &order, &[]).len(), 3);
+        let named = context(&[("HIS", "his"), ("urn:hilum:site:s:hd:HIS", "his"), ("urn:oid:1.2", "acc")]);
+        let former = Match { system: Some("urn:hilum:site:s:hd:HIS".into()), ..wanted.clone() };
+        assert_eq!(
+            keys(&named, &order, &["PLAC"]),
+            [Key::Number(wanted, Some("PLAC".into())), Key::Former(former)],
+            "a name that is no URI was no system"
+        );
     }
 }

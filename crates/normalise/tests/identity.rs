@@ -203,7 +203,7 @@ fn orders_and_reports_are_told_apart_by_their_code_and_results_hang_on_their_rep
             .iter()
             .map(|key| match key {
                 Key::Number(_, code) | Key::Bare(_, code) => code.as_deref(),
-                Key::Under { .. } => None,
+                Key::Under { .. } | Key::Former(_) => None,
             })
             .collect();
         assert_eq!(codes, [Some("FILL"), Some("PLAC")]);

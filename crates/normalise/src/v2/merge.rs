@@ -143,7 +143,7 @@ pub(super) fn move_visit(mapper: &mut Mapper<'_>, message: &Message) {
 fn move_one(mapper: &mut Mapper<'_>, mrg: usize, patient: &str) -> Option<Vec<hilum_fhir::Key>> {
     let mut visit = Target::new("Encounter");
     mapper.run("MRG[Encounter]", mrg, &mut visit);
-    let keys = identity::keys(&visit.value, &[]);
+    let keys = identity::keys(mapper.context, &visit.value, &[]);
     if keys.is_empty() {
         let place = location(mapper.segment(mrg), 5, 1, None);
         reject(mapper, IssueCode::Required, "the visit that moves has no number", &place, 101);

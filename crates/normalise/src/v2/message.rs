@@ -246,7 +246,7 @@ pub(super) fn encounter(
 ) -> Option<String> {
     let mut target = Target::new("Encounter");
     mapper.run("PV1[Encounter]", pv1, &mut target);
-    let mut keys = identity::keys(&target.value, &[]);
+    let mut keys = identity::keys(mapper.context, &target.value, &[]);
     keys.extend(further);
     if keys.is_empty() {
         let text = "the visit has no number (PV1-19, PV1-50), so no encounter was made";

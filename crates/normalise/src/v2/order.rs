@@ -72,7 +72,7 @@ pub(super) fn order(mapper: &mut Mapper<'_>, links: &Links, group: &Group) -> Op
         mapper.run(&map, *segment, &mut target);
     }
     dedupe_identifiers(&mut target.value);
-    let keys = identity::keys(&target.value, &["FILL", "PLAC"]);
+    let keys = identity::keys(mapper.context, &target.value, &["FILL", "PLAC"]);
     if keys.is_empty() {
         let text = "an order has neither placer nor filler number";
         mapper.issues.push(Issue::warning(IssueCode::Required, text).at("ORC-2").hl7(101));

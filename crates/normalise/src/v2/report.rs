@@ -78,7 +78,7 @@ struct Numbers {
 
 /// Filler, else placer; else what is composed of the patient, the service, the time and the place in the message.
 fn keys(mapper: &mut Mapper<'_>, links: &Links, obr: usize, position: usize, target: &Target) -> Vec<Key> {
-    let keys = identity::keys(&target.value, &["FILL", "PLAC"]);
+    let keys = identity::keys(mapper.context, &target.value, &["FILL", "PLAC"]);
     if !keys.is_empty() {
         return keys;
     }
@@ -233,8 +233,9 @@ fn observation(
         mapper.issues.push(Issue::warning(IssueCode::Duplicate, text).at(place).hl7(102));
     }
     // a number without an authority is one among those of its report: senders count from 1 in each
-    let (mut keys, bare): (Vec<Key>, Vec<Key>) =
-        identity::keys(&target.value, &[]).into_iter().partition(|key| matches!(key, Key::Number(..)));
+    let (mut keys, bare): (Vec<Key>, Vec<Key>) = identity::keys(mapper.context, &target.value, &[])
+        .into_iter()
+        .partition(|key| matches!(key, Key::Number(..) | Key::Former(_)));
     let sub = mapper.field(obx, 4).unwrap_or_default();
     if keys.is_empty() {
         let own = match bare.first() {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hilum_fhir::imaging::{Instance, PerformedStep, Series, StepStatus, Study};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
 use hilum_fhir::{
-    Action, Change, Disagreement, Issue, IssueCode, Match, PatientNumbers, Precondition, Resource,
+    Action, Change, Disagreement, Issue, IssueCode, Key, Keys, Match, PatientNumbers, Precondition, Resource,
     ResourceType, Target, Timestamp,
 };
 use hilum_store::{
@@ -98,6 +98,7 @@ fn numbers(values: &[&str]) -> PatientNumbers {
     let system = |value: &str| (mrn(value).system.unwrap(), value.to_owned());
     PatientNumbers {
         numbers: values.iter().map(|value| system(value)).collect(),
+        former: Vec::new(),
         domain: "urn:domain".into(),
         join: true,
         clues: Vec::new(),
@@ -262,6 +263,102 @@ async fn a_superseded_patient_leads_to_its_survivor() {
     assert!(
         inactive.iter().all(|p| p["link"].as_array().unwrap().iter().any(|l| l["type"] == "replaced-by"))
     );
+}
+
+/// A patient of [`mrn`] under the system of today, whose authority had another URI before.
+fn renamed(mrn: &str, family: &str) -> (Target, Resource) {
+    let numbers = PatientNumbers {
+        numbers: vec![("urn:today".into(), mrn.into())],
+        former: vec![("urn:mrn".into(), mrn.into())],
+        disagreement: Disagreement::Refuse,
+        ..numbers(&[])
+    };
+    let identifier = json!([{ "system": "urn:today", "value": mrn }]);
+    let who = json!({ "resourceType": "Patient", "identifier": identifier, "name": [{ "family": family }] });
+    (Target::Patient(Box::new(numbers)), resource(who))
+}
+
+fn update((target, resource): (Target, Resource)) -> Action {
+    Action::Merge(target, resource, Vec::new())
+}
+
+#[tokio::test]
+async fn a_number_whose_authority_got_another_system_finds_who_had_it_under_the_former_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let before = bench.one(Action::Create(patient("7", "Before"))).await.unwrap();
+    let after = bench.one(update(renamed("7", "After"))).await.unwrap();
+    assert_eq!((after.id.as_str(), after.effect), (before.id.as_str(), Effect::Updated));
+    let found = bench.find("Patient", "identifier=urn:today|7").await;
+    let systems: Vec<&Value> =
+        found[0]["identifier"].as_array().unwrap().iter().map(|i| &i["system"]).collect();
+    assert_eq!(systems, ["urn:mrn", "urn:today"], "it has both");
+    assert_eq!(bench.one(update(renamed("8", "Other"))).await.unwrap().effect, Effect::Created);
+
+    // who has the number as it is now comes first
+    let own = bench.one(Action::Create(renamed("9", "Own").1)).await.unwrap();
+    bench.one(Action::Create(patient("9", "Else"))).await.unwrap();
+    assert_eq!(bench.one(update(renamed("9", "Own"))).await.unwrap().id, own.id);
+    for _ in 0..2 {
+        bench.one(Action::Create(patient("10", "Twice"))).await.unwrap();
+    }
+    let refused = bench.one(update(renamed("10", "Guess"))).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict, "nothing is guessed");
+}
+
+#[tokio::test]
+async fn a_merge_finds_both_patients_under_the_former_system() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let keep = bench.one(Action::Create(patient("1", "Keep"))).await.unwrap().id;
+    let gone = bench.one(Action::Create(patient("2", "Gone"))).await.unwrap().id;
+    // the sender lists the number that goes among those of the survivor
+    let (survivor, mut who) = renamed("1", "Keep");
+    let Target::Patient(mut numbers) = survivor else { unreachable!() };
+    numbers.numbers.push(("urn:today".into(), "2".into()));
+    numbers.former.push(("urn:mrn".into(), "2".into()));
+    let both = json!([{ "system": "urn:today", "value": "1" }, { "system": "urn:today", "value": "2" }]);
+    who.set("identifier", both);
+    let survivor = Box::new((Target::Patient(numbers), who));
+    let prior = Box::new(renamed("2", "Gone"));
+    let merged = bench.one(Action::Supersede { survivor, prior }).await.unwrap();
+    assert_eq!(merged.id, keep);
+    let inactive = bench.find("Patient", "active=false").await;
+    assert_eq!(inactive.len(), 1);
+    assert_eq!(inactive[0]["id"], gone.as_str());
+    assert_eq!(bench.find("Patient", "").await.len(), 2, "nobody was made for a number that was known");
+    assert_eq!(bench.one(update(renamed("2", "Followed"))).await.unwrap().id, keep);
+}
+
+#[tokio::test]
+async fn an_order_is_found_by_the_former_number_of_its_placer() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let order = |system: &str, patient: &str, keys: Vec<Key>| {
+        let value = json!({ "resourceType": "ServiceRequest", "status": "active", "intent": "order",
+            "identifier": [{ "system": system, "value": "P1" }], "subject": { "reference": "urn:uuid:who" } });
+        let keys = Keys {
+            resource_type: kind("ServiceRequest"),
+            patient: Some("urn:uuid:who".into()),
+            keys,
+            by_code: true,
+        };
+        let whose = Action::Merge(mrn(patient).into(), self::patient(patient, "O"), Vec::new());
+        let order = Action::Merge(Target::Keys(Box::new(keys)), resource(value), Vec::new());
+        vec![Change::new(whose).with_full_url("urn:uuid:who"), Change::new(order)]
+    };
+    let number = |system: &str| Match {
+        resource_type: kind("ServiceRequest"),
+        system: Some(system.into()),
+        value: "P1".into(),
+    };
+    let before = order("urn:old", "1", vec![Key::Number(number("urn:old"), None)]);
+    let before = bench.submit(before).await.unwrap().outcomes.remove(1);
+    let keys = || vec![Key::Number(number("urn:new"), None), Key::Former(number("urn:old"))];
+    let after = bench.submit(order("urn:new", "1", keys())).await.unwrap().outcomes.remove(1);
+    assert_eq!((after.id, after.effect), (before.id, Effect::Updated));
+    let refused = bench.submit(order("urn:new", "2", keys())).await.unwrap_err();
+    assert_eq!(refused.kind, ErrorKind::Conflict, "it is another patient's");
 }
 
 #[tokio::test]

@@ -182,6 +182,7 @@ async fn blobs_that_no_row_names_go_after_a_day() {
 fn image(sop: &str, study: &str, blob: BlobId) -> Change {
     let numbers = PatientNumbers {
         numbers: vec![("urn:mrn".into(), "1".into())],
+        former: Vec::new(),
         domain: "urn:mrn".into(),
         join: false,
         clues: Vec::new(),

@@ -387,7 +387,7 @@ pub(crate) fn sop_uid(own: u8) -> String {
 
 fn numbers(person: &Person, clues: Vec<Clue>, disagreement: Disagreement) -> PatientNumbers {
     let numbers = person.numbers.iter().map(|number| pair(*number)).collect();
-    PatientNumbers { numbers, domain: DOMAIN.to_owned(), join: true, clues, disagreement }
+    PatientNumbers { numbers, domain: DOMAIN.to_owned(), former: Vec::new(), join: true, clues, disagreement }
 }
 
 fn patient_resource(numbers: &[Number], birth: Option<&str>, family: Option<&str>) -> Resource {

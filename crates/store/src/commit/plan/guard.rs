@@ -54,7 +54,8 @@ impl Planner<'_> {
             return Ok(());
         }
         let of = said.resource_type();
-        let text = "belongs to another patient; correct the number, or move it with a message that moves (A43 to A45)";
+        let text =
+            "belongs to another patient; correct the number, or move it: a visit by A45, anything over FHIR";
         let issue = Issue::error(IssueCode::Conflict, text).hl7(204).at(format!("{of}.identifier"));
         Err(Error::refused(ErrorKind::Conflict, issue))
     }

@@ -26,6 +26,7 @@ impl Planner<'_> {
                 Key::Number(wanted, type_code) => {
                     self.by_number(keys, &scope, wanted, type_code.as_deref(), said)?
                 }
+                Key::Former(wanted) => self.by_known_number(keys, &scope, wanted, said)?,
                 Key::Bare(value, type_code) => {
                     self.by_bare_number(keys, &scope, value, type_code.as_deref(), said)?
                 }
@@ -71,25 +72,8 @@ impl Planner<'_> {
         type_code: Option<&str>,
         said: &Resource,
     ) -> Result<Option<usize>, Error> {
-        let mut is_known = false;
-        for at in self.bearers(wanted)? {
-            self.read(at)?;
-            let Some(content) = &self.drafts[at].content else { continue };
-            if is_told_apart(keys, content, said) {
-                continue;
-            }
-            is_known = true;
-            if self.is_of(at, scope)? {
-                return Ok(Some(at));
-            }
-        }
-        if is_known {
-            let text = "the number belongs to another patient; correct it, or move it with a message that moves (A43 to A45)";
-            let issue = Issue::error(IssueCode::Conflict, text).hl7(204);
-            return Err(Error::refused(
-                ErrorKind::Conflict,
-                issue.at(format!("{}.identifier", keys.resource_type)),
-            ));
+        if let Some(at) = self.by_known_number(keys, scope, wanted, said)? {
+            return Ok(Some(at));
         }
         // the same thing may have come before without its authority, when the patient is not new
         if scope.ids.is_empty() {
@@ -104,6 +88,37 @@ impl Planner<'_> {
             if fits && self.is_surely_of(at, scope)? {
                 return Ok(Some(at));
             }
+        }
+        Ok(None)
+    }
+
+    /// What bears a number with its authority. Refused when it is another patient's.
+    fn by_known_number(
+        &mut self,
+        keys: &Keys,
+        scope: &Scope,
+        wanted: &Match,
+        said: &Resource,
+    ) -> Result<Option<usize>, Error> {
+        let mut is_known = false;
+        for at in self.bearers(wanted)? {
+            self.read(at)?;
+            let Some(content) = &self.drafts[at].content else { continue };
+            if is_told_apart(keys, content, said) {
+                continue;
+            }
+            is_known = true;
+            if self.is_of(at, scope)? {
+                return Ok(Some(at));
+            }
+        }
+        if is_known {
+            let text = "the number belongs to another patient; correct it, or move what has it: a visit by A45, anything over FHIR";
+            let issue = Issue::error(IssueCode::Conflict, text).hl7(204);
+            return Err(Error::refused(
+                ErrorKind::Conflict,
+                issue.at(format!("{}.identifier", keys.resource_type)),
+            ));
         }
         Ok(None)
     }

@@ -41,6 +41,22 @@ impl Planner<'_> {
                 others.push(number);
             }
         }
+        if found.is_empty() {
+            // nobody has one of them under the system that their authority has now
+            for number in &numbers.former {
+                for bearer in self.bearers(&patient_match(number))? {
+                    let at = self.follow(bearer)?;
+                    if at != bearer {
+                        others.extend(
+                            numbers.numbers.iter().filter(|(_, value)| *value == number.1).map(patient_match),
+                        );
+                    }
+                    if !found.contains(&at) {
+                        found.push(at);
+                    }
+                }
+            }
+        }
         if found.len() > 1 {
             found = self.active(found)?;
         }

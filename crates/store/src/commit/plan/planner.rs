@@ -53,9 +53,13 @@ fn asks_of(target: &Target, asks: &mut Vec<Ask>) {
         Target::Patient(numbers) => asks_of_numbers(numbers, asks),
         Target::Keys(keys) => {
             for key in &keys.keys {
-                if let Key::Number(wanted, _) = key {
-                    asks.push(Ask::of(wanted));
-                    asks.push(Ask::of(&Match { system: None, ..wanted.clone() }));
+                match key {
+                    Key::Number(wanted, _) => {
+                        asks.push(Ask::of(wanted));
+                        asks.push(Ask::of(&Match { system: None, ..wanted.clone() }));
+                    }
+                    Key::Former(wanted) => asks.push(Ask::of(wanted)),
+                    Key::Bare(..) | Key::Under { .. } => {}
                 }
             }
         }
@@ -70,7 +74,8 @@ fn asks_of_patient(study: &Study, asks: &mut Vec<Ask>) {
 }
 
 fn asks_of_numbers(numbers: &PatientNumbers, asks: &mut Vec<Ask>) {
-    asks.extend(numbers.numbers.iter().map(|number| Ask::of(&patient_match(number))));
+    let all = numbers.numbers.iter().chain(&numbers.former);
+    asks.extend(all.map(|number| Ask::of(&patient_match(number))));
 }
 
 /// A patient's number as an identifier.

@@ -19,7 +19,8 @@ impl Planner<'_> {
         change: &Change,
     ) -> Result<Planned, Error> {
         let prior_numbers = numbers_of(&prior.0);
-        let (target, left) = without(survivor, &prior_numbers)?;
+        let prior_former = former_of(&prior.0);
+        let (target, left) = without(survivor, &prior_numbers, &prior_former)?;
         let keep = match self.find(&target, &left)? {
             Some(at) => at,
             None => self.created(&left, None, change),
@@ -37,6 +38,9 @@ impl Planner<'_> {
                     gone.push(at);
                 }
             }
+        }
+        if gone.is_empty() {
+            gone = self.formerly_known(&prior_former)?;
         }
         // a number that was taken over by the survivor still leads to the prior it came from
         if gone.len() > 1 {
@@ -56,6 +60,20 @@ impl Planner<'_> {
             effect = self.replace_patient(at, keep, change)?.unwrap_or(effect);
         }
         Ok(Planned::Draft(keep, effect))
+    }
+
+    /// The Patients that have a number under a URI that its authority had before.
+    fn formerly_known(&mut self, former: &[Match]) -> Result<Vec<usize>, Error> {
+        let mut found = Vec::new();
+        for number in former {
+            for at in self.bearers(number)? {
+                self.read(at)?;
+                if !found.contains(&at) {
+                    found.push(at);
+                }
+            }
+        }
+        Ok(found)
     }
 
     /// The prior number is one of the survivor's already.
@@ -198,8 +216,20 @@ fn numbers_of(target: &Target) -> Vec<Match> {
     }
 }
 
+/// The numbers of a target under the URIs that their authorities had before.
+fn former_of(target: &Target) -> Vec<Match> {
+    match target {
+        Target::Patient(numbers) => numbers.former.iter().map(patient_match).collect(),
+        _ => Vec::new(),
+    }
+}
+
 /// The survivor without the prior's numbers: a sender may list all numbers that the survivor has from now on.
-fn without(survivor: &(Target, Resource), prior: &[Match]) -> Result<(Target, Resource), Error> {
+fn without(
+    survivor: &(Target, Resource),
+    prior: &[Match],
+    prior_former: &[Match],
+) -> Result<(Target, Resource), Error> {
     let (target, resource) = survivor;
     if numbers_of(target).iter().all(|number| prior.contains(number)) {
         let text = "a patient cannot be merged into itself";
@@ -209,6 +239,7 @@ fn without(survivor: &(Target, Resource), prior: &[Match]) -> Result<(Target, Re
     let Target::Patient(numbers) = target else { return Ok((target.clone(), resource.clone())) };
     let mut numbers = numbers.clone();
     numbers.numbers.retain(|number| !prior.contains(&patient_match(number)));
+    numbers.former.retain(|number| !prior_former.contains(&patient_match(number)));
     let is_prior = |identifier: &Value| {
         prior.iter().any(|number| {
             identifier["system"].as_str() == number.system.as_deref()
