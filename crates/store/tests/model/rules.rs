@@ -116,12 +116,12 @@ impl Model {
         let count = happened.told["outcomes"].as_array().map_or(0, Vec::len);
         let changes = happened.step.message().map(|(_, changes)| changes).unwrap_or_default();
         let mut seen = Vec::new();
-        for at in 0..count.min(changes.len()) {
+        for (at, change) in changes.iter().enumerate().take(count) {
             let (effect, name) = happened.outcome(at);
             if name.is_empty() {
                 continue;
             }
-            let is_merge = matches!(changes[at].action, hilum_fhir::Action::Merge(..));
+            let is_merge = matches!(change.action, hilum_fhir::Action::Merge(..));
             let known = self.heard.get(&(said.sender, name.to_owned())).copied();
             let must = clock.zip(known).is_some_and(|(clock, (certain, _))| clock < certain);
             let may = clock.zip(known).is_some_and(|(clock, (_, possible))| clock < possible);
@@ -135,7 +135,7 @@ impl Model {
                 return Err(format!("what is late changes nothing: {name}"));
             }
             let is_certain = matches!(effect, "Created" | "Updated") || (is_merge && !is_late);
-            if !changes[at].in_passing {
+            if !change.in_passing {
                 seen.push((name.to_owned(), is_certain));
             }
         }
