@@ -19,7 +19,7 @@ use super::apply::{Apply, Prepared, Written, prepare};
 use super::plan::Imaging;
 use super::submission::{Packed, Verdict};
 use crate::engine::SiteDb;
-use crate::query::lookup::{self, Base};
+use crate::query::lookup::{self, Base, orders_from};
 use crate::{Effect, Error, ErrorKind, Remark, RemarkKind};
 
 /// A study without a new instance for this long is published.
@@ -669,12 +669,6 @@ fn orders_of(study: &Study) -> Vec<Vec<Match>> {
     orders
 }
 
-/// Whether a study names an order by a number.
-pub(crate) fn names_order(row: &StudyRow, number: &Match) -> bool {
-    let orders = row.orders.as_deref().map(orders_from).unwrap_or_default();
-    orders.iter().flatten().any(|known| known == number)
-}
-
 /// Adds the orders that a study did not name before; they are returned.
 fn add_orders(row: &mut StudyRow, study: &Study) -> Vec<Vec<Match>> {
     let mut known = row.orders.as_deref().map(orders_from).unwrap_or_default();
@@ -696,13 +690,6 @@ fn orders_text(orders: &[Vec<Match>]) -> Option<String> {
     let list: Vec<Vec<(Option<String>, String)>> =
         orders.iter().map(|order| order.iter().map(pair).collect()).collect();
     if list.is_empty() { None } else { serde_json::to_string(&list).ok() }
-}
-
-fn orders_from(text: &str) -> Vec<Vec<Match>> {
-    let Some(of) = ResourceType::from_name("ServiceRequest") else { return Vec::new() };
-    let list: Vec<Vec<(Option<String>, String)>> = serde_json::from_str(text).unwrap_or_default();
-    let number = |(system, value)| Match { resource_type: of, system, value };
-    list.into_iter().map(|order| order.into_iter().map(number).collect()).collect()
 }
 
 fn state_number(status: StepStatus) -> i64 {

@@ -3,7 +3,7 @@
 use hilum_fhir::search::Query;
 use hilum_fhir::{Match, Resource, ResourceType};
 use hilum_rows::keys::{self, Rows};
-use hilum_rows::row::{Head, SAME_IDENTIFIER_MAX};
+use hilum_rows::row::{Head, SAME_IDENTIFIER_MAX, StudyRow};
 use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
@@ -11,7 +11,6 @@ use super::patients::REPLACED_MAX;
 pub(crate) use super::patients::{SUCCESSORS_MAX, patient_type, replaced, replaced_ids, survivor};
 use super::search;
 use crate::Error;
-use crate::commit::imaging;
 
 /// The version a new one follows.
 #[derive(Clone, Debug)]
@@ -83,7 +82,7 @@ pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Resu
         Lookup::StudiesOfOrder(order) => {
             let mut patients = Vec::new();
             for key in db.studies_with_number(&order.value, SAME_IDENTIFIER_MAX)? {
-                let row = db.study(&key)?.filter(|row| imaging::names_order(row, order));
+                let row = db.study(&key)?.filter(|row| names_order(row, order));
                 patients.extend(row.and_then(|row| row.patient).map(|rid| (rid, 0)));
             }
             Ok(patients)
@@ -102,4 +101,18 @@ pub(crate) fn base(
     let content = db.content(head.vid)?;
     let (resource, rows) = stored::indexed(&content, zone)?.unzip();
     Ok(Some(Base { head, last_updated: content.last_updated, resource, rows: rows.unwrap_or_default() }))
+}
+
+/// Whether a study names an order by a number.
+fn names_order(row: &StudyRow, number: &Match) -> bool {
+    let orders = row.orders.as_deref().map(orders_from).unwrap_or_default();
+    orders.iter().flatten().any(|known| known == number)
+}
+
+/// The orders of a study's row.
+pub(crate) fn orders_from(text: &str) -> Vec<Vec<Match>> {
+    let Some(of) = ResourceType::from_name("ServiceRequest") else { return Vec::new() };
+    let list: Vec<Vec<(Option<String>, String)>> = serde_json::from_str(text).unwrap_or_default();
+    let number = |(system, value)| Match { resource_type: of, system, value };
+    list.into_iter().map(|order| order.into_iter().map(number).collect()).collect()
 }
