@@ -73,6 +73,7 @@ impl Model {
 
     fn check_message(&mut self, happened: &Happened<'_>) -> Broken {
         nothing_changed_its_patient(happened)?;
+        reports_keep_their_service(happened)?;
         let (step, after) = (happened.step, happened.after);
         match step {
             Step::Image { person, uids, .. } => {
@@ -350,6 +351,16 @@ fn nothing_changed_its_patient(happened: &Happened<'_>) -> Broken {
         let is = subject(now).unwrap_or_default();
         if follow(happened.after, &was) != follow(happened.after, &is) {
             return Err(format!("nothing changes its patient: {name} was of {was}, is of {is}"));
+        }
+    }
+    Ok(())
+}
+
+/// One number may stand for several panels: the result of another service is another report.
+fn reports_keep_their_service(happened: &Happened<'_>) -> Broken {
+    for (name, report) in happened.before.iter().filter(|(name, _)| name.starts_with("diagnosticreport-")) {
+        if happened.after.get(name).is_some_and(|now| now["code"] != report["code"]) {
+            return Err(format!("a report keeps its service: {name} was of {}", report["code"]));
         }
     }
     Ok(())

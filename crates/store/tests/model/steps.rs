@@ -223,7 +223,7 @@ fn message(dice: &mut Dice) -> Step {
         10..=12 => Step::Result {
             said: said(dice),
             person: person(dice),
-            numbers: OrderNumbers { by_code: true, ..order(dice) },
+            numbers: of_result(dice),
             value: dice.small(4),
             names_order: dice.one_in(3),
         },
@@ -295,6 +295,15 @@ fn order(dice: &mut Dice) -> OrderNumbers {
     let accession = (!dice.one_in(3)).then(|| dice.small(2));
     let code = (!dice.one_in(4)).then(|| dice.small(2));
     OrderNumbers { filler, placer, accession, code, by_code: dice.one_in(2) }
+}
+
+/// Half of the results have a number without an authority, which only the service tells apart.
+fn of_result(dice: &mut Dice) -> OrderNumbers {
+    let numbers = OrderNumbers { by_code: true, ..order(dice) };
+    match dice.one_in(2) {
+        true => OrderNumbers { filler: Some((false, dice.small(2))), ..numbers },
+        false => numbers,
+    }
 }
 
 fn uids(dice: &mut Dice) -> Uids {
