@@ -6,6 +6,7 @@ use std::cell::RefCell;
 
 use bytes::Bytes;
 use hilum_fhir::{Resource, Timestamp};
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value};
 use zstd::bulk::{Compressor, Decompressor};
 
@@ -26,22 +27,34 @@ thread_local! {
 
 /// The stored form of a resource under an id, not compressed.
 pub fn stored_form(resource: &Resource, id: &str) -> Vec<u8> {
-    let mut object = Map::with_capacity(resource.object().len() + 2);
-    object.insert("resourceType".into(), resource.resource_type().name().into());
-    object.insert("id".into(), id.into());
-    let mut meta = match resource.get("meta") {
-        Some(Value::Object(meta)) => meta.clone(),
-        _ => Map::new(),
-    };
-    meta.shift_remove("versionId");
-    meta.shift_remove("lastUpdated");
-    object.insert("meta".into(), Value::Object(meta));
-    for (name, value) in resource.object() {
-        if !matches!(name.as_str(), "resourceType" | "id" | "meta") {
-            object.insert(name.clone(), value.clone());
+    serde_json::to_vec(&Stored { resource, id }).unwrap_or_default()
+}
+
+/// A resource as it is stored. It borrows, because every version that is written comes through here.
+struct Stored<'r> {
+    resource: &'r Resource,
+    id: &'r str,
+}
+
+impl Serialize for Stored<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut meta = match self.resource.get("meta") {
+            Some(Value::Object(meta)) => meta.clone(),
+            _ => Map::new(),
+        };
+        meta.shift_remove("versionId");
+        meta.shift_remove("lastUpdated");
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("resourceType", self.resource.resource_type().name())?;
+        map.serialize_entry("id", self.id)?;
+        map.serialize_entry("meta", &meta)?;
+        for (name, value) in self.resource.object() {
+            if !matches!(name.as_str(), "resourceType" | "id" | "meta") {
+                map.serialize_entry(name, value)?;
+            }
         }
+        map.end()
     }
-    serde_json::to_vec(&Value::Object(object)).unwrap_or_default()
 }
 
 /// The complete JSON of a version.

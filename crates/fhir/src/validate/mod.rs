@@ -149,13 +149,12 @@ struct Walk<'v> {
 impl<'v> Walk<'v> {
     fn object(&mut self, node: &Node<'v>) {
         let Some(definition) = SCHEMA.get(node.definition) else { return };
-        let is_resource = ResourceType::from_name(node.definition).is_some();
         if node.object.is_empty() {
             self.issue_at(IssueCode::Structure, node, "an object has at least one member");
         }
         let mut choices_seen: Vec<&str> = Vec::new();
         for (name, value) in node.object {
-            if is_resource && name == "resourceType" {
+            if name == "resourceType" && ResourceType::from_name(node.definition).is_some() {
                 continue;
             }
             let plain = name.strip_prefix('_').unwrap_or(name);

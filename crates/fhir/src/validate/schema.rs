@@ -1,12 +1,13 @@
 //! The StructureDefinitions of R4 as a table: definition (resource type, data type or backbone path) to its members.
 
+use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::LazyLock;
 
 /// A definition: `Patient`, `HumanName`, `Patient.contact`.
 #[derive(Default)]
 pub(super) struct Definition {
-    /// Members in order of name; choices under each of their names.
+    /// Members in [`order`]; choices under each of their names.
     children: Vec<(Box<str>, Child)>,
     /// What must be there.
     pub(super) required: Vec<Required>,
@@ -34,7 +35,8 @@ pub(super) struct Required {
 
 impl Definition {
     pub(super) fn child(&self, name: &str) -> Option<&Child> {
-        self.children.binary_search_by(|(known, _)| (**known).cmp(name)).ok().map(|at| &self.children[at].1)
+        let at = self.children.binary_search_by(|(known, _)| order(known, name)).ok()?;
+        Some(&self.children[at].1)
     }
 
     /// The other names of the choice element that a member is a type of: `valueQuantity` of `valueString`.
@@ -44,6 +46,11 @@ impl Definition {
             self.children.iter().filter(|(known, child)| child.choice == Some(choice) && **known != *name);
         others.map(|(known, _)| &**known).collect()
     }
+}
+
+/// The order of the children: by length first, because that tells most names apart without reading them.
+fn order(a: &str, b: &str) -> Ordering {
+    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
 }
 
 const LINES: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.tsv"));
@@ -77,7 +84,7 @@ pub(super) static SCHEMA: LazyLock<HashMap<&'static str, Definition>> = LazyLock
         }
     }
     for definition in schema.values_mut() {
-        definition.children.sort_by(|a, b| a.0.cmp(&b.0));
+        definition.children.sort_by(|a, b| order(&a.0, &b.0));
         definition.children.shrink_to_fit();
     }
     schema

@@ -66,6 +66,16 @@ impl Target {
         }
     }
 
+    /// The resource that the rules built; the target has none afterwards.
+    pub(super) fn take_resource(&mut self) -> Resource {
+        made(std::mem::take(&mut self.value))
+    }
+
+    /// The resource that the rules built, of a target that is said again.
+    pub(super) fn clone_resource(&self) -> Resource {
+        made(self.value.clone())
+    }
+
     /// Takes an element, or a slice of a list, away from what is stored.
     pub(super) fn forget(&mut self, path: &str) {
         if !self.clear.iter().any(|known| known == path) {
@@ -137,14 +147,8 @@ impl<'m> Mapper<'m> {
     /// The same under a full URL that is given out already.
     pub(super) fn merge_as(&mut self, url: &str, into: ChangeTarget, mut target: Target) {
         let clear = std::mem::take(&mut target.clear);
-        let action = Action::Merge(into, self.resource(&target), clear);
-        self.push(url, action, target);
-    }
-
-    /// The resource of a target, whose JSON object was built by rules.
-    pub(super) fn resource(&self, target: &Target) -> Resource {
-        Resource::from_value(target.value.clone())
-            .unwrap_or_else(|_| unreachable!("targets are made with a type"))
+        let resource = target.take_resource();
+        self.push(url, Action::Merge(into, resource, clear), target);
     }
 
     /// A resource named in passing (practitioner, location): created once, left alone afterwards.
@@ -438,6 +442,10 @@ impl<'m> Mapper<'m> {
         }
         unmapped
     }
+}
+
+fn made(value: Value) -> Resource {
+    Resource::from_value(value).unwrap_or_else(|_| unreachable!("targets are made with a type"))
 }
 
 /// How much an identifier of this field is trusted to name the patient, 0 most. HL7 v2.5.1, 3.4.2 and 3.4.9.

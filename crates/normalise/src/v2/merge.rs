@@ -63,7 +63,7 @@ fn merge_group(mapper: &mut Mapper<'_>, pid: usize, mrgs: &[usize]) -> Option<()
         return None;
     }
     identity::drop_numbers(&mut survivor.value, &gone);
-    let mut kept = mapper.resource(&survivor);
+    let mut kept = survivor.clone_resource();
     for (prior, gone) in priors {
         let next = identity::identifiers_only(&kept);
         supersede(mapper, (keep.clone(), std::mem::replace(&mut kept, next)), (gone, prior));
@@ -75,9 +75,9 @@ fn merge_group(mapper: &mut Mapper<'_>, pid: usize, mrgs: &[usize]) -> Option<()
 fn supersede(
     mapper: &mut Mapper<'_>,
     (keep, kept): (PatientNumbers, Resource),
-    (gone, prior): (PatientNumbers, Target),
+    (gone, mut prior): (PatientNumbers, Target),
 ) {
-    let left = mapper.resource(&prior);
+    let left = prior.take_resource();
     let action = Action::Supersede {
         survivor: Box::new((identity::patient(keep), kept)),
         prior: Box::new((identity::patient(gone), left)),
@@ -149,9 +149,9 @@ fn move_one(mapper: &mut Mapper<'_>, mrg: usize, patient: &str) -> Option<Vec<hi
         reject(mapper, IssueCode::Required, "the visit that moves has no number", &place, 101);
         return None;
     }
-    let (prior, gone) = prior(mapper, mrg)?;
+    let (mut prior, gone) = prior(mapper, mrg)?;
     let from = mapper.url();
-    let ensure = Action::Ensure(identity::patient(gone), mapper.resource(&prior));
+    let ensure = Action::Ensure(identity::patient(gone), prior.take_resource());
     mapper.push(&from, ensure, prior);
     let target = identity::one_of("Encounter", Some(from), keys.clone(), false);
     let url = mapper.url();

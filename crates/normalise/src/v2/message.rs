@@ -181,7 +181,7 @@ fn patient(mapper: &mut Mapper<'_>, clues: Vec<Clue>) -> Option<Links> {
         Err(Unnamed::Nobody) if mapper.context.keep_unidentified => {
             let text = "the patient has no number: a Patient of this message alone was made";
             mapper.issues.push(Issue::warning(IssueCode::Required, text).at(place).hl7(101));
-            let (url, created) = (mapper.url(), Action::Create(mapper.resource(&target)));
+            let (url, created) = (mapper.url(), Action::Create(target.take_resource()));
             mapper.push(&url, created, target);
             url
         }

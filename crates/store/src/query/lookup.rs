@@ -49,6 +49,17 @@ pub(crate) enum Lookup {
     StudiesOfOrder(Match),
 }
 
+impl Lookup {
+    /// Whether both look for the same number of the same type.
+    pub(crate) fn is_same_number(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Match(one), Self::Match(other))
+            | (Self::StudiesOfOrder(one), Self::StudiesOfOrder(other)) => one == other,
+            _ => false,
+        }
+    }
+}
+
 /// What a look-up finds: `(rid, vid)` of each resource, if not said otherwise.
 pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Result<Vec<(i64, i64)>, Error> {
     match what {

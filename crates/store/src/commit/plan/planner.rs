@@ -592,8 +592,12 @@ impl Planner<'_> {
         }
     }
 
-    /// Looks something up; what was found is looked up again in the transaction.
+    /// Looks something up; what was found is looked up again in the transaction. The same number is looked up once: the snapshot does not
+    /// change under a plan.
     pub(super) fn look(&mut self, what: Lookup) -> Result<Vec<i64>, Error> {
+        if let Some(seen) = self.seen.iter().find(|seen| seen.what.is_same_number(&what)) {
+            return Ok(seen.found.iter().map(|(rid, _)| *rid).collect());
+        }
         let found = look(self.db, &what, self.zone, self.now)?;
         let rids = found.iter().map(|(rid, _)| *rid).collect();
         self.seen.push(Seen { what, found });
