@@ -380,6 +380,54 @@ async fn who_was_merged_into_a_deleted_patient_is_found_by_its_own_number() {
 }
 
 #[tokio::test]
+async fn what_was_nobodys_leaves_the_order_of_another_patient() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let of = |mut value: Value, number: &str, patient: Option<&str>| {
+        value["identifier"] = json!([{ "system": "urn:n", "value": number }]);
+        let whose = patient.map(|patient| {
+            value["subject"] = json!({ "reference": "urn:uuid:who" });
+            let whose = Action::Merge(mrn(patient).into(), self::patient(patient, "O"), Vec::new());
+            Change::new(whose).with_full_url("urn:uuid:who")
+        });
+        let said = resource(value);
+        let resource_type = said.resource_type();
+        let wanted = Match { resource_type, system: Some("urn:n".into()), value: number.into() };
+        let patient = patient.map(|_| "urn:uuid:who".into());
+        let keys = Keys { resource_type, patient, keys: vec![Key::Number(wanted, None)], by_code: false };
+        let said = Change::new(Action::Merge(Target::Keys(Box::new(keys)), said, Vec::new()));
+        whose.into_iter().chain([said]).collect::<Vec<_>>()
+    };
+    let order = |number: &str, patient: &str| {
+        of(
+            json!({ "resourceType": "ServiceRequest", "status": "active", "intent": "order" }),
+            number,
+            Some(patient),
+        )
+    };
+    let step = |number: &str, order: Option<&str>, patient: Option<&str>| {
+        let mut value = json!({ "resourceType": "Procedure", "status": "in-progress" });
+        value["subject"] = json!({ "display": "nobody yet" });
+        if let Some(order) = order {
+            let identifier = json!({ "system": "urn:n", "value": order });
+            value["basedOn"] = json!([{ "type": "ServiceRequest", "identifier": identifier }]);
+        }
+        of(value, number, patient)
+    };
+    for (number, asked, patient) in [("S1", "O1", "own"), ("S2", "O2", "another")] {
+        bench.submit(step(number, Some(asked), None)).await.unwrap();
+        bench.submit(order(asked, "own")).await.unwrap();
+        let based_on =
+            async || bench.find("Procedure", &format!("identifier={number}")).await[0]["basedOn"][0].clone();
+        assert!(based_on().await["reference"].is_string(), "the order that came is that of the step");
+        bench.submit(step(number, None, Some(patient))).await.unwrap();
+        let now = based_on().await;
+        assert_eq!(now["reference"].is_string(), patient == "own", "{now}");
+        assert_eq!(now["identifier"]["value"], asked, "what the step said of its order stays");
+    }
+}
+
+#[tokio::test]
 async fn a_repeat_gets_its_answer_though_its_changes_would_be_refused_by_now() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::open(dir.path()).await;

@@ -55,6 +55,43 @@ impl Planner<'_> {
         lost
     }
 
+    /// What was nobody's and becomes a patient's by a message refers no longer to what is another patient's: these references wait again.
+    pub(super) fn release_foreign(&mut self) -> Result<(), Error> {
+        for at in 0..self.drafts.len() {
+            if !self.speaker.is_message || !self.has_first_patient(at) {
+                continue;
+            }
+            let Some(mut value) = self.drafts[at].content.clone().map(Resource::into_value) else { continue };
+            let mut foreign = Vec::new();
+            for (of, id) in bound_by_identifier(&mut value) {
+                let Some(to) = self.by_id(of, &id)? else { continue };
+                if to != at && !self.may_refer(at, to)? {
+                    foreign.push(self.reference(to));
+                }
+            }
+            if foreign.is_empty() {
+                continue;
+            }
+            visit_references(&mut value, &mut |object| {
+                if foreign.iter().any(|reference| object["reference"] == reference.as_str()) {
+                    object.shift_remove("reference");
+                }
+            });
+            let released =
+                Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))?;
+            self.put(at, Some(released));
+        }
+        Ok(())
+    }
+
+    /// Whether a stored resource was nobody's until this submission.
+    fn has_first_patient(&self, at: usize) -> bool {
+        let draft = &self.drafts[at];
+        let before = draft.base.as_ref().and_then(|base| base.resource.as_ref());
+        let (Some(before), Some(now)) = (before, draft.content.as_ref()) else { return false };
+        draft.touched && self.patient_id_of(before).is_none() && self.patient_id_of(now).is_some()
+    }
+
     /// Binds the references that wait for these identifiers. Never to what belongs to another patient.
     pub(super) fn bind_waiting(&mut self, learned: &[(usize, Match)]) -> Result<(), Error> {
         for (named, identifier) in learned {
@@ -251,6 +288,19 @@ impl Planner<'_> {
             _ => Err(ambiguous(of)),
         }
     }
+}
+
+/// The resources that a resource refers to by references that waited for an identifier, or would wait again.
+fn bound_by_identifier(value: &mut Value) -> Vec<(ResourceType, String)> {
+    let mut bound = Vec::new();
+    visit_references(value, &mut |object| {
+        let is_logical = object.get("identifier").is_some_and(Value::is_object);
+        let parts = object["reference"].as_str().and_then(|text| text.split_once('/'));
+        if let Some((of, id)) = parts.filter(|(of, _)| is_logical && NAMED_BEFORE_KNOWN.contains(of)) {
+            bound.extend(ResourceType::from_name(of).map(|of| (of, id.to_owned())));
+        }
+    });
+    bound
 }
 
 fn ambiguous(of: ResourceType) -> Error {

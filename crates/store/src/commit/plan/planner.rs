@@ -625,6 +625,7 @@ impl Planner<'_> {
 
     /// All ids are known: links are resolved, references that waited are bound, and what changed is prepared.
     fn finish(mut self, mut results: Vec<Planned>, newest: u64) -> Result<Plan, Error> {
+        self.release_foreign()?;
         let (numbers, lost) = (self.learned_numbers(), self.lost_numbers());
         self.bind_waiting(&numbers)?;
         let mut successors = Vec::new();
