@@ -7,7 +7,7 @@ use bytes::Bytes;
 use hilum_fhir::imaging::{Instance, PerformedStep, Series, StepStatus, Study};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
 use hilum_fhir::{
-    Action, Change, Disagreement, Issue, IssueCode, Key, Keys, Match, PatientNumbers, Precondition, Resource,
+    Action, Change, Disagreement, Issue, IssueCode, Match, PatientNumbers, Precondition, Resource,
     ResourceType, Target, Timestamp,
 };
 use hilum_store::{
@@ -20,20 +20,20 @@ use crate::engine::config;
 
 /// A store in a folder of its own, and its one site.
 #[derive(Clone)]
-struct Bench {
+pub(super) struct Bench {
     store: Store,
     site: Site,
 }
 
 impl Bench {
-    async fn open(dir: &Path) -> Self {
+    pub(super) async fn open(dir: &Path) -> Self {
         let store = Store::open(config(dir)).await.unwrap();
         store.control().put_site(serde_json::from_value(json!({ "id": "a" })).unwrap()).unwrap();
         let site = store.control().site("a").unwrap().unwrap();
         Self { store, site }
     }
 
-    async fn submit(&self, changes: Vec<Change>) -> Result<Commit, Error> {
+    pub(super) async fn submit(&self, changes: Vec<Change>) -> Result<Commit, Error> {
         self.store.commit(&self.site, original(None, b"x"), changes, None).await
     }
 
@@ -42,7 +42,7 @@ impl Bench {
     }
 
     /// All pages of a search.
-    async fn find(&self, of: &str, text: &str) -> Vec<Value> {
+    pub(super) async fn find(&self, of: &str, text: &str) -> Vec<Value> {
         let query = query(of, text);
         let (mut found, mut cursor) = (Vec::new(), None);
         loop {
@@ -72,11 +72,11 @@ fn query(of: &str, text: &str) -> Query {
     Query::parse(kind(of), &decode_pairs(text), &options, &context()).unwrap().0
 }
 
-fn kind(name: &str) -> ResourceType {
+pub(super) fn kind(name: &str) -> ResourceType {
     ResourceType::from_name(name).unwrap()
 }
 
-fn resource(value: Value) -> Resource {
+pub(super) fn resource(value: Value) -> Resource {
     Resource::from_value(value).unwrap()
 }
 
@@ -84,12 +84,12 @@ fn object(value: &Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
-fn patient(mrn: &str, family: &str) -> Resource {
+pub(super) fn patient(mrn: &str, family: &str) -> Resource {
     let identifier = json!([{ "system": "urn:mrn", "value": mrn }]);
     resource(json!({ "resourceType": "Patient", "identifier": identifier, "name": [{ "family": family }] }))
 }
 
-fn mrn(value: &str) -> Match {
+pub(super) fn mrn(value: &str) -> Match {
     Match { resource_type: kind("Patient"), system: Some("urn:mrn".into()), value: value.into() }
 }
 
@@ -331,37 +331,6 @@ async fn a_merge_finds_both_patients_under_the_former_system() {
 }
 
 #[tokio::test]
-async fn an_order_is_found_by_the_former_number_of_its_placer() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
-    let order = |system: &str, patient: &str, keys: Vec<Key>| {
-        let value = json!({ "resourceType": "ServiceRequest", "status": "active", "intent": "order",
-            "identifier": [{ "system": system, "value": "P1" }], "subject": { "reference": "urn:uuid:who" } });
-        let keys = Keys {
-            resource_type: kind("ServiceRequest"),
-            patient: Some("urn:uuid:who".into()),
-            keys,
-            by_code: true,
-        };
-        let whose = Action::Merge(mrn(patient).into(), self::patient(patient, "O"), Vec::new());
-        let order = Action::Merge(Target::Keys(Box::new(keys)), resource(value), Vec::new());
-        vec![Change::new(whose).with_full_url("urn:uuid:who"), Change::new(order)]
-    };
-    let number = |system: &str| Match {
-        resource_type: kind("ServiceRequest"),
-        system: Some(system.into()),
-        value: "P1".into(),
-    };
-    let before = order("urn:old", "1", vec![Key::Number(number("urn:old"), None)]);
-    let before = bench.submit(before).await.unwrap().outcomes.remove(1);
-    let keys = || vec![Key::Number(number("urn:new"), None), Key::Former(number("urn:old"))];
-    let after = bench.submit(order("urn:new", "1", keys())).await.unwrap().outcomes.remove(1);
-    assert_eq!((after.id, after.effect), (before.id, Effect::Updated));
-    let refused = bench.submit(order("urn:new", "2", keys())).await.unwrap_err();
-    assert_eq!(refused.kind, ErrorKind::Conflict, "it is another patient's");
-}
-
-#[tokio::test]
 async fn who_was_merged_into_a_deleted_patient_is_found_by_its_own_number() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::open(dir.path()).await;
@@ -377,54 +346,6 @@ async fn who_was_merged_into_a_deleted_patient_is_found_by_its_own_number() {
     assert_eq!((update.id.as_str(), update.effect), (old.id.as_str(), Effect::Updated));
     let gone = bench.store.read(&bench.site, kind("Patient"), &survivor.id).await.unwrap().unwrap();
     assert!(gone.body.is_empty(), "a message does not bring back what a client deleted");
-}
-
-#[tokio::test]
-async fn what_was_nobodys_leaves_the_order_of_another_patient() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
-    let of = |mut value: Value, number: &str, patient: Option<&str>| {
-        value["identifier"] = json!([{ "system": "urn:n", "value": number }]);
-        let whose = patient.map(|patient| {
-            value["subject"] = json!({ "reference": "urn:uuid:who" });
-            let whose = Action::Merge(mrn(patient).into(), self::patient(patient, "O"), Vec::new());
-            Change::new(whose).with_full_url("urn:uuid:who")
-        });
-        let said = resource(value);
-        let resource_type = said.resource_type();
-        let wanted = Match { resource_type, system: Some("urn:n".into()), value: number.into() };
-        let patient = patient.map(|_| "urn:uuid:who".into());
-        let keys = Keys { resource_type, patient, keys: vec![Key::Number(wanted, None)], by_code: false };
-        let said = Change::new(Action::Merge(Target::Keys(Box::new(keys)), said, Vec::new()));
-        whose.into_iter().chain([said]).collect::<Vec<_>>()
-    };
-    let order = |number: &str, patient: &str| {
-        of(
-            json!({ "resourceType": "ServiceRequest", "status": "active", "intent": "order" }),
-            number,
-            Some(patient),
-        )
-    };
-    let step = |number: &str, order: Option<&str>, patient: Option<&str>| {
-        let mut value = json!({ "resourceType": "Procedure", "status": "in-progress" });
-        value["subject"] = json!({ "display": "nobody yet" });
-        if let Some(order) = order {
-            let identifier = json!({ "system": "urn:n", "value": order });
-            value["basedOn"] = json!([{ "type": "ServiceRequest", "identifier": identifier }]);
-        }
-        of(value, number, patient)
-    };
-    for (number, asked, patient) in [("S1", "O1", "own"), ("S2", "O2", "another")] {
-        bench.submit(step(number, Some(asked), None)).await.unwrap();
-        bench.submit(order(asked, "own")).await.unwrap();
-        let based_on =
-            async || bench.find("Procedure", &format!("identifier={number}")).await[0]["basedOn"][0].clone();
-        assert!(based_on().await["reference"].is_string(), "the order that came is that of the step");
-        bench.submit(step(number, None, Some(patient))).await.unwrap();
-        let now = based_on().await;
-        assert_eq!(now["reference"].is_string(), patient == "own", "{now}");
-        assert_eq!(now["identifier"]["value"], asked, "what the step said of its order stays");
-    }
 }
 
 #[tokio::test]
