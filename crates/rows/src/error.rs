@@ -76,17 +76,7 @@ impl Error {
 
 impl From<std::io::Error> for Error {
     fn from(error: std::io::Error) -> Self {
-        let kind = if error.kind() == std::io::ErrorKind::StorageFull {
-            ErrorKind::Full
-        } else {
-            ErrorKind::Unavailable
-        };
-        Self {
-            kind,
-            message: "a file of the store cannot be written or read".into(),
-            issues: Vec::new(),
-            source: Some(Box::new(error)),
-        }
+        hilum_blobs::Error::from(error).into()
     }
 }
 
