@@ -134,6 +134,21 @@ pub fn waiting_key(system: Option<&str>, value: &str) -> Key {
     Key { value: hash_parts("*", "waiting", b'q', system.unwrap_or_default(), value), system: 0 }
 }
 
+/// The keys under which everything that refers to a resource is indexed: one for each reference parameter that can point to its type.
+pub fn referring_keys(of: ResourceType, id: &str) -> Vec<Key> {
+    let target = Reference::Local(of, id.to_owned());
+    let may_point = |parameter: &&'static Parameter| {
+        let is_of_type = parameter.targets.is_empty() || parameter.targets.contains(&of);
+        parameter.param_type == ParamType::Reference && is_of_type
+    };
+    let all = ResourceType::all().flat_map(parameters).filter(may_point).map(widest);
+    let mut keys: Vec<Key> =
+        all.filter(|wide| is_indexed(wide)).filter_map(|wide| reference_key(wide, &target)).collect();
+    keys.sort_unstable();
+    keys.dedup();
+    keys
+}
+
 /// How a filter is looked up.
 #[derive(Clone, Debug)]
 pub enum Lookup {

@@ -73,6 +73,8 @@ struct Reach {
     replaced: usize,
     images: usize,
     linked: usize,
+    parts: usize,
+    parted: usize,
 }
 
 impl Reach {
@@ -88,6 +90,8 @@ impl Reach {
         self.replaced += has("\"replaced-by\"") + has("\"replaces\"");
         self.images += has("\"rows\":\"Recorded\"");
         self.linked += has("\"reference\":\"ServiceRequest/");
+        self.parts += has("\"reference\":\"Procedure/");
+        self.parted += has("does so no longer");
     }
 
     fn is_wide(&self) {
@@ -101,6 +105,7 @@ impl Reach {
             self.replaced,
             self.images,
             self.linked,
+            self.parts,
         ];
         assert!(all.iter().all(|count| *count > 0), "something never came about: {self:?}");
     }

@@ -166,9 +166,7 @@ impl Plan {
 
     /// Writes everything. What may refuse it is looked at first: a refusal writes nothing.
     pub(super) fn execute(&self, apply: &mut Apply<'_>) -> Result<Executed, Error> {
-        for imaging in &self.imaging {
-            apply.refuse_imaging(imaging, |at| self.known_rid(at))?;
-        }
+        self.refuse(apply)?;
         let mut executed = Executed {
             written: Vec::new(),
             imaging: Vec::new(),
@@ -196,6 +194,24 @@ impl Plan {
         }
         executed.remarks.append(&mut apply.remarks);
         Ok(executed)
+    }
+
+    /// Refuses what rows contradict and what would orphan rows.
+    fn refuse(&self, apply: &Apply<'_>) -> Result<(), Error> {
+        for imaging in &self.imaging {
+            if let Imaging::Step(step, patient) = imaging {
+                apply.refuse_step(step, patient.is_some(), patient.and_then(|at| self.known_rid(at)))?;
+            }
+        }
+        for (at, draft) in self.drafts.iter().enumerate() {
+            if let (true, None, Some(base)) = (draft.touched, &draft.content, &draft.base) {
+                let is_of = |planned: &Planned| matches!(planned, Planned::Draft(of, _) if *of == at);
+                apply
+                    .refuse_to_orphan(base, draft.resource_type)
+                    .map_err(|error| error.about(self.results.iter().rposition(is_of)))?;
+            }
+        }
+        Ok(())
     }
 
     fn execute_draft(&self, draft: &Draft, apply: &mut Apply<'_>) -> Result<Option<Written>, Error> {

@@ -27,6 +27,9 @@ const SAME_VALUE_MAX: usize = 4_096;
 /// References that are bound to one new resource in its own commit.
 const WAITING_MAX: usize = 1_000;
 
+/// Resources that refer to one by one search parameter and are looked at when it gets its first patient.
+pub(crate) const REFERRING_MAX: usize = 1_000;
+
 /// What is looked for.
 #[derive(Clone)]
 pub(crate) enum Lookup {
@@ -39,6 +42,8 @@ pub(crate) enum Lookup {
     OfPatient(ResourceType, String, String),
     /// Resources with a reference that waits for an identifier: system and value.
     Waiting(Option<String>, String),
+    /// Resources with a reference to the one of this type and id.
+    Referring(ResourceType, String),
     /// Patients that the one with this rid replaces.
     Replaced(i64),
     /// What a further sender said last of a resource: `(time, 0)`.
@@ -81,6 +86,15 @@ pub(crate) fn look(db: Db<'_>, what: &Lookup, zone: &TimeZone, now: i64) -> Resu
         }
         Lookup::Waiting(system, value) => {
             db.with_key(keys::waiting_key(system.as_deref(), value), WAITING_MAX)
+        }
+        Lookup::Referring(of, id) => {
+            let mut found = Vec::new();
+            for key in keys::referring_keys(*of, id) {
+                found.extend(db.with_key(key, REFERRING_MAX)?);
+            }
+            found.sort_unstable();
+            found.dedup();
+            Ok(found)
         }
         Lookup::Replaced(rid) => db.replaced_by(*rid, REPLACED_MAX),
         Lookup::Heard(rid, sender) => {

@@ -6,4 +6,5 @@ mod pages;
 mod resources;
 mod retention;
 mod sites;
+mod studies;
 mod submissions;

@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use bytes::Bytes;
-use hilum_fhir::imaging::{Instance, PerformedStep, Series, StepStatus, Study};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs, index};
 use hilum_fhir::{
     Action, Change, Disagreement, Issue, IssueCode, Match, PatientNumbers, Precondition, Resource,
@@ -21,8 +20,8 @@ use crate::engine::config;
 /// A store in a folder of its own, and its one site.
 #[derive(Clone)]
 pub(super) struct Bench {
-    store: Store,
-    site: Site,
+    pub(super) store: Store,
+    pub(super) site: Site,
 }
 
 impl Bench {
@@ -37,7 +36,7 @@ impl Bench {
         self.store.commit(&self.site, original(None, b"x"), changes, None).await
     }
 
-    async fn one(&self, action: Action) -> Result<Outcome, Error> {
+    pub(super) async fn one(&self, action: Action) -> Result<Outcome, Error> {
         Ok(self.submit(vec![Change::new(action)]).await?.outcomes.remove(0))
     }
 
@@ -80,7 +79,7 @@ pub(super) fn resource(value: Value) -> Resource {
     Resource::from_value(value).unwrap()
 }
 
-fn object(value: &Value) -> Map<String, Value> {
+pub(super) fn object(value: &Value) -> Map<String, Value> {
     value.as_object().unwrap().clone()
 }
 
@@ -94,7 +93,7 @@ pub(super) fn mrn(value: &str) -> Match {
 }
 
 /// The numbers of a patient in the system of [`mrn`].
-fn numbers(values: &[&str]) -> PatientNumbers {
+pub(super) fn numbers(values: &[&str]) -> PatientNumbers {
     let system = |value: &str| (mrn(value).system.unwrap(), value.to_owned());
     PatientNumbers {
         numbers: values.iter().map(|value| system(value)).collect(),
@@ -106,7 +105,7 @@ fn numbers(values: &[&str]) -> PatientNumbers {
     }
 }
 
-fn by_id(id: &str) -> Target {
+pub(super) fn by_id(id: &str) -> Target {
     Target::Id(kind("Patient"), id.to_owned())
 }
 
@@ -567,83 +566,6 @@ async fn the_feed_tells_every_version_once_and_in_order() {
     }
     assert_eq!(ids.len(), 160);
     assert_eq!(*bench.store.watch(&bench.site).unwrap().borrow(), after);
-}
-
-fn study(uid: &str) -> Study {
-    Study {
-        uid: uid.into(),
-        patient: Some((numbers(&["img"]), patient("img", "Img"))),
-        orders: Vec::new(),
-        accession: Some(("urn:acc".into(), "A7".into())),
-        elements: object(&json!({ "description": "CT chest" })),
-    }
-}
-
-fn instance(sop: &str, study_uid: &str, content: u8) -> Action {
-    let elements = object(&json!({ "number": 1, "modality": { "code": "CT" } }));
-    Action::Instance(Box::new(Instance {
-        uid: sop.into(),
-        sop_class: "1.2.840.10008.5.1.4.1.1.2".into(),
-        transfer_syntax: "1.2.840.10008.1.2.1".into(),
-        elements: Map::new(),
-        dataset_bytes: 1,
-        dataset_sha256: [content; 32],
-        blob: [content; 32],
-        blob_bytes: 1,
-        series: Series { uid: format!("{study_uid}.1"), elements },
-        study: study(study_uid),
-    }))
-}
-
-#[tokio::test]
-async fn instances_become_one_imaging_study() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
-    let first = bench.one(instance("1.1", "1.2", 1)).await.unwrap();
-    assert_eq!((first.effect, first.version), (Effect::Recorded, 1), "published with the first instance");
-    assert_eq!(bench.one(instance("1.1", "1.2", 1)).await.unwrap().effect, Effect::Unchanged);
-    for n in 2..30 {
-        bench.one(instance(&format!("1.{n}"), "1.2", n)).await.unwrap();
-    }
-    bench.one(instance("1.1", "1.2", 77)).await.unwrap();
-    assert_eq!(
-        bench.store.instance(&bench.site, "1.1").await.unwrap().unwrap().blob.0,
-        [77; 32],
-        "the newest is current"
-    );
-    assert_eq!(bench.store.publish_studies(&bench.site, Some("1.2")).await.unwrap(), 0, "published just now");
-    let found = bench.find("ImagingStudy", "identifier=urn:dicom:uid|urn:oid:1.2").await;
-    assert_eq!(found.len(), 1);
-    assert_eq!(found[0]["numberOfInstances"], 29);
-    assert_eq!(found[0]["meta"]["versionId"], "2", "thirty images made two versions");
-    assert!(found[0]["subject"]["reference"].as_str().unwrap().starts_with("Patient/"));
-}
-
-#[tokio::test]
-async fn a_performed_step_moves_forward_only() {
-    let dir = tempfile::tempdir().unwrap();
-    let bench = Bench::open(dir.path()).await;
-    let step = |status: StepStatus| {
-        let procedure = Match {
-            resource_type: kind("Procedure"),
-            system: Some("urn:dicom:uid".into()),
-            value: "urn:oid:5.5".into(),
-        };
-        let attributes = object(&json!({ "status": status.as_str() }));
-        Action::Step(Box::new(PerformedStep {
-            uid: "5.5".into(),
-            study: Some(study("5.6")),
-            status,
-            attributes,
-            series: Vec::new(),
-            procedure,
-        }))
-    };
-    assert_eq!(bench.one(step(StepStatus::InProgress)).await.unwrap().effect, Effect::Recorded);
-    assert_eq!(bench.one(step(StepStatus::InProgress)).await.unwrap().effect, Effect::Unchanged);
-    bench.one(step(StepStatus::Completed)).await.unwrap();
-    assert_eq!(bench.one(step(StepStatus::InProgress)).await.unwrap_err().kind, ErrorKind::Conflict);
-    assert_eq!(bench.find("ImagingStudy", "status=registered").await.len(), 1);
 }
 
 #[tokio::test]

@@ -66,7 +66,7 @@ impl Model {
         if !self.corrected {
             one_patient_bears_a_number(happened.after)?;
             replaced_are_inactive(happened.after)?;
-            self.no_order_of_another_patient(happened.after)?;
+            self.nothing_of_another_patient(happened.after)?;
         }
         Ok(())
     }
@@ -209,19 +209,20 @@ impl Model {
         Ok(())
     }
 
-    /// Nothing is linked to an order of another patient.
-    fn no_order_of_another_patient(&self, state: &State) -> Broken {
+    /// Nothing is linked to an order or a performed step of another patient.
+    fn nothing_of_another_patient(&self, state: &State) -> Broken {
         for (name, resource) in state {
             let Some(own) = subject(resource).map(|name| follow(state, &name)) else { continue };
-            for order in resource["basedOn"].as_array().into_iter().flatten() {
-                let Some(order) = order["reference"].as_str().and_then(|text| text.split_once('/')) else {
+            let lists = [&resource["basedOn"], &resource["partOf"]];
+            for link in lists.into_iter().filter_map(Value::as_array).flatten() {
+                let Some((_, to)) = link["reference"].as_str().and_then(|text| text.split_once('/')) else {
                     continue;
                 };
-                let of = state.get(order.1).and_then(subject).map(|name| follow(state, &name));
+                let of = state.get(to).and_then(subject).map(|name| follow(state, &name));
                 // what was linked before its order was moved is told by the one who moves
                 let is_drawn = name.starts_with("imagingstudy-");
-                if of.is_some_and(|of| of != own) && (is_drawn || !self.moved.contains(order.1)) {
-                    return Err(format!("no order of another patient: {name} is based on {}", order.1));
+                if of.is_some_and(|of| of != own) && (is_drawn || !self.moved.contains(to)) {
+                    return Err(format!("nothing of another patient: {name} refers to {to}"));
                 }
             }
         }

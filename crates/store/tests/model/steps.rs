@@ -92,13 +92,14 @@ pub(crate) enum Step {
         status: Option<u8>,
         study: Option<u8>,
     },
-    /// The order is named in passing too, as by a result without ORC.
+    /// The order is named in passing too, as by a result without ORC. What was measured is part of a performed step, if one is named.
     Result {
         said: Said,
         person: Person,
         numbers: OrderNumbers,
         value: u8,
         names_order: bool,
+        step: Option<u8>,
     },
     /// Named by its number alone when it is `plain`: nothing but the guard sees that it is another patient's.
     Visit {
@@ -226,6 +227,7 @@ fn message(dice: &mut Dice) -> Step {
             numbers: of_result(dice),
             value: dice.small(4),
             names_order: dice.one_in(3),
+            step: dice.one_in(2).then(|| dice.small(2)),
         },
         13 | 24 => {
             let number = (!dice.one_in(3), dice.small(2));
@@ -244,7 +246,7 @@ fn message(dice: &mut Dice) -> Step {
             Step::Image { person, uids: uids(dice), content: dice.small(2) }
         }
         19..=20 => {
-            let nobody = dice.one_in(5);
+            let nobody = dice.one_in(2);
             let person =
                 Person { numbers: if nobody { Vec::new() } else { person(dice).numbers }, ..person(dice) };
             Step::Perform { person, uids: uids(dice), status: dice.small(3), names_study: !dice.one_in(4) }
@@ -322,8 +324,8 @@ impl Step {
             Self::Order { said, person, numbers, status, study } => {
                 Some((said.sender, ordered(said, person, numbers, *status, *study)))
             }
-            Self::Result { said, person, numbers, value, names_order } => {
-                let mut changes = result(said, person, numbers, *value);
+            Self::Result { said, person, numbers, value, names_order, step } => {
+                let mut changes = result(said, person, numbers, *value, *step);
                 if *names_order {
                     let order = ordered(said, person, numbers, None, None).swap_remove(1);
                     changes.push(Change { in_passing: true, ..order });
@@ -553,7 +555,7 @@ fn condition(numbers: &OrderNumbers) -> Option<Value> {
     )
 }
 
-fn result(said: &Said, person: &Person, numbers: &OrderNumbers, value: u8) -> Vec<Change> {
+fn result(said: &Said, person: &Person, numbers: &OrderNumbers, value: u8, step: Option<u8>) -> Vec<Change> {
     let mut report = Resource::new(kind("DiagnosticReport"));
     report.set("identifier", identifiers(numbers));
     report.set("subject", subject());
@@ -570,6 +572,14 @@ fn result(said: &Said, person: &Person, numbers: &OrderNumbers, value: u8) -> Ve
     match value {
         0 | 1 => observation.set("valueString", format!("text {value}").into()),
         _ => observation.set("valueQuantity", json!({ "value": value })),
+    }
+    if let Some(step) = step {
+        let (system, value) = step_number(step);
+        observation.set(
+            "partOf",
+            json!([{ "reference": format!("Procedure?identifier={system}%7C{value}"), "type": "Procedure",
+                "identifier": { "system": system, "value": value } }]),
+        );
     }
     let under = Key::Under {
         parent: "urn:uuid:r".into(),
@@ -687,16 +697,18 @@ fn image(person: &Person, uids: &Uids, content: u8) -> Vec<Change> {
     vec![Change::new(Action::Instance(Box::new(instance)))]
 }
 
+/// System and value of the number of a performed step.
+fn step_number(own: u8) -> (&'static str, String) {
+    ("urn:dicom:uid", format!("urn:oid:1.5.{own}"))
+}
+
 fn performed(person: &Person, uids: &Uids, status: u8, names_study: bool) -> Vec<Change> {
     let uid = format!("1.5.{}", uids.own);
-    let procedure = Match {
-        resource_type: kind("Procedure"),
-        system: Some("urn:dicom:uid".into()),
-        value: format!("urn:oid:{uid}"),
-    };
+    let (system, value) = step_number(uids.own);
+    let procedure = Match { resource_type: kind("Procedure"), system: Some(system.into()), value };
     let status =
         [StepStatus::InProgress, StepStatus::Completed, StepStatus::Discontinued][usize::from(status)];
-    let identifier = json!([{ "system": "urn:dicom:uid", "value": procedure.value }]);
+    let identifier = json!([{ "system": system, "value": procedure.value }]);
     let (mut changes, mut clear) = (Vec::new(), Vec::new());
     let mut resource = Resource::new(procedure.resource_type);
     resource.set("identifier", identifier.clone());

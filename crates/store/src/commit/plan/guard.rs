@@ -1,5 +1,5 @@
-//! What nobody may do by accident: give a resource another patient by an ordinary message, contradict rows by REST, orphan rows by a deletion,
-//! or commit what the validator would refuse.
+//! What nobody may do by accident: give a resource another patient by an ordinary message, contradict rows by REST, or commit what the
+//! validator would refuse.
 
 use hilum_fhir::imaging::{contradictions, imaging_study};
 use hilum_fhir::validate::{remove_at, validate};
@@ -7,7 +7,7 @@ use hilum_fhir::{Issue, IssueCode, Resource};
 use serde_json::Value;
 
 use super::RemarkKind;
-use super::planner::{Planner, identifiers};
+use super::planner::Planner;
 use crate::commit::imaging;
 use crate::query::lookup::patient_type;
 use crate::{Error, ErrorKind};
@@ -71,7 +71,7 @@ impl Planner<'_> {
                 },
                 None => Vec::new(),
             },
-            "Procedure" if self.is_of_a_step(at)? => {
+            "Procedure" if imaging::is_of_a_step(self.db, self.drafts[at].content.as_ref())? => {
                 let stored = self.drafts[at].content.as_ref();
                 let differs = |member: &&&str| {
                     stored.is_some_and(|stored| {
@@ -93,39 +93,6 @@ impl Planner<'_> {
         });
         let issues: Vec<Issue> = issues.collect();
         Err(Error { issues: issues.clone(), ..Error::refused(ErrorKind::Contradiction, issues[0].clone()) })
-    }
-
-    fn is_of_a_step(&mut self, at: usize) -> Result<bool, Error> {
-        let Some(content) = &self.drafts[at].content else { return Ok(false) };
-        for identifier in identifiers(content) {
-            if identifier.system.as_deref() == Some("urn:dicom:uid")
-                && let Some(uid) = identifier.value.strip_prefix("urn:oid:")
-                && self.db.performed_step(uid)?.is_some()
-            {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
-    /// Nothing is deleted that rows still speak of.
-    pub(super) fn refuse_to_orphan_rows(&mut self, at: usize) -> Result<(), Error> {
-        let Some(rid) = self.drafts[at].base.as_ref().map(|base| base.head.rid) else { return Ok(()) };
-        let of = self.drafts[at].resource_type;
-        let text = match of.name() {
-            "ImagingStudy" if self.db.study_drawn_as(rid)?.is_some() => {
-                "is drawn from images and performed steps; `hilum study delete UID` removes them with it"
-            }
-            "Patient" if !self.db.studies_of_patient(rid, 1)?.is_empty() || self.db.has_step_of(rid)? => {
-                "has images or performed steps; remove them with `hilum study delete UID`, or merge the patient"
-            }
-            "Procedure" if self.is_of_a_step(at)? => {
-                "is drawn from a performed step; `hilum study delete UID` removes it with its study"
-            }
-            _ => return Ok(()),
-        };
-        let issue = Issue::error(IssueCode::Conflict, text).at(of.name());
-        Err(Error::refused(ErrorKind::Conflict, issue))
     }
 
     /// The content without what the validator refuses. That something is at fault is our bug; it is counted and said. What cannot be without

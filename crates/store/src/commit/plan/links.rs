@@ -8,9 +8,10 @@ use hilum_fhir::search::{Context, Options, Query, decode_pairs};
 use hilum_fhir::{Issue, IssueCode, Match, Resource, ResourceType, Timestamp};
 use serde_json::{Map, Value};
 
+use super::RemarkKind;
 use super::guard::text_of;
 use super::planner::{Planner, identifiers};
-use crate::query::lookup::{Lookup, patient_type};
+use crate::query::lookup::{Lookup, REFERRING_MAX, patient_type};
 use crate::{Error, ErrorKind};
 
 /// Types that messages refer to by an identifier before they are known.
@@ -55,32 +56,63 @@ impl Planner<'_> {
         lost
     }
 
-    /// What was nobody's and becomes a patient's by a message refers no longer to what is another patient's: these references wait again.
+    /// What was nobody's and becomes a patient's by a message parts from what is another patient's: references by identifier from it and to it
+    /// are resolved again, and wait where nothing else is found.
     pub(super) fn release_foreign(&mut self) -> Result<(), Error> {
         for at in 0..self.drafts.len() {
             if !self.speaker.is_message || !self.has_first_patient(at) {
                 continue;
             }
-            let Some(mut value) = self.drafts[at].content.clone().map(Resource::into_value) else { continue };
-            let mut foreign = Vec::new();
-            for (of, id) in bound_by_identifier(&mut value) {
-                let Some(to) = self.by_id(of, &id)? else { continue };
-                if to != at && !self.may_refer(at, to)? {
-                    foreign.push(self.reference(to));
-                }
+            self.release(at, None)?;
+            let referring = Lookup::Referring(self.drafts[at].resource_type, self.drafts[at].id.clone());
+            let referring = self.look(referring)?;
+            if referring.len() >= REFERRING_MAX {
+                return Err(too_many_refer(self.drafts[at].resource_type));
             }
-            if foreign.is_empty() {
+            for rid in referring {
+                let from = self.load(rid)?;
+                self.release(from, Some(at))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves again what a resource refers to of another patient: anything, or only one resource.
+    fn release(&mut self, from: usize, only: Option<usize>) -> Result<(), Error> {
+        let Some(content) = self.drafts[from].content.clone() else { return Ok(()) };
+        let patient = self.patient_id_of(&content);
+        let mut value = content.into_value();
+        let mut resolved: Vec<(Bound, Option<String>)> = Vec::new();
+        for bound in bound_by_identifier(&mut value) {
+            let Some(to) = self.by_id(bound.of, &bound.id)? else { continue };
+            let is_meant = to != from && only.is_none_or(|only| only == to);
+            if !is_meant || self.may_refer(from, to)? {
                 continue;
             }
-            visit_references(&mut value, &mut |object| {
-                if foreign.iter().any(|reference| object["reference"] == reference.as_str()) {
-                    object.shift_remove("reference");
-                }
-            });
-            let released =
-                Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))?;
-            self.put(at, Some(released));
+            let mut found = self.named(bound.of, vec![bound.identifier.clone()], patient.as_deref())?;
+            let found = found.pop().filter(|_| found.is_empty());
+            resolved.push((bound, found));
         }
+        if resolved.is_empty() {
+            return Ok(());
+        }
+        visit_references(&mut value, &mut |object| {
+            let Some(bound) = Bound::read(object) else { return };
+            match resolved.iter().find(|(known, _)| *known == bound) {
+                Some((_, Some(found))) => drop(object.insert("reference".into(), found.clone().into())),
+                Some((_, None)) => drop(object.shift_remove("reference")),
+                None => {}
+            }
+        });
+        let released =
+            Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))?;
+        let text = "referred to what turned out to be another patient's, and does so no longer";
+        let of = released.resource_type();
+        self.put(from, Some(released));
+        self.remark(
+            RemarkKind::Conflict,
+            Issue::warning(IssueCode::Conflict, text).at(format!("{of}.identifier")),
+        );
         Ok(())
     }
 
@@ -158,7 +190,7 @@ impl Planner<'_> {
             for item in std::mem::take(list) {
                 let text = text_of(&item, "reference").filter(|text| text.contains('?')).map(str::to_owned);
                 let found = match &text {
-                    Some(text) => self.named(text, patient)?,
+                    Some(text) => self.named_by(text, patient)?,
                     None => Vec::new(),
                 };
                 if found.is_empty() {
@@ -178,9 +210,21 @@ impl Planner<'_> {
         Ok(())
     }
 
-    /// The resources that the first identifier with a hit of `Type?identifier=a,b` names, those of another patient left out.
-    fn named(&mut self, text: &str, patient: Option<&str>) -> Result<Vec<String>, Error> {
-        let Some((of, identifiers)) = identifier_condition(text) else { return Ok(Vec::new()) };
+    /// The resources that `Type?identifier=a,b` names; none when it is another condition.
+    fn named_by(&mut self, text: &str, patient: Option<&str>) -> Result<Vec<String>, Error> {
+        match identifier_condition(text) {
+            Some((of, identifiers)) => self.named(of, identifiers, patient),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    /// The resources that the first identifier with a hit names, those of another patient left out.
+    fn named(
+        &mut self,
+        of: ResourceType,
+        identifiers: Vec<Identifier>,
+        patient: Option<&str>,
+    ) -> Result<Vec<String>, Error> {
         for (system, value) in identifiers {
             let wanted = Match { resource_type: of, system, value };
             let mut bearers = self.bearers(&wanted)?;
@@ -262,7 +306,7 @@ impl Planner<'_> {
         if !self.speaker.is_message {
             return self.conditional_reference(text, of);
         }
-        let mut found = self.named(text, patient)?;
+        let mut found = self.named_by(text, patient)?;
         match found.len() {
             0 | 1 => Ok(found.pop()),
             _ => Err(ambiguous(of)),
@@ -290,17 +334,35 @@ impl Planner<'_> {
     }
 }
 
-/// The resources that a resource refers to by references that waited for an identifier, or would wait again.
-fn bound_by_identifier(value: &mut Value) -> Vec<(ResourceType, String)> {
+/// A reference that waited for an identifier and led to something, or that would wait again.
+#[derive(PartialEq)]
+struct Bound {
+    of: ResourceType,
+    id: String,
+    identifier: Identifier,
+}
+
+impl Bound {
+    fn read(object: &Map<String, Value>) -> Option<Self> {
+        let identifier = object.get("identifier").filter(|identifier| identifier.is_object())?;
+        let (of, id) = object.get("reference")?.as_str()?.split_once('/')?;
+        let of = ResourceType::from_name(of).filter(|of| NAMED_BEFORE_KNOWN.contains(&of.name()))?;
+        let system = text_of(identifier, "system").map(str::to_owned);
+        let value = text_of(identifier, "value")?.to_owned();
+        Some(Self { of, id: id.to_owned(), identifier: (system, value) })
+    }
+}
+
+fn bound_by_identifier(value: &mut Value) -> Vec<Bound> {
     let mut bound = Vec::new();
-    visit_references(value, &mut |object| {
-        let is_logical = object.get("identifier").is_some_and(Value::is_object);
-        let parts = object["reference"].as_str().and_then(|text| text.split_once('/'));
-        if let Some((of, id)) = parts.filter(|(of, _)| is_logical && NAMED_BEFORE_KNOWN.contains(of)) {
-            bound.extend(ResourceType::from_name(of).map(|of| (of, id.to_owned())));
-        }
-    });
+    visit_references(value, &mut |object| bound.extend(Bound::read(object)));
     bound
+}
+
+fn too_many_refer(of: ResourceType) -> Error {
+    let text =
+        "so much refers to it that it cannot be given a patient by a message; set its patient over FHIR";
+    Error::refused(ErrorKind::Conflict, Issue::error(IssueCode::TooCostly, text).hl7(207).at(of.name()))
 }
 
 fn ambiguous(of: ResourceType) -> Error {

@@ -400,7 +400,6 @@ impl Planner<'_> {
             (None, _) => self.draft(target.resource_type(), String::new(), None),
         };
         if found.is_some() {
-            self.refuse_to_orphan_rows(at)?;
             self.set(at, None, change);
         }
         Ok(Planned::Draft(at, Effect::Deleted))
@@ -699,7 +698,7 @@ fn without_numbers(said: &Resource, others: &[Match]) -> Resource {
 }
 
 /// The identifiers of a resource.
-pub(super) fn identifiers(resource: &Resource) -> Vec<Match> {
+pub(crate) fn identifiers(resource: &Resource) -> Vec<Match> {
     let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
     identifier_list(resource)
         .iter()
