@@ -78,7 +78,7 @@ pub trait WriteResources: Resources {
     fn set_successor(&self, prior: i64, survivor: Option<i64>) -> Result<(), Error>;
     /// Notes the time of the last event of the sender a head keeps.
     fn set_applied(&self, rid: i64, sender: Option<i64>, applied: i64) -> Result<(), Error>;
-    /// Notes the time of the last event of a further sender.
+    /// Notes the time of an event of a further sender; an earlier one than the last changes nothing.
     fn put_heard(&self, rid: i64, sender: i64, applied: i64) -> Result<(), Error>;
     /// Removes the index rows only the old version has and adds those only the new one has; the numbers are their `ord`.
     fn write_index(&self, rid: i64, old: (&Rows, i64), new: (&Rows, i64)) -> Result<(), Error>;

@@ -147,7 +147,9 @@ impl WriteResources for Session {
     }
 
     fn put_heard(&self, rid: i64, sender: i64, applied: i64) -> Result<(), Error> {
-        Arc::make_mut(&mut self.tables.borrow_mut().heard).insert((rid, sender), applied);
+        let mut tables = self.tables.borrow_mut();
+        let last = Arc::make_mut(&mut tables.heard).entry((rid, sender)).or_insert(applied);
+        *last = applied.max(*last);
         Ok(())
     }
 

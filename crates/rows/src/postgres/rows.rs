@@ -133,7 +133,7 @@ impl WriteResources for Session {
 
     fn put_heard(&self, rid: i64, sender: i64, applied: i64) -> Result<(), Error> {
         let sql = "INSERT INTO heard(site,rid,sender,applied) VALUES($1,$2,$3,$4)
-        ON CONFLICT(site,rid,sender) DO UPDATE SET applied=excluded.applied";
+        ON CONFLICT(site,rid,sender) DO UPDATE SET applied=greatest(heard.applied,excluded.applied)";
         self.gather(sql, vec![Box::new(rid), Box::new(sender), Box::new(applied)]);
         Ok(())
     }

@@ -106,7 +106,7 @@ impl WriteResources for Connection {
     }
 
     fn put_heard(&self, rid: i64, sender: i64, applied: i64) -> Result<(), Error> {
-        let sql = "INSERT OR REPLACE INTO heard VALUES(?1,?2,?3)";
+        let sql = "INSERT INTO heard VALUES(?1,?2,?3) ON CONFLICT DO UPDATE SET applied=max(applied,excluded.applied)";
         self.prepare_cached(sql)?.execute([rid, sender, applied])?;
         Ok(())
     }

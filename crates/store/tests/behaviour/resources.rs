@@ -383,6 +383,34 @@ async fn late_news_changes_nothing() {
 }
 
 #[tokio::test]
+async fn an_older_word_in_passing_does_not_turn_the_clock_of_its_sender_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let bench = Bench::open(dir.path()).await;
+    let said = |millis: i64, action: Action| Change {
+        happened: Some(Timestamp::from_micros(millis * 1000)),
+        ..Change::new(action)
+    };
+    let named = |family: &str| Action::Merge(mrn("1").into(), patient("1", family), Vec::new());
+    let both = Target::Patient(Box::new(numbers(&["1", "2"])));
+    let mut learned = patient("1", "C");
+    learned.set(
+        "identifier",
+        json!([{ "system": "urn:mrn", "value": "1" }, { "system": "urn:mrn", "value": "2" }]),
+    );
+    for (sender, millis, action, effect) in [
+        ("ADT", 10, named("A"), Effect::Created),
+        ("LAB", 60, named("B"), Effect::Updated),
+        ("LAB", 20, Action::Ensure(both, learned), Effect::Updated),
+        ("LAB", 40, named("D"), Effect::Late),
+        ("ADT", 30, named("E"), Effect::Updated),
+    ] {
+        let original = Original { identity: Some(sender.into()), ..original(None, b"x") };
+        let done = bench.store.commit(&bench.site, original, vec![said(millis, action)], None).await;
+        assert_eq!(done.unwrap().outcomes[0].effect, effect, "{sender} at {millis}");
+    }
+}
+
+#[tokio::test]
 async fn a_repeated_submission_replays_its_answer() {
     let dir = tempfile::tempdir().unwrap();
     let bench = Bench::open(dir.path()).await;
