@@ -4,6 +4,7 @@
 //! look-up it rests on is repeated ([`Plan::holds`]); when one differs the plan is made again there. So conditions are decided under
 //! the write lock, and the writer hardly computes.
 
+mod find;
 mod foretold;
 mod guard;
 mod links;

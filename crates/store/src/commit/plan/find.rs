@@ -1,0 +1,139 @@
+//! What a change is about: looked up in what this submission writes, then in the store. Every look-up is kept with what it found, because
+//! the transaction repeats it.
+
+use hilum_fhir::search::{Context, Query, index};
+use hilum_fhir::{Issue, IssueCode, Match, Resource, ResourceType, Target, Timestamp};
+use hilum_rows::keys::Rows;
+
+use super::Seen;
+use super::planner::{Person, Planner};
+use crate::query::lookup::{Base, Lookup, base, look};
+use crate::{Error, ErrorKind};
+
+impl Planner<'_> {
+    /// The existing target.
+    pub(super) fn find(&mut self, target: &Target, resource: &Resource) -> Result<Option<usize>, Error> {
+        match target {
+            Target::Id(resource_type, id) => self.by_id(*resource_type, id),
+            Target::Match(wanted) => {
+                let Some(at) = self.bearers(wanted)?.first().copied() else { return Ok(None) };
+                let at = self.follow(at)?;
+                self.read(at)?;
+                Ok(Some(at))
+            }
+            Target::Patient(numbers) => match self.person(numbers, resource)? {
+                Person::Known { at, .. } => {
+                    self.read(at)?;
+                    Ok(Some(at))
+                }
+                Person::Unknown | Person::Apart(_) => Ok(None),
+            },
+            Target::Keys(keys) => self.by_keys(keys, resource),
+            Target::Query(query) => self.by_query(query),
+        }
+    }
+
+    /// All resources that bear an identifier, known only to exist; those this submission writes first. Replaced Patients are not followed.
+    pub(super) fn bearers(&mut self, wanted: &Match) -> Result<Vec<usize>, Error> {
+        let mut found = self.written_with(wanted);
+        for rid in self.look(Lookup::Match(wanted.clone()))? {
+            let at = self.known(rid)?;
+            let is_gone = self.drafts[at].touched && self.drafts[at].content.is_none();
+            if !is_gone && !found.contains(&at) {
+                found.push(at);
+            }
+        }
+        Ok(found)
+    }
+
+    /// The resources that this submission writes with an identifier.
+    pub(super) fn written_with(&self, wanted: &Match) -> Vec<usize> {
+        let written = self.by_identifier.get(wanted).map_or(&[][..], Vec::as_slice);
+        written.iter().copied().filter(|at| self.drafts[*at].content.is_some()).collect()
+    }
+
+    /// The resources of a type that this submission writes with an identifier of this value, whatever its system.
+    pub(super) fn written_with_value(&self, of: ResourceType, value: &str) -> Vec<usize> {
+        let written = self.by_value.get(&(of, value.to_owned())).map_or(&[][..], Vec::as_slice);
+        written.iter().copied().filter(|at| self.drafts[*at].content.is_some()).collect()
+    }
+
+    /// The draft of a row that is only known to exist: its content is not read.
+    pub(super) fn known(&mut self, rid: i64) -> Result<usize, Error> {
+        let Some((resource_type, id, head, last_updated)) = self.db.head_of(rid)? else {
+            return Err(Error::unavailable("a row vanished"));
+        };
+        if let Some(at) = self.by_id.get(&(resource_type, id.clone())) {
+            return Ok(*at);
+        }
+        let base = Base { head, last_updated, resource: None, rows: Rows::default() };
+        let at = self.draft(resource_type, id, Some(base));
+        self.drafts[at].unread = true;
+        Ok(at)
+    }
+
+    /// Reads a draft that was only known to exist.
+    pub(super) fn read(&mut self, at: usize) -> Result<(), Error> {
+        let draft = &mut self.drafts[at];
+        if std::mem::take(&mut draft.unread) {
+            draft.base = base(self.db, draft.resource_type, &draft.id, self.zone)?;
+            draft.content = draft.base.as_ref().and_then(|base| base.resource.clone());
+        }
+        Ok(())
+    }
+
+    pub(super) fn by_id(&mut self, resource_type: ResourceType, id: &str) -> Result<Option<usize>, Error> {
+        if let Some(at) = self.by_id.get(&(resource_type, id.to_owned())).copied() {
+            self.read(at)?;
+            return Ok(Some(at).filter(|at| self.drafts[*at].content.is_some()));
+        }
+        let found = self.look(Lookup::Id(resource_type, id.to_owned()))?;
+        let Some(rid) = found.first() else { return Ok(None) };
+        let at = self.load(*rid)?;
+        Ok(Some(at).filter(|at| self.drafts[*at].content.is_some()))
+    }
+
+    fn by_query(&mut self, query: &Query) -> Result<Option<usize>, Error> {
+        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
+        let fresh = self.drafts.iter().position(|draft| {
+            draft.touched
+                && draft.resource_type == query.resource_type
+                && draft.content.as_ref().is_some_and(|content| {
+                    query.matches(&index(content, &context), &draft.id, Timestamp::from_micros(self.now))
+                })
+        });
+        let mut found = self.look(Lookup::Query(Box::new(query.clone())))?;
+        found.retain(|rid| {
+            !self.drafts.iter().any(|d| d.touched && d.base.as_ref().is_some_and(|b| b.head.rid == *rid))
+        });
+        match (fresh, found.as_slice()) {
+            (Some(at), []) => Ok(Some(at)),
+            (None, [rid]) => self.load(*rid).map(Some),
+            (None, []) => Ok(None),
+            _ => {
+                let issue =
+                    Issue::error(IssueCode::MultipleMatches, "the condition matches more than one resource");
+                Err(Error::refused(ErrorKind::Precondition, issue.at(query.resource_type.name())))
+            }
+        }
+    }
+
+    /// Looks something up; what was found is looked up again in the transaction. The same number is looked up once: the snapshot does not
+    /// change under a plan.
+    pub(super) fn look(&mut self, what: Lookup) -> Result<Vec<i64>, Error> {
+        if let Some(seen) = self.seen.iter().find(|seen| seen.what.is_same_number(&what)) {
+            return Ok(seen.found.iter().map(|(rid, _)| *rid).collect());
+        }
+        let found = look(self.db, &what, self.zone, self.now)?;
+        let rids = found.iter().map(|(rid, _)| *rid).collect();
+        self.seen.push(Seen { what, found });
+        Ok(rids)
+    }
+
+    /// The draft of a row, read.
+    pub(super) fn load(&mut self, rid: i64) -> Result<usize, Error> {
+        let at = self.known(rid)?;
+        self.read(at)?;
+        Ok(at)
+    }
+}
