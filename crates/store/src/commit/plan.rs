@@ -80,6 +80,8 @@ struct Draft {
     base: Option<Base>,
     /// Only known to exist: its content was not needed so far and not read.
     unread: bool,
+    /// Its id was made for it: nobody else can have it, so it is not looked up again.
+    is_new_id: bool,
     /// The content after all changes so far; `None` = deleted.
     content: Option<Resource>,
     touched: bool,
@@ -143,7 +145,8 @@ impl Plan {
 
     /// Drafts that rest on what was read.
     fn read_drafts(&self) -> impl Iterator<Item = &Draft> {
-        self.drafts.iter().filter(|d| !d.unread && (d.prepared.is_some() || d.content.is_none()))
+        let is_read = |d: &&Draft| !d.unread && !d.is_new_id && (d.prepared.is_some() || d.content.is_none());
+        self.drafts.iter().filter(is_read)
     }
 
     /// Whether everything the plan rests on still is so; `newest` is the feed position reached by now.

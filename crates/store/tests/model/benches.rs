@@ -14,7 +14,7 @@ use crate::cluster::Cluster;
 use crate::steps::{TYPES, kind};
 
 /// Sites of one database: a store opens all of them when it is opened again.
-const SITES_MAX: usize = 20;
+const SITES_MAX: usize = 8;
 /// Resources of one type in one sequence.
 const COUNT: u32 = 500;
 

@@ -191,8 +191,10 @@ impl Planner<'_> {
     }
 
     pub(super) fn created(&mut self, resource: &Resource, id: Option<String>, change: &Change) -> usize {
+        let is_new_id = id.is_none();
         let id = id.unwrap_or_else(|| uuid::Uuid::now_v7().to_string());
         let at = self.draft(resource.resource_type(), id, None);
+        self.drafts[at].is_new_id = is_new_id;
         let mut resource = resource.clone();
         for (name, value) in &change.defaults {
             if resource.get(name).is_none() {
@@ -446,6 +448,7 @@ impl Planner<'_> {
             id,
             base,
             unread: false,
+            is_new_id: false,
             content,
             touched: false,
             clock: None,
