@@ -45,7 +45,8 @@ use tokio::sync::Semaphore;
 
 use crate::commit::Applied;
 use crate::commit::apply::Apply;
-use crate::commit::imaging::{self, Drawing};
+use crate::commit::imaging::draw::{self, Drawing};
+use crate::commit::imaging::removal;
 use crate::commit::plan::{Speaker, planner};
 use crate::commit::submission::{self, INLINE_BYTES_MAX, Packed};
 use crate::engine::SiteDb;
@@ -395,8 +396,8 @@ impl Store {
         let now = jiff::Timestamp::now().as_millisecond();
         let due = move |db: &SiteDb| {
             db.read(|rows| match &uid {
-                Some(uid) => imaging::due_of(rows, uid, now),
-                None => imaging::due(rows, now),
+                Some(uid) => draw::due_of(rows, uid, now),
+                None => draw::due(rows, now),
             })
         };
         publish(&db, db.apart(due).await?).await
@@ -419,7 +420,7 @@ impl Store {
     /// `Unavailable`.
     pub async fn study_contents(&self, site: &Site, uid: &str) -> Result<StudyContents, Error> {
         let uid = uid.to_owned();
-        self.ask(site, move |rows| imaging::contents(rows, &uid)).await
+        self.ask(site, move |rows| removal::contents(rows, &uid)).await
     }
 
     /// Removes every study with a Study Instance UID, with its images, performed steps, ImagingStudy and Procedures, for good; `who` is kept with
@@ -584,7 +585,7 @@ async fn publish(db: &Arc<SiteDb>, mut keys: Vec<String>) -> Result<u32, Error> 
         }
         let wanted = std::mem::take(&mut keys);
         let drawing = move |db: &SiteDb| {
-            let drawn = wanted.iter().map(|key| imaging::draw_apart(db, key));
+            let drawn = wanted.iter().map(|key| draw::draw_apart(db, key));
             drawn.filter_map(Result::transpose).collect::<Result<Vec<Drawing>, Error>>()
         };
         let drawings = Arc::new(db.apart(drawing).await?);

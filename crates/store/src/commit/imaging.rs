@@ -7,18 +7,15 @@
 //! by side and are marked: no study ever shows another patient's images. A step stays with its study and patient (`steps`). What rows speak of
 //! is removed as a whole or not at all (`removal`).
 
-mod draw;
-mod removal;
-mod steps;
+pub(crate) mod draw;
+pub(crate) mod removal;
+pub(crate) mod steps;
 
 use hilum_fhir::imaging::{Instance, Series, Study};
 use hilum_fhir::{Issue, IssueCode, Match, ResourceType};
 use hilum_rows::row::{InstanceEntry, StudyRow, study_uid};
 use serde_json::{Map, Value};
 
-pub(crate) use self::draw::{Drawing, draw_apart, due, due_of, rows};
-pub(crate) use self::removal::contents;
-pub(crate) use self::steps::is_of_a_step;
 use super::apply::{Apply, Written};
 use crate::query::{lookup, orders};
 use crate::{Effect, Error, Remark, RemarkKind};

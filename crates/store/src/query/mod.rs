@@ -2,6 +2,7 @@
 
 mod as_of;
 mod cursor;
+pub(crate) mod identifiers;
 pub(crate) mod lookup;
 pub(crate) mod orders;
 mod patience;

@@ -8,7 +8,7 @@ use serde_json::{Map, Value};
 
 use super::{Done, Found, object, text};
 use crate::commit::apply::Apply;
-use crate::commit::plan::planner::identifiers;
+use crate::query::identifiers::identifiers;
 use crate::{Effect, Error, ErrorKind};
 
 impl Apply<'_> {

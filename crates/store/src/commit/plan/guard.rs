@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::RemarkKind;
 use super::planner::Planner;
-use crate::commit::imaging;
+use crate::commit::imaging::{draw, steps};
 use crate::query::lookup::patient_type;
 use crate::{Error, ErrorKind};
 
@@ -65,13 +65,13 @@ impl Planner<'_> {
         let Some(rid) = self.drafts[at].base.as_ref().map(|base| base.head.rid) else { return Ok(()) };
         let members = match sent.resource_type().name() {
             "ImagingStudy" => match self.db.study_drawn_as(rid)? {
-                Some(key) => match imaging::rows(self.db, &key)? {
+                Some(key) => match draw::rows(self.db, &key)? {
                     Some(rows) => contradictions(sent, &imaging_study(&rows)),
                     None => Vec::new(),
                 },
                 None => Vec::new(),
             },
-            "Procedure" if imaging::is_of_a_step(self.db, self.drafts[at].content.as_ref())? => {
+            "Procedure" if steps::is_of_a_step(self.db, self.drafts[at].content.as_ref())? => {
                 let stored = self.drafts[at].content.as_ref();
                 let differs = |member: &&&str| {
                     stored.is_some_and(|stored| {

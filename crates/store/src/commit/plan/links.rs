@@ -10,7 +10,8 @@ use serde_json::{Map, Value};
 
 use super::RemarkKind;
 use super::guard::text_of;
-use super::planner::{Planner, identifiers};
+use super::planner::Planner;
+use crate::query::identifiers::identifiers;
 use crate::query::lookup::{Lookup, REFERRING_MAX, patient_type};
 use crate::{Error, ErrorKind};
 

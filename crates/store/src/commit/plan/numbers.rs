@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use hilum_fhir::{Issue, IssueCode, Key, Keys, Match, Resource};
 use serde_json::{Value, json};
 
-use super::planner::{Planner, identifier_list, type_code};
+use super::planner::Planner;
+use crate::query::identifiers::{identifier_list, type_code};
 use crate::query::lookup::{Lookup, patient_type, replaced_ids};
 use crate::{Error, ErrorKind};
 

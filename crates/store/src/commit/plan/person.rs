@@ -5,7 +5,8 @@ use hilum_fhir::{Clue, Disagreement, Issue, IssueCode, Match, PatientNumbers, Re
 use serde_json::Value;
 
 use super::RemarkKind;
-use super::planner::{Person, Planner, identifier_list, patient_match, type_code};
+use super::planner::{Person, Planner, patient_match};
+use crate::query::identifiers::{identifier_list, type_code};
 use crate::query::lookup::{Lookup, SUCCESSORS_MAX, patient_type};
 use crate::{Error, ErrorKind};
 

@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::{Draft, Imaging, Plan, Planned, Remark, RemarkKind, Seen, Speaker};
 use crate::commit::apply::prepare;
+use crate::query::identifiers::{identifier_list, identifiers};
 use crate::query::lookup::{Base, Lookup, base, patient_type};
 use crate::{Effect, Error, ErrorKind};
 
@@ -570,33 +571,4 @@ fn without_numbers(said: &Resource, others: &[Match]) -> Resource {
         said.set("identifier", Value::Array(own));
     }
     said
-}
-
-/// The identifiers of a resource.
-pub(crate) fn identifiers(resource: &Resource) -> Vec<Match> {
-    let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
-    identifier_list(resource)
-        .iter()
-        .filter_map(|identifier| {
-            Some(Match {
-                resource_type: resource.resource_type(),
-                system: text(identifier, "system"),
-                value: text(identifier, "value")?,
-            })
-        })
-        .collect()
-}
-
-/// The list `identifier` of a resource; of types that have one only, that one.
-pub(super) fn identifier_list(resource: &Resource) -> &[Value] {
-    match resource.get("identifier") {
-        Some(Value::Array(list)) => list.as_slice(),
-        Some(one) => std::slice::from_ref(one),
-        None => &[],
-    }
-}
-
-/// The code of an identifier's type.
-pub(super) fn type_code(identifier: &Value) -> Option<&str> {
-    identifier["type"]["coding"][0]["code"].as_str()
 }

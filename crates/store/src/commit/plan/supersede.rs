@@ -5,8 +5,9 @@
 use hilum_fhir::{Change, Issue, IssueCode, Match, Resource, Target};
 use serde_json::{Value, json};
 
-use super::planner::{Planner, identifier_list, patient_match};
+use super::planner::{Planner, patient_match};
 use super::{Planned, RemarkKind, Successor};
+use crate::query::identifiers::identifier_list;
 use crate::query::lookup::{Lookup, SUCCESSORS_MAX, patient_type};
 use crate::{Effect, Error, ErrorKind};
 
