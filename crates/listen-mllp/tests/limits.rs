@@ -93,6 +93,20 @@ async fn heard_while_open(address: SocketAddr, sent: &[u8]) -> Vec<u8> {
     }
 }
 
+/// So many answers, while the connection stays open.
+async fn answers(address: SocketAddr, sent: &[u8], frames: usize) -> String {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(sent).await.unwrap();
+    let mut answers = Vec::new();
+    let reading = async {
+        while answers.iter().filter(|byte| **byte == 0x1C).count() < frames || !answers.ends_with(b"\r") {
+            assert!(stream.read_buf(&mut answers).await.unwrap() > 0, "it was closed");
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), reading).await.unwrap();
+    String::from_utf8(answers).unwrap()
+}
+
 #[tokio::test]
 async fn a_message_too_large_is_refused_by_name_and_the_connection_kept() {
     let (_dir, address, _store) =
@@ -138,14 +152,14 @@ async fn each_message_of_a_batch_has_its_own_answer_within_one_frame() {
         message("N1", "77^^^H"),
         message("N2", "")
     );
-    let answer = String::from_utf8(heard_while_open(address, batch.as_bytes()).await).unwrap();
+    let answer = answers(address, batch.as_bytes(), 1).await;
     assert!(answer.starts_with("\x0BBHS|") && answer.ends_with("BTS|2\r\x1C\r"), "{answer}");
     assert!(
         answer.contains("|B7\rMSH|") && answer.contains("MSA|AA|N1") && answer.contains("MSA|AE|N2"),
         "{answer}"
     );
     let two = format!("\x0B{}{}\x1C\r", message("N3", "77^^^H"), message("N4", "77^^^H"));
-    let answer = String::from_utf8(heard_while_open(address, two.as_bytes()).await).unwrap();
+    let answer = answers(address, two.as_bytes(), 2).await;
     assert!(
         answer.matches('\x1C').count() == 2 && answer.contains("MSA|AA|N3") && answer.contains("MSA|AA|N4"),
         "{answer}"
