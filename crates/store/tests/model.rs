@@ -10,6 +10,8 @@
 mod benches;
 #[path = "../../../tests/harness/cluster.rs"]
 mod cluster;
+#[path = "model/dice.rs"]
+mod dice;
 #[path = "model/rules.rs"]
 mod rules;
 #[path = "model/steps.rs"]
@@ -17,11 +19,12 @@ mod steps;
 
 use benches::{Bench, Server, State, benches};
 use bytes::Bytes;
+use dice::sequence;
 use hilum_fhir::{Action, Change, Resource, Target};
 use hilum_store::{Commit, Original, OriginalKind, sha256};
 use rules::{Happened, Model, searches_follow};
 use serde_json::{Value, json};
-use steps::{Step, kind, received, sequence};
+use steps::{Step, kind, received};
 
 /// Sequences of an ordinary run.
 const SEQUENCES: u64 = 60;

@@ -10,10 +10,10 @@ use serde_json::{Map, Value, json};
 /// System of numbers without an assigning authority.
 pub(crate) const DOMAIN: &str = "urn:model:domain";
 /// Systems of patients' numbers: the site's own domain, an authority, and one whose numbers no modality repeats.
-const SYSTEMS: [(&str, Option<&str>); 3] =
+pub(crate) const SYSTEMS: [(&str, Option<&str>); 3] =
     [(DOMAIN, None), ("urn:model:hospital", Some("MR")), ("urn:model:insurance", Some("SS"))];
-const BIRTH_DATES: [Option<&str>; 3] = [Some("1961-01-01"), Some("1962-02-02"), None];
-const FAMILIES: [Option<&str>; 3] = [Some("Doe"), Some("Roe"), None];
+pub(crate) const BIRTH_DATES: [Option<&str>; 3] = [Some("1961-01-01"), Some("1962-02-02"), None];
+pub(crate) const FAMILIES: [Option<&str>; 3] = [Some("Doe"), Some("Roe"), None];
 const ACCESSIONS: &str = "urn:model:accession";
 const VISITS: &str = "urn:model:visit";
 const FILLERS: &str = "urn:model:filler";
@@ -29,8 +29,8 @@ pub(crate) type Number = (usize, u8);
 #[derive(Clone, Debug)]
 pub(crate) struct Person {
     pub(crate) numbers: Vec<Number>,
-    birth: usize,
-    family: usize,
+    pub(crate) birth: usize,
+    pub(crate) family: usize,
 }
 
 impl Person {
@@ -56,11 +56,11 @@ pub(crate) struct Said {
 /// The numbers of an order: with an authority or without.
 #[derive(Clone, Debug)]
 pub(crate) struct OrderNumbers {
-    filler: Option<(bool, u8)>,
-    placer: Option<(bool, u8)>,
-    accession: Option<u8>,
-    code: Option<u8>,
-    by_code: bool,
+    pub(crate) filler: Option<(bool, u8)>,
+    pub(crate) placer: Option<(bool, u8)>,
+    pub(crate) accession: Option<u8>,
+    pub(crate) code: Option<u8>,
+    pub(crate) by_code: bool,
 }
 
 /// The DICOM UIDs and the accession number of an image or a step.
@@ -69,7 +69,7 @@ pub(crate) struct Uids {
     pub(crate) study: u8,
     pub(crate) series: u8,
     pub(crate) own: u8,
-    accession: Option<u8>,
+    pub(crate) accession: Option<u8>,
 }
 
 /// One thing that happens.
@@ -167,151 +167,6 @@ pub(crate) const TYPES: [&str; 7] = [
     "Procedure",
     "ImagingStudy",
 ];
-
-/// A small generator of numbers (SplitMix64): the same seed gives the same sequence on every machine.
-pub(crate) struct Dice(pub(crate) u64);
-
-impl Dice {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        z ^ (z >> 31)
-    }
-
-    /// A number below a limit.
-    pub(crate) fn below(&mut self, limit: u64) -> u64 {
-        self.next() % limit
-    }
-
-    fn small(&mut self, limit: u64) -> u8 {
-        u8::try_from(self.below(limit)).unwrap()
-    }
-
-    fn index(&mut self, limit: usize) -> usize {
-        usize::try_from(self.below(limit as u64)).unwrap()
-    }
-
-    fn one_in(&mut self, of: u64) -> bool {
-        self.below(of) == 0
-    }
-
-    fn one_of<T: Copy>(&mut self, list: &[T]) -> T {
-        list[self.index(list.len())]
-    }
-}
-
-/// A sequence of steps. Half of all sequences have no REST corrections, so that the strict rules of messages are tested on them.
-pub(crate) fn sequence(seed: u64) -> Vec<Step> {
-    let mut dice = Dice(seed);
-    let with_rest = dice.one_in(2);
-    let length = 8 + dice.index(18);
-    (0..length)
-        .map(|_| if with_rest && dice.one_in(3) { rest(&mut dice) } else { message(&mut dice) })
-        .collect()
-}
-
-fn message(dice: &mut Dice) -> Step {
-    match dice.below(25) {
-        0..=3 => Step::Patient { said: said(dice), person: person(dice), ensure: dice.one_in(3) },
-        4..=6 => Step::Supersede { said: said(dice), survivor: person(dice), priors: person(dice).numbers },
-        7..=9 => {
-            let status = (!dice.one_in(3)).then(|| dice.small(2));
-            let study = dice.one_in(4).then(|| dice.small(2));
-            Step::Order { said: said(dice), person: person(dice), numbers: order(dice), status, study }
-        }
-        10..=12 => Step::Result {
-            said: said(dice),
-            person: person(dice),
-            numbers: of_result(dice),
-            value: dice.small(4),
-            names_order: dice.one_in(3),
-            step: dice.one_in(2).then(|| dice.small(2)),
-        },
-        13 | 24 => {
-            let number = (!dice.one_in(3), dice.small(2));
-            let (said, person) = (said(dice), person(dice));
-            Step::Visit { said, person, number, status: dice.small(2), plain: dice.one_in(2) }
-        }
-        14 => {
-            let order = dice.one_in(2).then(|| order(dice));
-            let visit = (dice.one_in(2), dice.small(2));
-            Step::Move { said: said(dice), from: person(dice), to: person(dice), order, visit }
-        }
-        15..=18 => {
-            let nobody = dice.one_in(5);
-            let person =
-                Person { numbers: if nobody { Vec::new() } else { person(dice).numbers }, ..person(dice) };
-            Step::Image { person, uids: uids(dice), content: dice.small(2) }
-        }
-        19..=20 => {
-            let nobody = dice.one_in(2);
-            let person =
-                Person { numbers: if nobody { Vec::new() } else { person(dice).numbers }, ..person(dice) };
-            Step::Perform { person, uids: uids(dice), status: dice.small(3), names_study: !dice.one_in(4) }
-        }
-        21 => Step::Publish,
-        22 => Step::Repeat { back: dice.index(6) },
-        _ => Step::Restart,
-    }
-}
-
-fn rest(dice: &mut Dice) -> Step {
-    let (of, nth) = (dice.one_of(&TYPES), dice.index(4));
-    match dice.below(6) {
-        0 => Step::Edit { of, nth, text: dice.small(3) },
-        1 => Step::Link { nth, to: Some(dice.index(4)) },
-        2 | 3 => Step::Link { nth, to: None },
-        4 => Step::Give { of: dice.one_of(&TYPES[1..]), nth, to: dice.index(4) },
-        _ => Step::Erase { of, nth },
-    }
-}
-
-fn said(dice: &mut Dice) -> Said {
-    Said { sender: dice.small(2), minute: (!dice.one_in(4)).then(|| i64::from(dice.small(12))) }
-}
-
-/// One of three people by some of their numbers, or anybody: so there are joins, and there are contradictions.
-fn person(dice: &mut Dice) -> Person {
-    let whose = (!dice.one_in(4)).then(|| dice.small(3));
-    let mut numbers: Vec<Number> = Vec::new();
-    for _ in 0..1 + dice.below(2) {
-        let number = (dice.index(SYSTEMS.len()), whose.unwrap_or_else(|| dice.small(3)));
-        if !numbers.contains(&number) {
-            numbers.push(number);
-        }
-    }
-    let known = |whose: u8| usize::from(whose % 2);
-    let birth = whose.filter(|_| !dice.one_in(6)).map_or_else(|| dice.index(BIRTH_DATES.len()), known);
-    let family = whose.map_or_else(|| dice.index(FAMILIES.len()), known);
-    Person { numbers, birth, family }
-}
-
-fn order(dice: &mut Dice) -> OrderNumbers {
-    let mut filler = (!dice.one_in(3)).then(|| (!dice.one_in(3), dice.small(2)));
-    let placer = (!dice.one_in(3)).then(|| (!dice.one_in(3), dice.small(2)));
-    if filler.is_none() && placer.is_none() {
-        filler = Some((true, dice.small(2)));
-    }
-    let accession = (!dice.one_in(3)).then(|| dice.small(2));
-    let code = (!dice.one_in(4)).then(|| dice.small(2));
-    OrderNumbers { filler, placer, accession, code, by_code: dice.one_in(2) }
-}
-
-/// Half of the results have a number without an authority, which only the service tells apart.
-fn of_result(dice: &mut Dice) -> OrderNumbers {
-    let numbers = OrderNumbers { by_code: true, ..order(dice) };
-    match dice.one_in(2) {
-        true => OrderNumbers { filler: Some((false, dice.small(2))), ..numbers },
-        false => numbers,
-    }
-}
-
-fn uids(dice: &mut Dice) -> Uids {
-    let accession = (!dice.one_in(3)).then(|| dice.small(2));
-    Uids { study: dice.small(2), series: dice.small(2), own: dice.small(3), accession }
-}
 
 impl Step {
     /// Whether it is something a sender sends, and the changes it becomes: `(sender, changes)`.
