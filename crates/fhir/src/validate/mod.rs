@@ -6,7 +6,8 @@ mod schema;
 
 use serde_json::{Map, Value};
 
-use self::schema::{Child, SCHEMA};
+use self::primitive::Primitive;
+use self::schema::{Child, Definition, Kind, SCHEMA};
 use crate::{Issue, IssueCode, Resource, ResourceType};
 
 /// Issues reported for one resource; more are cut.
@@ -18,7 +19,9 @@ pub fn validate(resource: &Resource) -> Vec<Issue> {
     let name = resource.resource_type().name();
     let root = Place { parent: 0, name, item: None };
     let mut walk = Walk { work: Vec::with_capacity(32), places: vec![root], issues: Vec::new() };
-    walk.work.push(Node { object: resource.object(), definition: name, place: 0 });
+    if let Some(definition) = SCHEMA.get(name) {
+        walk.work.push(Node { object: resource.object(), definition, place: 0 });
+    }
     while let Some(node) = walk.work.pop() {
         walk.object(&node);
         if walk.issues.len() >= ISSUES_MAX {
@@ -124,7 +127,7 @@ pub(crate) fn other_types(definition: &str, member: &str) -> Vec<&'static str> {
 /// An object still to be checked, the definition of its members, and where it is.
 struct Node<'v> {
     object: &'v Map<String, Value>,
-    definition: &'static str,
+    definition: &'static Definition,
     /// Number of its place.
     place: usize,
 }
@@ -148,13 +151,15 @@ struct Walk<'v> {
 
 impl<'v> Walk<'v> {
     fn object(&mut self, node: &Node<'v>) {
-        let Some(definition) = SCHEMA.get(node.definition) else { return };
+        let definition = node.definition;
         if node.object.is_empty() {
             self.issue_at(IssueCode::Structure, node, "an object has at least one member");
         }
         let mut choices_seen: Vec<&str> = Vec::new();
+        // a bit for each required member that is there
+        let mut found = 0_u64;
         for (name, value) in node.object {
-            if name == "resourceType" && ResourceType::from_name(node.definition).is_some() {
+            if name == "resourceType" && ResourceType::from_name(definition.name).is_some() {
                 continue;
             }
             let plain = name.strip_prefix('_').unwrap_or(name);
@@ -162,6 +167,7 @@ impl<'v> Walk<'v> {
                 self.issue_within(IssueCode::Structure, node, &printable(name), "is no element of the type");
                 continue;
             };
+            found |= child.required.map_or(0, |required| 1 << required);
             if name.starts_with('_') {
                 self.primitive_sibling(node, name, value, child);
                 continue;
@@ -179,12 +185,8 @@ impl<'v> Walk<'v> {
             }
             self.member(node, name, value, child);
         }
-        for required in &definition.required {
-            if !required
-                .names
-                .iter()
-                .any(|name| node.object.contains_key(*name) || has_sibling(node.object, name))
-            {
+        for (at, required) in definition.required.iter().enumerate() {
+            if found & (1 << at) == 0 {
                 self.issue_within(IssueCode::Required, node, &required.label, "is required");
             }
         }
@@ -212,39 +214,49 @@ impl<'v> Walk<'v> {
     }
 
     fn value(&mut self, place: Place<'v>, value: &'v Value, child: &'static Child) {
-        if primitive::is_primitive(child.of) {
-            if let Err((code, text)) = primitive::check(child.of, value) {
-                self.issue(code, place, text);
-            } else if let Some(codes) = child.binding
-                && !value.as_str().is_some_and(|code| codes.contains(&code))
-            {
-                self.issue(IssueCode::CodeInvalid, place, "is no code of the required value set");
-            }
-            return;
-        }
-        let Value::Object(object) = value else {
-            self.issue(IssueCode::Structure, place, &format!("is an object of type {}", child.of));
-            return;
-        };
-        if child.of == "Resource" {
-            match ResourceType::of(value) {
-                Some(of) => self.enter(object, of.name(), place),
-                None => {
+        match child.kind {
+            Kind::Primitive(primitive) => self.primitive(place, value, primitive, child),
+            Kind::Resource => match (value, ResourceType::of(value)) {
+                (Value::Object(object), Some(of)) => self.enter(object, SCHEMA.get(of.name()), place),
+                (Value::Object(_), None) => {
                     self.issue(IssueCode::Structure, place, "resourceType is missing or no type of fhir r4")
                 }
+                _ => self.issue(IssueCode::Structure, place, "is an object of type Resource"),
+            },
+            Kind::Object(definition) => {
+                let Value::Object(object) = value else {
+                    let text = format!("is an object of type {}", child.of);
+                    self.issue(IssueCode::Structure, place, &text);
+                    return;
+                };
+                match child.of {
+                    "Reference" => self.reference(place, object, child),
+                    "CodeableConcept" | "Coding" => self.bound(place, object, child),
+                    _ => {}
+                }
+                self.enter(object, definition.map(|number| SCHEMA.at(number)), place);
             }
-            return;
         }
-        match child.of {
-            "Reference" => self.reference(place, object, child),
-            "CodeableConcept" | "Coding" => self.bound(place, object, child),
-            _ => {}
+    }
+
+    fn primitive(&mut self, place: Place<'v>, value: &Value, primitive: Primitive, child: &Child) {
+        if let Err((code, text)) = primitive.check(value) {
+            self.issue(code, place, text);
+        } else if let Some(codes) = child.binding
+            && !value.as_str().is_some_and(|code| codes.contains(&code))
+        {
+            self.issue(IssueCode::CodeInvalid, place, "is no code of the required value set");
         }
-        self.enter(object, child.of, place);
     }
 
     /// Checks an object later.
-    fn enter(&mut self, object: &'v Map<String, Value>, definition: &'static str, place: Place<'v>) {
+    fn enter(
+        &mut self,
+        object: &'v Map<String, Value>,
+        definition: Option<&'static Definition>,
+        place: Place<'v>,
+    ) {
+        let Some(definition) = definition else { return };
         self.places.push(place);
         self.work.push(Node { object, definition, place: self.places.len() - 1 });
     }
@@ -252,7 +264,7 @@ impl<'v> Walk<'v> {
     /// `_name`: an element or a list of elements and nulls beside a primitive.
     fn primitive_sibling(&mut self, node: &Node<'v>, name: &'v str, value: &'v Value, child: &'static Child) {
         let place = Place { parent: node.place, name, item: None };
-        if !primitive::is_primitive(child.of) {
+        if !matches!(child.kind, Kind::Primitive(_)) {
             self.issue(IssueCode::Structure, place, "only primitive elements have an underscore sibling");
             return;
         }
@@ -267,7 +279,7 @@ impl<'v> Walk<'v> {
         for item in items {
             match item {
                 Value::Null => {}
-                Value::Object(object) => self.enter(object, "Element", place),
+                Value::Object(object) => self.enter(object, SCHEMA.get("Element"), place),
                 _ => self.issue(IssueCode::Structure, place, "holds id and extension only"),
             }
         }
@@ -303,7 +315,7 @@ impl<'v> Walk<'v> {
 
     /// ext-1, per-1 and the narrative's allow-list.
     fn invariants(&mut self, node: &Node<'v>) {
-        match node.definition {
+        match node.definition.name {
             "Extension" => {
                 let value =
                     node.object.keys().any(|name| name.starts_with("value") || name.starts_with("_value"));

@@ -8,23 +8,86 @@ use crate::search::date_range;
 
 type Verdict = Result<(), (IssueCode, &'static str)>;
 
-pub(super) fn is_primitive(of: &str) -> bool {
-    of.starts_with(|c: char| c.is_ascii_lowercase())
+/// A primitive type, or several that are checked alike.
+#[derive(Clone, Copy)]
+pub(super) enum Primitive {
+    Boolean,
+    Integer,
+    UnsignedInt,
+    PositiveInt,
+    Decimal,
+    Id,
+    Code,
+    Date,
+    DateTime,
+    Instant,
+    Time,
+    Uri,
+    Base64,
+    Xhtml,
+    Text,
 }
 
-/// Checks a value against a primitive type.
-pub(super) fn check(of: &str, value: &Value) -> Verdict {
-    match of {
-        "boolean" => kind(value.is_boolean(), "is true or false"),
-        "integer" => number(value, i64::from(i32::MIN), "is a whole number of 32 bits"),
-        "unsignedInt" => number(value, 0, "is a whole number of at least 0"),
-        "positiveInt" => number(value, 1, "is a whole number of at least 1"),
-        "decimal" => kind(value.is_number(), "is a number"),
-        _ => match value.as_str() {
-            None => Err((IssueCode::Structure, "is a text")),
-            Some("") => Err((IssueCode::Value, "is not empty")),
-            Some(text) => format(of, text),
-        },
+impl Primitive {
+    /// The primitive with this name; `None` of other data types.
+    pub(super) fn named(of: &str) -> Option<Self> {
+        Some(match of {
+            "boolean" => Self::Boolean,
+            "integer" => Self::Integer,
+            "unsignedInt" => Self::UnsignedInt,
+            "positiveInt" => Self::PositiveInt,
+            "decimal" => Self::Decimal,
+            "id" => Self::Id,
+            "code" => Self::Code,
+            "date" => Self::Date,
+            "dateTime" => Self::DateTime,
+            "instant" => Self::Instant,
+            "time" => Self::Time,
+            "uri" | "url" | "canonical" | "oid" | "uuid" => Self::Uri,
+            "base64Binary" => Self::Base64,
+            "xhtml" => Self::Xhtml,
+            other if other.starts_with(|c: char| c.is_ascii_lowercase()) => Self::Text,
+            _ => return None,
+        })
+    }
+
+    /// Checks a value.
+    pub(super) fn check(self, value: &Value) -> Verdict {
+        match self {
+            Self::Boolean => kind(value.is_boolean(), "is true or false"),
+            Self::Integer => number(value, i64::from(i32::MIN), "is a whole number of 32 bits"),
+            Self::UnsignedInt => number(value, 0, "is a whole number of at least 0"),
+            Self::PositiveInt => number(value, 1, "is a whole number of at least 1"),
+            Self::Decimal => kind(value.is_number(), "is a number"),
+            _ => match value.as_str() {
+                None => Err((IssueCode::Structure, "is a text")),
+                Some("") => Err((IssueCode::Value, "is not empty")),
+                Some(text) => self.check_text(text),
+            },
+        }
+    }
+
+    fn check_text(self, text: &str) -> Verdict {
+        let (fits, says) = match self {
+            Self::Id => (is_id(text), "is an id: 1 to 64 of A-Z, a-z, 0-9, - and ."),
+            Self::Code => (is_code(text), "is a code: no blanks around or doubled"),
+            Self::Date => (
+                !text.contains('T') && date_range(text, &TimeZone::UTC).is_some(),
+                "is a date: YYYY, YYYY-MM or YYYY-MM-DD",
+            ),
+            Self::DateTime => {
+                (is_date_time(text), "is a dateTime: a date, with a time then seconds and zone")
+            }
+            Self::Instant => {
+                (text.contains('T') && is_date_time(text), "is an instant: date, time with seconds, and zone")
+            }
+            Self::Time => (is_time(text), "is a time: hh:mm:ss"),
+            Self::Uri => (!text.contains(char::is_whitespace), "is a uri without blanks"),
+            Self::Base64 => (is_base64(text), "is base64"),
+            Self::Xhtml => (is_safe_narrative(text), "is a div of xhtml without active content"),
+            _ => (!has_control(text), "has no control characters"),
+        };
+        if fits { Ok(()) } else { Err((IssueCode::Value, says)) }
     }
 }
 
@@ -38,27 +101,11 @@ fn number(value: &Value, min: i64, text: &'static str) -> Verdict {
     if fits { Ok(()) } else { Err((IssueCode::Value, text)) }
 }
 
-fn format(of: &str, text: &str) -> Verdict {
-    let (fits, says) = match of {
-        "id" => (is_id(text), "is an id: 1 to 64 of A-Z, a-z, 0-9, - and ."),
-        "code" => (is_code(text), "is a code: no blanks around or doubled"),
-        "date" => (
-            !text.contains('T') && date_range(text, &TimeZone::UTC).is_some(),
-            "is a date: YYYY, YYYY-MM or YYYY-MM-DD",
-        ),
-        "dateTime" => (is_date_time(text), "is a dateTime: a date, with a time then seconds and zone"),
-        "instant" => {
-            (text.contains('T') && is_date_time(text), "is an instant: date, time with seconds, and zone")
-        }
-        "time" => (is_time(text), "is a time: hh:mm:ss"),
-        "uri" | "url" | "canonical" | "oid" | "uuid" => {
-            (!text.contains(char::is_whitespace), "is a uri without blanks")
-        }
-        "base64Binary" => (is_base64(text), "is base64"),
-        "xhtml" => (is_safe_narrative(text), "is a div of xhtml without active content"),
-        _ => (!text.contains(|c: char| c.is_control() && !"\t\r\n".contains(c)), "has no control characters"),
-    };
-    if fits { Ok(()) } else { Err((IssueCode::Value, says)) }
+/// Control characters other than tab and line ends; those of U+0080 to U+009F are looked for only where there are such bytes.
+fn has_control(text: &str) -> bool {
+    let is_control = |b: u8| (b < 0x20 && !b"\t\r\n".contains(&b)) || b == 0x7f;
+    text.bytes().any(is_control)
+        || (!text.is_ascii() && text.contains(|c| ('\u{80}'..='\u{9f}').contains(&c)))
 }
 
 fn is_id(text: &str) -> bool {

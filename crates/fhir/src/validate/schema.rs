@@ -1,15 +1,26 @@
 //! The StructureDefinitions of R4 as a table: definition (resource type, data type or backbone path) to its members.
 
-use std::cmp::Ordering;
 use std::collections::HashMap;
 use std::sync::LazyLock;
+
+use super::primitive::Primitive;
+
+/// All definitions. They name each other by number, so that a walk through a resource looks up only the first.
+#[derive(Default)]
+pub(super) struct Schema {
+    by_name: HashMap<&'static str, usize>,
+    all: Vec<Definition>,
+}
 
 /// A definition: `Patient`, `HumanName`, `Patient.contact`.
 #[derive(Default)]
 pub(super) struct Definition {
-    /// Members in [`order`]; choices under each of their names.
+    pub(super) name: &'static str,
+    /// The fingerprints of the members' names, sorted: searched instead of the names, which lie elsewhere each.
+    fingerprints: Vec<u64>,
+    /// Members in the order of their fingerprints; choices under each of their names.
     children: Vec<(Box<str>, Child)>,
-    /// What must be there.
+    /// What must be there: at most 64 members.
     pub(super) required: Vec<Required>,
 }
 
@@ -17,6 +28,7 @@ pub(super) struct Definition {
 pub(super) struct Child {
     /// Its definition: a primitive or data type, or a backbone path.
     pub(super) of: &'static str,
+    pub(super) kind: Kind,
     /// Whether it is a list.
     pub(super) repeats: bool,
     /// The element it is a choice of (`value` of `valueString`).
@@ -25,6 +37,18 @@ pub(super) struct Child {
     pub(super) binding: Option<&'static [&'static str]>,
     /// Types a Reference may name; empty = any.
     pub(super) targets: Vec<&'static str>,
+    /// Which of the required members it is.
+    pub(super) required: Option<usize>,
+}
+
+/// What a member holds.
+#[derive(Clone, Copy)]
+pub(super) enum Kind {
+    Primitive(Primitive),
+    /// A resource of any type.
+    Resource,
+    /// An object of the definition with this number; `None` = a type that R4 leaves open.
+    Object(Option<usize>),
 }
 
 /// A required member, under any of its names.
@@ -33,10 +57,48 @@ pub(super) struct Required {
     pub(super) names: Vec<&'static str>,
 }
 
+impl Schema {
+    pub(super) fn get(&self, name: &str) -> Option<&Definition> {
+        self.by_name.get(name).map(|at| &self.all[*at])
+    }
+
+    pub(super) fn at(&self, number: usize) -> &Definition {
+        &self.all[number]
+    }
+
+    fn entry(&mut self, name: &'static str) -> &mut Definition {
+        let at = *self.by_name.entry(name).or_insert_with(|| {
+            self.all.push(Definition { name, ..Definition::default() });
+            self.all.len() - 1
+        });
+        &mut self.all[at]
+    }
+
+    /// All members are known: they are sorted, and those that are objects find their definition.
+    fn complete(&mut self) {
+        for definition in &mut self.all {
+            assert!(definition.required.len() <= 64, "{} has too many required members", definition.name);
+            definition.children.sort_by_key(|(name, _)| fingerprint(name));
+            definition.children.shrink_to_fit();
+            definition.fingerprints = definition.children.iter().map(|(name, _)| fingerprint(name)).collect();
+            for (_, child) in &mut definition.children {
+                if let Kind::Object(at) = &mut child.kind {
+                    *at = self.by_name.get(child.of).copied();
+                }
+            }
+        }
+    }
+}
+
 impl Definition {
     pub(super) fn child(&self, name: &str) -> Option<&Child> {
-        let at = self.children.binary_search_by(|(known, _)| order(known, name)).ok()?;
-        Some(&self.children[at].1)
+        let wanted = fingerprint(name);
+        let first = self.fingerprints.partition_point(|known| *known < wanted);
+        let same = self.children[first..].iter().zip(&self.fingerprints[first..]);
+        same.take_while(|(_, known)| **known == wanted)
+            .map(|(child, _)| child)
+            .find(|(known, _)| **known == *name)
+            .map(|(_, child)| child)
     }
 
     /// The other names of the choice element that a member is a type of: `valueQuantity` of `valueString`.
@@ -48,14 +110,19 @@ impl Definition {
     }
 }
 
-/// The order of the children: by length first, because that tells most names apart without reading them.
-fn order(a: &str, b: &str) -> Ordering {
-    a.len().cmp(&b.len()).then_with(|| a.cmp(b))
+/// A number that tells most names apart: made of the length and the bytes at both ends.
+fn fingerprint(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    let ends = bytes.len().min(8);
+    let (mut first, mut last) = ([0; 8], [0; 8]);
+    first[..ends].copy_from_slice(&bytes[..ends]);
+    last[..ends].copy_from_slice(&bytes[bytes.len() - ends..]);
+    u64::from_le_bytes(first).wrapping_mul(31) ^ u64::from_le_bytes(last).rotate_left(29) ^ bytes.len() as u64
 }
 
 const LINES: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.tsv"));
 
-pub(super) static SCHEMA: LazyLock<HashMap<&'static str, Definition>> = LazyLock::new(|| {
+pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let sets: HashMap<&str, Vec<&'static str>> = LINES
         .lines()
         .filter_map(|line| line.strip_prefix("V\t")?.split_once('\t'))
@@ -63,7 +130,7 @@ pub(super) static SCHEMA: LazyLock<HashMap<&'static str, Definition>> = LazyLock
         .collect();
     let sets: HashMap<&str, &'static [&'static str]> =
         sets.into_iter().map(|(url, codes)| (url, &*Box::leak(codes.into_boxed_slice()))).collect();
-    let mut schema: HashMap<&'static str, Definition> = HashMap::new();
+    let mut schema = Schema::default();
     for line in LINES.lines() {
         if let ["E", path, min, max, types, binding, targets] =
             line.split('\t').collect::<Vec<_>>().as_slice()
@@ -79,14 +146,11 @@ pub(super) static SCHEMA: LazyLock<HashMap<&'static str, Definition>> = LazyLock
                 targets,
             };
             if *max != "0" {
-                element.add_to(schema.entry(parent).or_default());
+                element.add_to(schema.entry(parent));
             }
         }
     }
-    for definition in schema.values_mut() {
-        definition.children.sort_by(|a, b| order(&a.0, &b.0));
-        definition.children.shrink_to_fit();
-    }
+    schema.complete();
     schema
 });
 
@@ -118,10 +182,16 @@ impl Element {
                 name,
                 Child {
                     of,
+                    kind: match Primitive::named(of) {
+                        Some(primitive) => Kind::Primitive(primitive),
+                        None if of == "Resource" => Kind::Resource,
+                        None => Kind::Object(None),
+                    },
                     repeats: self.repeats,
                     choice,
                     binding: self.binding,
                     targets: self.targets.split(',').filter(|t| !t.is_empty()).collect(),
+                    required: self.required.then_some(definition.required.len()),
                 },
             ));
         }
