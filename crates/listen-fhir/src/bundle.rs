@@ -268,7 +268,7 @@ fn written(ask: &Ask, outcome: &Outcome) -> (Bytes, Value) {
         response["etag"] = format!("W/\"{}\"", outcome.version).into();
         response["lastModified"] = outcome.last_updated.to_string().into();
     }
-    (mask::body(ask, outcome.resource_type, &outcome.body), response)
+    (mask::body(ask, outcome.resource_type, &outcome.body()), response)
 }
 
 fn refused(refusal: &Refusal) -> (Bytes, Value) {

@@ -252,7 +252,7 @@ pub(crate) fn location(ask: &Ask, outcome: &Outcome) -> String {
 fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
     let body = match ask.returns {
         Return::Minimal => Bytes::new(),
-        Return::Representation => mask::body(ask, outcome.resource_type, &outcome.body),
+        Return::Representation => mask::body(ask, outcome.resource_type, &outcome.body()),
         Return::Outcome => operation_outcome(&[]).to_string().into(),
     };
     let mut response = of_version(status(outcome), outcome.version, outcome.last_updated, body);

@@ -77,7 +77,10 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), Error>) {
-        let _ = self.answer.send(match (self.done, committed) {
+        let Self { work, done, answer } = *self;
+        // before the caller goes on: what it shares with the work is then freed on the caller's thread, which made it
+        drop(work);
+        let _ = answer.send(match (done, committed) {
             (Some(Ok(value)), Ok(())) => Ok(value),
             (Some(Err(error)), _) | (_, Err(error)) => Err(error),
             (None, Ok(())) => Err(broken_off()),

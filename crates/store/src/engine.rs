@@ -6,8 +6,10 @@ use std::sync::Arc;
 use hilum_blobs::Blobs;
 use hilum_rows::{Db, Engine, Gate, Job, OpenSite, Reading, SiteDatabase};
 use jiff::tz::TimeZone;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::commit::recent::Recent;
 use crate::{Config, Error, ErrorKind, Site};
 
 /// The database of one site, and its blobs.
@@ -22,6 +24,8 @@ pub(crate) struct SiteDb {
     pub(crate) newest: watch::Receiver<u64>,
     /// Key of the cursors.
     pub(crate) secret: [u8; 32],
+    /// What the last commits touched; `None` where other edges write too.
+    pub(crate) recent: Option<Arc<Mutex<Recent>>>,
     /// The folder of the site.
     dir: PathBuf,
     database: Box<dyn SiteDatabase>,
@@ -39,7 +43,18 @@ impl SiteDb {
         std::fs::create_dir_all(&dir)?;
         let zone = TimeZone::get(&site.settings().timezone).unwrap_or(TimeZone::UTC);
         let OpenSite { database, secret, newest, gate } = engine.site(site.id(), &zone)?;
-        Ok(Arc::new(Self { config: config.clone(), zone, blobs, gate, newest, secret, dir, database }))
+        let recent = (!database.is_shared()).then(Arc::default);
+        Ok(Arc::new(Self {
+            config: config.clone(),
+            zone,
+            blobs,
+            gate,
+            newest,
+            secret,
+            recent,
+            dir,
+            database,
+        }))
     }
 
     /// Whether a blob may be begun.

@@ -43,12 +43,12 @@ use object_store::ObjectStore;
 use parking_lot::RwLock;
 use tokio::sync::Semaphore;
 
-use crate::commit::Applied;
 use crate::commit::apply::Apply;
 use crate::commit::imaging::draw::{self, Drawing};
 use crate::commit::imaging::removal;
 use crate::commit::plan::{Speaker, planner};
 use crate::commit::submission::{self, INLINE_BYTES_MAX, Packed};
+use crate::commit::{Applied, Ready};
 use crate::engine::SiteDb;
 use crate::query::search;
 
@@ -173,9 +173,10 @@ impl Store {
             let claim = packed.blob().map(Ask::Claim);
             duplicate.into_iter().chain(claim).chain(plan.asks()).collect()
         };
-        let applied = db
-            .write_asking(bytes, asks, move |apply| apply.commit(&packed, &plan, &changes, &answer))
-            .await?;
+        // kept here until the answer is back, so that the writer frees nothing
+        let ready = Arc::new(Ready { packed, plan, changes, answer });
+        let shared = ready.clone();
+        let applied = db.write_asking(bytes, asks, move |apply| apply.commit(&shared)).await?;
         Ok(applied.told())
     }
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use bytes::Bytes;
 use hilum_fhir::{Issue, ResourceType, Timestamp};
+use hilum_rows::body;
 
+use crate::commit::plan::Drafted;
 use crate::{BlobId, Memory, PostgresConfig, S3Config, Version};
 
 /// How the store is opened.
@@ -300,8 +302,22 @@ pub struct Outcome {
     pub version: u64,
     /// `meta.lastUpdated` of that version.
     pub last_updated: Timestamp,
-    /// The complete JSON of that version; empty for `Deleted` and rows without a resource.
-    pub body: Bytes,
+    /// Where its content is; `None` of rows without a resource.
+    pub(crate) content: Option<Drafted>,
+}
+
+impl Outcome {
+    /// The complete JSON of that version; empty for `Deleted` and rows without a resource. Made when it is asked for: most senders do not read it.
+    pub fn body(&self) -> Bytes {
+        let stored = match &self.content {
+            Some(content) if self.effect != Effect::Deleted => content.stored_form(),
+            _ => return Bytes::new(),
+        };
+        if stored.is_empty() {
+            return Bytes::new();
+        }
+        body::complete(&stored, self.resource_type.name(), &self.id, self.version, self.last_updated)
+    }
 }
 
 /// What a change did.

@@ -1,12 +1,16 @@
 //! Inside the transaction: versions, index rows, the submission, the duplicate key.
 
+use std::sync::Arc;
+
 use hilum_fhir::search::{Context, index};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
 use hilum_rows::keys::{self, Rows};
 use hilum_rows::row::{Counters, HeadRow, VersionRow};
 use hilum_rows::{Tx, body};
 use jiff::tz::TimeZone;
+use parking_lot::{Mutex, MutexGuard};
 
+use super::recent::{Recent, Thing};
 use crate::query::lookup::Base;
 use crate::{Error, Operation, Remark};
 
@@ -14,6 +18,8 @@ use crate::{Error, Operation, Remark};
 #[derive(Clone, Debug)]
 pub(crate) struct SiteContext {
     pub(super) zone: TimeZone,
+    /// What the last commits touched; `None` where others write too.
+    pub(super) recent: Option<Arc<Mutex<Recent>>>,
 }
 
 /// A version about to be written: everything that costs CPU is done.
@@ -47,6 +53,7 @@ pub(crate) struct Apply<'t> {
     pub(super) now: i64,
     /// What the submission being applied has to say of itself.
     pub(super) remarks: Vec<Remark>,
+    pub(super) recent: Option<MutexGuard<'t, Recent>>,
 }
 
 /// Prepares a resource: stored form, compression, index rows.
@@ -68,7 +75,11 @@ pub(super) fn prepare(resource: &Resource, id: &str, zone: &TimeZone, now: i64) 
 impl<'t> Apply<'t> {
     pub(super) fn new(db: &'t (dyn Tx + 't), counters: &'t mut Counters, context: &'t SiteContext) -> Self {
         let now = jiff::Timestamp::now().as_microsecond();
-        Self { db, counters, context, submission: 0, now, remarks: Vec::new() }
+        let mut recent = context.recent.as_ref().map(|recent| recent.lock());
+        if let Some(recent) = &mut recent {
+            recent.begin(counters.vid);
+        }
+        Self { db, counters, context, submission: 0, now, remarks: Vec::new(), recent }
     }
 
     /// Writes a version after `base` (or the first one).
@@ -110,6 +121,8 @@ impl<'t> Apply<'t> {
         let nothing = Rows::default();
         let (old, old_ord) = base.map_or((&nothing, ord), |base| (&base.rows, base.head.ord));
         self.db.write_index(rid, (old, old_ord), (&prepared.rows, ord))?;
+        self.touch_index(old, &prepared.rows);
+        self.touch(Thing::named(prepared.resource_type, &prepared.id));
         Ok(Written { rid, version, last_updated: Timestamp::from_micros(last_updated) })
     }
 
@@ -125,7 +138,10 @@ impl<'t> Apply<'t> {
         let vid = self.version(rid, version, last_updated, Operation::Delete, None)?;
         let ord = base.head.ord;
         self.db.delete_head(&HeadRow { rid, resource_type, id, version, vid, ord, applied: None })?;
-        self.db.write_index(rid, (&base.rows, ord), (&Rows::default(), ord))?;
+        let nothing = Rows::default();
+        self.db.write_index(rid, (&base.rows, ord), (&nothing, ord))?;
+        self.touch_index(&base.rows, &nothing);
+        self.touch(Thing::named(resource_type, id));
         Ok(Written { rid, version, last_updated: Timestamp::from_micros(last_updated) })
     }
 
@@ -137,7 +153,8 @@ impl<'t> Apply<'t> {
         operation: Operation,
         body: Option<(i64, &[u8])>,
     ) -> Result<u64, Error> {
-        self.counters.vid += 1;
+        self.take_position();
+        self.touch(Thing::row(rid));
         let vid = self.counters.vid;
         let submission = (self.submission > 0).then_some(self.submission);
         self.db.add_version(&VersionRow { vid, rid, version, last_updated, operation, submission, body })?;
@@ -147,6 +164,23 @@ impl<'t> Apply<'t> {
     /// Takes a feed position without a version: what a plan may rest on changed, so plans made before are looked at again.
     pub(super) fn take_position(&mut self) {
         self.counters.vid += 1;
+        if let Some(recent) = &mut self.recent {
+            recent.advance(self.counters.vid);
+        }
+    }
+
+    /// Notes that the job changes something that a plan may rest on, at the position it took last.
+    pub(super) fn touch(&mut self, thing: Thing) {
+        if let Some(recent) = &mut self.recent {
+            recent.touch(thing);
+        }
+    }
+
+    fn touch_index(&mut self, old: &Rows, new: &Rows) {
+        if let Some(recent) = &mut self.recent {
+            let changed = old.keys_without(new, false).chain(new.keys_without(old, false));
+            changed.for_each(|key| recent.touch(Thing::key(*key)));
+        }
     }
 
     /// Takes the next submission number.

@@ -1,11 +1,12 @@
 //! What peers sent becomes rows: planned outside the transaction, checked and written inside it.
 //!
 //! `plan` says what the changes of a submission come to; `apply` is a job's hand inside the transaction and writes versions, index rows and
-//! the submission; `imaging` writes studies and draws their ImagingStudy; `submission` packs originals and tells them again.
+//! the submission; `recent` tells which plans nobody's commit concerned meanwhile; `imaging` writes studies and draws their ImagingStudy; `submission` packs originals and tells them again.
 
 pub(crate) mod apply;
 pub(crate) mod imaging;
 pub(crate) mod plan;
+pub(crate) mod recent;
 pub(crate) mod submission;
 
 use std::sync::Arc;
@@ -84,9 +85,18 @@ impl SiteDb {
         bytes: usize,
         work: impl Fn(&mut Apply<'_>) -> Result<T, Error> + Send + 'static,
     ) -> (Job, oneshot::Receiver<Result<T, Error>>) {
-        let context = SiteContext { zone: self.zone.clone() };
+        let context = SiteContext { zone: self.zone.clone(), recent: self.recent.clone() };
         Job::new(bytes, move |db, counters| work(&mut Apply::new(db, counters, &context)))
     }
+}
+
+/// A submission ready to be written.
+pub(crate) struct Ready {
+    pub(crate) packed: Packed,
+    pub(crate) plan: Arc<Plan>,
+    /// What the plan is made of, in case it has to be made again.
+    pub(crate) changes: Vec<hilum_fhir::Change>,
+    pub(crate) answer: crate::Answer,
 }
 
 /// What a commit did, before its answer is put together.
@@ -106,7 +116,7 @@ pub(crate) struct Done {
 }
 
 impl Applied {
-    /// The commit as it is told. Runs on the caller's side: bodies are put together off the writer.
+    /// The commit as it is told.
     pub(crate) fn told(self) -> crate::Commit {
         match self {
             Self::Duplicate(submission, answer) => crate::Commit {
@@ -118,7 +128,7 @@ impl Applied {
             },
             Self::Written(written) => crate::Commit {
                 submission: written.submission,
-                outcomes: written.plan.outcomes(&written.executed),
+                outcomes: plan::outcomes(&written.plan, &written.executed),
                 answer: written.answer,
                 duplicate: false,
                 remarks: written.executed.remarks,
@@ -129,25 +139,19 @@ impl Applied {
 
 impl Apply<'_> {
     /// Commits a submission: duplicate check, plan (made again when the world moved), versions, imaging rows, the submission's row.
-    pub(crate) fn commit(
-        &mut self,
-        packed: &Packed,
-        plan: &Arc<Plan>,
-        changes: &[hilum_fhir::Change],
-        answer: &crate::Answer,
-    ) -> Result<Applied, Error> {
+    pub(crate) fn commit(&mut self, ready: &Ready) -> Result<Applied, Error> {
+        let Ready { packed, plan, changes, answer } = ready;
         if let Some(key) = packed.control_key()
             && let Some((submission, answer)) = self.db.duplicate(key, &packed.original.sha256)?
         {
             return Ok(Applied::Duplicate(submission, answer));
         }
         self.check_blob(packed)?;
-        let zone = self.context.zone.clone();
-        let plan = if plan.holds(self.db, &zone, self.now, self.counters.vid)? {
+        let plan = if plan.holds(self)? {
             plan.clone()
         } else {
-            let speaker = Speaker::of(&packed.original);
-            Arc::new(planner::plan(self.db, &zone, self.now, self.counters.vid, speaker, changes)?)
+            let (zone, speaker) = (&self.context.zone, Speaker::of(&packed.original));
+            Arc::new(planner::plan(self.db, zone, self.now, self.counters.vid, speaker, changes)?)
         };
         let submission = self.begin_submission();
         let executed = plan.execute(self)?;

@@ -13,15 +13,18 @@ mod person;
 pub(crate) mod planner;
 mod supersede;
 
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use hilum_fhir::imaging::{Instance, PerformedStep, Study};
 use hilum_fhir::{Resource, ResourceType, Timestamp};
 use hilum_rows::row::Ask;
-use hilum_rows::{Db, body};
-use jiff::tz::TimeZone;
+use hilum_rows::{body, keys};
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::apply::{Apply, Prepared, Written};
-use crate::query::lookup::{Base, Lookup, look, survivor};
+use super::recent::Thing;
+use crate::query::lookup::{Base, Lookup, look, patient_type, survivor};
 use crate::{Effect, Error, Original, OriginalKind, Outcome, Remark, RemarkKind};
 
 /// What the changes of a submission come to.
@@ -111,6 +114,35 @@ struct Seen {
     found: Vec<(i64, i64)>,
 }
 
+impl Seen {
+    /// What it would find changes only when one of these is touched; `None` = it is to be looked up again.
+    fn rests_on(&self) -> Option<Vec<Thing>> {
+        let mut things = match &self.what {
+            // also of one that is not there: its name is touched when it comes
+            Lookup::Id(of, id) => return Some(vec![Thing::named(*of, id)]),
+            Lookup::Match(wanted) => {
+                vec![Thing::value(keys::identifier_value(wanted.resource_type, &wanted.value))]
+            }
+            Lookup::Value(of, value) => vec![Thing::value(keys::identifier_value(*of, value))],
+            Lookup::OfPatient(of, value, patient) => {
+                let of_patient = keys::patient_key(*of, patient_type(), patient).map(Thing::key);
+                let value = Thing::value(keys::identifier_value(*of, value));
+                std::iter::once(value).chain(of_patient).collect()
+            }
+            Lookup::Waiting(system, value) => vec![Thing::key(keys::waiting_key(system.as_deref(), value))],
+            Lookup::Query(_)
+            | Lookup::Referring(..)
+            | Lookup::Replaced(_)
+            | Lookup::Heard(..)
+            | Lookup::Study(_)
+            | Lookup::StudiesOfOrder(_) => return None,
+        };
+        // a new version of what was found
+        things.extend(self.found.iter().map(|(rid, _)| Thing::row(*rid)));
+        Some(things)
+    }
+}
+
 /// What executing a plan wrote.
 pub(crate) struct Executed {
     /// For each draft the version written, if any.
@@ -149,19 +181,30 @@ impl Plan {
         self.drafts.iter().filter(is_read)
     }
 
-    /// Whether everything the plan rests on still is so; `newest` is the feed position reached by now.
-    pub(super) fn holds(&self, db: Db<'_>, zone: &TimeZone, now: i64, newest: u64) -> Result<bool, Error> {
+    /// Whether everything the plan rests on still is so.
+    pub(super) fn holds(&self, apply: &Apply<'_>) -> Result<bool, Error> {
+        let newest = apply.counters.vid;
         if newest == self.newest {
             return Ok(true);
         }
+        let recent = apply.recent.as_deref().filter(|recent| recent.knows(self.newest, newest));
+        let is_untouched = |thing: Thing| recent.is_some_and(|recent| !recent.is_touched(thing, self.newest));
         for seen in &self.seen {
-            if look(db, &seen.what, zone, now)? != seen.found {
+            let found = || look(apply.db, &seen.what, &apply.context.zone, apply.now);
+            if seen.rests_on().is_some_and(|things| things.into_iter().all(is_untouched)) {
+                debug_assert_eq!(found()?, seen.found, "a commit did not say what it touched");
+            } else if found()? != seen.found {
                 return Ok(false);
             }
         }
         for draft in self.read_drafts() {
-            let current = db.head(draft.resource_type, &draft.id)?;
-            if current != draft.base.as_ref().map(|base| base.head) {
+            let base = draft.base.as_ref().map(|base| base.head);
+            let found = || apply.db.head(draft.resource_type, &draft.id);
+            let thing = base
+                .map_or_else(|| Thing::named(draft.resource_type, &draft.id), |head| Thing::row(head.rid));
+            if is_untouched(thing) {
+                debug_assert_eq!(found()?, base, "a commit did not say which head it touched");
+            } else if found()? != base {
                 return Ok(false);
             }
         }
@@ -235,6 +278,7 @@ impl Plan {
                 {
                     apply.db.set_applied(base.head.rid, sender, clock)?;
                     apply.take_position();
+                    apply.touch(Thing::row(base.head.rid));
                 }
                 if self.execute_heard(draft, base.head.rid, apply)? {
                     apply.take_position();
@@ -276,6 +320,7 @@ impl Plan {
             };
             let was = survivor(apply.db, rid)?;
             apply.db.set_successor(rid, to)?;
+            apply.touch(Thing::row(rid));
             let is = survivor(apply.db, rid)?;
             apply.touch_studies_of_person(is)?;
             if was != is {
@@ -293,69 +338,73 @@ impl Plan {
     fn known_rid(&self, at: usize) -> Option<i64> {
         self.drafts[at].base.as_ref().map(|base| base.head.rid)
     }
+}
 
-    /// What is told of each change.
-    pub(super) fn outcomes(&self, executed: &Executed) -> Vec<Outcome> {
-        self.results.iter().map(|planned| self.outcome(planned, executed)).collect()
+/// What is told of each change.
+pub(super) fn outcomes(plan: &Arc<Plan>, executed: &Executed) -> Vec<Outcome> {
+    let told = |planned: &Planned| match planned {
+        Planned::Imaging(at) => of_imaging(&executed.imaging[*at]),
+        Planned::Draft(at, effect) => of_draft(plan, *at, *effect, executed.written[*at]),
+    };
+    plan.results.iter().map(told).collect()
+}
+
+fn of_imaging((effect, drawn): &(Effect, Option<(String, Written)>)) -> Outcome {
+    let (id, version, last_updated) = match drawn {
+        Some((id, written)) => (id.clone(), written.version, written.last_updated),
+        None => (String::new(), 0, Timestamp::from_micros(0)),
+    };
+    let resource_type =
+        ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of R4"));
+    Outcome { effect: *effect, resource_type, id, version, last_updated, content: None }
+}
+
+fn of_draft(plan: &Arc<Plan>, at: usize, effect: Effect, written: Option<Written>) -> Outcome {
+    let draft = &plan.drafts[at];
+    let (version, last_updated) = match (written, &draft.base) {
+        (Some(written), _) => (written.version, written.last_updated),
+        (None, Some(base)) => (base.head.version, Timestamp::from_micros(base.last_updated)),
+        (None, None) => (0, Timestamp::from_micros(0)),
+    };
+    let was_there = draft.base.as_ref().is_some_and(|base| !base.head.deleted);
+    let effect = match (effect, written) {
+        (Effect::Updated, Some(_)) if !was_there => Effect::Created,
+        (effect, _) => effect,
+    };
+    let content = Some(Drafted { plan: plan.clone(), at });
+    Outcome {
+        effect,
+        resource_type: draft.resource_type,
+        id: draft.id.clone(),
+        version,
+        last_updated,
+        content,
     }
+}
 
-    fn outcome(&self, planned: &Planned, executed: &Executed) -> Outcome {
-        let imaging_study =
-            || ResourceType::from_name("ImagingStudy").unwrap_or_else(|| unreachable!("a type of R4"));
-        match planned {
-            Planned::Imaging(at) => {
-                let (effect, drawn) = &executed.imaging[*at];
-                let (id, version, last_updated) =
-                    drawn.as_ref().map_or((String::new(), 0, Timestamp::from_micros(0)), |(id, w)| {
-                        (id.clone(), w.version, w.last_updated)
-                    });
-                Outcome {
-                    effect: *effect,
-                    resource_type: imaging_study(),
-                    id,
-                    version,
-                    last_updated,
-                    body: bytes::Bytes::new(),
-                }
-            }
-            Planned::Draft(at, effect) => {
-                let draft = &self.drafts[*at];
-                let (version, last_updated) = match (&executed.written[*at], &draft.base) {
-                    (Some(written), _) => (written.version, written.last_updated),
-                    (None, Some(base)) => (base.head.version, Timestamp::from_micros(base.last_updated)),
-                    (None, None) => (0, Timestamp::from_micros(0)),
-                };
-                let effect =
-                    match (effect, executed.written[*at], draft.base.as_ref().is_none_or(|b| b.head.deleted))
-                    {
-                        (Effect::Updated, Some(_), true) => Effect::Created,
-                        (effect, ..) => *effect,
-                    };
-                let stored = match (&draft.prepared, &draft.content, &draft.base) {
-                    (Some(prepared), ..) => prepared.stored.clone(),
-                    (None, Some(content), _) => body::stored_form(content, &draft.id),
-                    (None, None, Some(Base { resource: Some(resource), .. }))
-                        if effect != Effect::Deleted =>
-                    {
-                        body::stored_form(resource, &draft.id)
-                    }
-                    _ => Vec::new(),
-                };
-                let body = if stored.is_empty() {
-                    bytes::Bytes::new()
-                } else {
-                    body::complete(&stored, draft.resource_type.name(), &draft.id, version, last_updated)
-                };
-                Outcome {
-                    effect,
-                    resource_type: draft.resource_type,
-                    id: draft.id.clone(),
-                    version,
-                    last_updated,
-                    body,
-                }
-            }
+/// The content of a draft, for those who want to read what they wrote.
+#[derive(Clone)]
+pub(crate) struct Drafted {
+    plan: Arc<Plan>,
+    at: usize,
+}
+
+impl Drafted {
+    /// Empty of a deletion.
+    pub(crate) fn stored_form(&self) -> Cow<'_, [u8]> {
+        let draft = &self.plan.drafts[self.at];
+        let base = draft.base.as_ref().and_then(|base| base.resource.as_ref());
+        match (&draft.prepared, draft.content.as_ref().or(base)) {
+            (Some(prepared), _) => Cow::Borrowed(&prepared.stored),
+            (None, Some(content)) => Cow::Owned(body::stored_form(content, &draft.id)),
+            (None, None) => Cow::Borrowed(&[]),
         }
+    }
+}
+
+impl std::fmt::Debug for Drafted {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Drafted")
     }
 }
 

@@ -1,5 +1,6 @@
 //! The behaviour of the store, as callers see it. No test knows the engine.
 
+mod at_once;
 mod limits;
 mod orders;
 mod pages;

@@ -54,12 +54,12 @@ fn numbered(mut value: Value, number: &str, patient: Option<&str>) -> Vec<Change
     whose.into_iter().chain([said]).collect()
 }
 
-fn order(number: &str, patient: &str) -> Vec<Change> {
+pub(super) fn order(number: &str, patient: &str) -> Vec<Change> {
     let order = json!({ "resourceType": "ServiceRequest", "status": "active", "intent": "order" });
     numbered(order, number, Some(patient))
 }
 
-fn step(number: &str, order: Option<&str>, patient: Option<&str>) -> Vec<Change> {
+pub(super) fn step(number: &str, order: Option<&str>, patient: Option<&str>) -> Vec<Change> {
     let mut value = json!({ "resourceType": "Procedure", "status": "in-progress" });
     value["subject"] = json!({ "display": "nobody yet" });
     if let Some(order) = order {
@@ -68,7 +68,7 @@ fn step(number: &str, order: Option<&str>, patient: Option<&str>) -> Vec<Change>
     numbered(value, number, patient)
 }
 
-fn result(number: &str, step: &str, patient: &str) -> Vec<Change> {
+pub(super) fn result(number: &str, step: &str, patient: &str) -> Vec<Change> {
     let mut value = json!({ "resourceType": "Observation", "status": "final", "code": { "text": "dose" } });
     value["partOf"] = json!([named("Procedure", step)]);
     numbered(value, number, Some(patient))

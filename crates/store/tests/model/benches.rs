@@ -249,7 +249,7 @@ impl Bench {
                         return json!({ "rows": format!("{:?}", outcome.effect) });
                     }
                     json!({ "effect": format!("{:?}", outcome.effect), "id": self.named(&outcome.id),
-                        "version": outcome.version, "body": self.body(&outcome.body) })
+                        "version": outcome.version, "body": self.body(&outcome.body()) })
                 };
                 let answer =
                     commit.answer.as_ref().map(|answer| String::from_utf8_lossy(answer).into_owned());
