@@ -55,7 +55,44 @@ pub fn is_indexed(parameter: &Parameter) -> bool {
     !(parameter.name == "phonetic"
         || parameter.name.starts_with("combo-")
         || matches!(parameter.name, "_id" | "_lastUpdated" | "_security")
-        || matches!(parameter.param_type, ParamType::Composite | ParamType::Special))
+        || matches!(parameter.param_type, ParamType::Composite | ParamType::Special)
+        || matches!(
+            (parameter.resource_type.name(), parameter.name),
+            ("Patient", "address-use")
+                | ("Encounter", "participant-type")
+                | ("AllergyIntolerance", "category" | "criticality" | "severity" | "type")
+        ))
+}
+
+/// Whether most resources of a type have this code, so that a row for it finds next to nothing: such codes have none, and a search that asks for one
+/// checks bodies. What is looked for because it is rare, or not yet over (`active` orders, visits `in-progress`), has its row.
+pub fn is_common(parameter: &Parameter, code: &str) -> bool {
+    matches!(
+        (parameter.resource_type.name(), parameter.name, code),
+        ("Patient", "gender", "male" | "female")
+            | ("Patient", "active", "true")
+            | ("Patient", "deceased", "false")
+            | ("Encounter", "class", "AMB" | "IMP")
+            | ("Encounter", "status", "finished")
+            | ("Observation", "category", "laboratory" | "vital-signs")
+            | ("Observation" | "DiagnosticReport", "status", "final")
+            | ("ServiceRequest" | "MedicationRequest", "intent", "order")
+            | (
+                "ServiceRequest"
+                    | "Procedure"
+                    | "MedicationRequest"
+                    | "MedicationAdministration"
+                    | "MedicationDispense"
+                    | "Immunization",
+                "status",
+                "completed"
+            )
+            | ("Condition" | "AllergyIntolerance", "clinical-status", "active")
+            | ("Condition" | "AllergyIntolerance", "verification-status", "confirmed")
+            | ("Condition", "category", "encounter-diagnosis" | "problem-list-item")
+            | ("ImagingStudy", "status", "available")
+            | ("DocumentReference", "status", "current")
+    )
 }
 
 /// The parameter under which the values of this one are indexed.
@@ -81,6 +118,7 @@ pub fn rows(entries: &Entries) -> Rows {
             continue;
         }
         match &entry.value {
+            EntryValue::Token { code: Some(code), .. } if is_common(parameter, code) => {}
             EntryValue::Token { system, code: Some(code), .. } => {
                 rows.keys.push(token(parameter, system.as_deref(), code));
             }

@@ -36,8 +36,8 @@ async fn open(config: Config) -> (Store, Site) {
 }
 
 async fn create(store: &Store, site: &Site) -> Result<Commit, Error> {
-    let patient =
-        json!({ "resourceType": "Patient", "name": [{ "family": "Doe" }], "birthDate": "1960-01-01" });
+    let patient = json!({ "resourceType": "Patient", "name": [{ "family": "Doe" }], "gender": "other",
+        "birthDate": "1960-01-01" });
     let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
     store.commit(site, original(), vec![change], None).await
 }

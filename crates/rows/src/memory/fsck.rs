@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn an_index_that_lacks_rows_is_found_and_made_again() {
         let body =
-            br#"{"resourceType":"Patient","id":"p","meta":{},"gender":"male","name":[{"family":"Doe"}]}"#;
+            br#"{"resourceType":"Patient","id":"p","meta":{},"gender":"other","name":[{"family":"Doe"}]}"#;
         let session = Session { tables: RefCell::default() };
         let (rid, version, vid) = (1, 1, 1);
         let (last_updated, operation) = (0, Operation::Create);

@@ -13,6 +13,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema-4.sql"), partitioned: &[], secured: &["deliverer"] },
     Step { sql: include_str!("schema-5.sql"), partitioned: &[], secured: &[] },
     Step { sql: include_str!("schema-6.sql"), partitioned: &[], secured: &[] },
+    Step { sql: include_str!("schema-7.sql"), partitioned: &[], secured: &[] },
 ];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),

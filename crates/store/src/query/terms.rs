@@ -92,7 +92,9 @@ fn overlaps<'c>(ranges: impl Iterator<Item = &'c Comparison>) -> Vec<(i64, i64)>
 
 /// The keys of a token; without a system, of every system its code has. `None` when the index cannot tell.
 fn token_keys(db: Db<'_>, parameter: &Parameter, wanted: &Token) -> Result<Option<Vec<Key>>, Error> {
-    let Some(code) = wanted.code.as_deref() else { return Ok(None) };
+    let Some(code) = wanted.code.as_deref().filter(|code| !keys::is_common(parameter, code)) else {
+        return Ok(None);
+    };
     match &wanted.system {
         TokenSystem::None => Ok(Some(vec![token(parameter, None, code)])),
         TokenSystem::Is(system) => Ok(Some(vec![token(parameter, Some(system), code)])),

@@ -67,7 +67,7 @@ pub(crate) fn original(number: usize) -> Original {
 /// A submission of one patient, with an original large enough to be a blob.
 pub(crate) async fn submit(store: &Store, site: &Site, number: usize) {
     let patient = json!({ "resourceType": "Patient", "name": [{ "family": format!("Family{number}") }],
-        "gender": "male", "birthDate": "1960-01-01" });
+        "gender": "other", "birthDate": "1960-01-01" });
     let change = Change::new(Action::Create(Resource::from_value(patient).unwrap()));
     store.commit(site, original(number), vec![change], None).await.unwrap();
 }
