@@ -64,8 +64,8 @@ pub fn is_indexed(parameter: &Parameter) -> bool {
         ))
 }
 
-/// Whether most resources of a type have this code, so that a row for it finds next to nothing: such codes have none, and a search that asks for one
-/// checks bodies. What is looked for because it is rare, or not yet over (`active` orders, visits `in-progress`), has its row.
+/// Whether most resources of a type have this code, so that a row for it says next to nothing: such codes have none, and a search that asks
+/// for one checks bodies. What is looked for because it is rare, or not yet over (`active` orders, visits `in-progress`), has its row.
 pub fn is_common(parameter: &Parameter, code: &str) -> bool {
     matches!(
         (parameter.resource_type.name(), parameter.name, code),

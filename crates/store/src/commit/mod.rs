@@ -1,7 +1,8 @@
 //! What peers sent becomes rows: planned outside the transaction, checked and written inside it.
 //!
 //! `plan` says what the changes of a submission come to; `apply` is a job's hand inside the transaction and writes versions, index rows and
-//! the submission; `recent` tells which plans nobody's commit concerned meanwhile; `imaging` writes studies and draws their ImagingStudy; `submission` packs originals and tells them again.
+//! the submission; `recent` knows what the last commits touched; `imaging` writes studies and draws their ImagingStudy; `submission` packs
+//! originals and tells them again.
 
 pub(crate) mod apply;
 pub(crate) mod imaging;

@@ -1,8 +1,8 @@
 //! What the last commits touched.
 //!
-//! A plan rests on look-ups that were made before the transaction. Between the two others commit, nearly always about other patients: of a look-up whose
-//! rows nobody touched meanwhile the answer is known without asking the database again. Only where one process writes; another edge's commits
-//! are not seen here.
+//! A plan rests on look-ups that were made before the transaction. Between the two others commit, nearly always about other patients: of a
+//! look-up whose rows nobody touched meanwhile the answer is known without asking the database again. Only where one process writes:
+//! another edge's commits are not seen here.
 
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
@@ -11,8 +11,8 @@ use hilum_fhir::ResourceType;
 use hilum_rows::keys::Key;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Things kept in mind: about 2,000 messages.
-const THINGS_MAX: usize = 100_000;
+/// Things kept in mind: those of about 400 messages, in less than 1 MiB a site.
+const THINGS_MAX: usize = 20_000;
 
 /// A row or an index key; two that share a hash are looked at once too often.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
