@@ -1,6 +1,9 @@
-//! References inside a resource: found and rewritten without recursion.
+//! References and other links inside a resource: found and rewritten without recursion.
 
 use serde_json::Value;
+
+use crate::validate::definition_of;
+use crate::{Resource, ResourceType};
 
 /// Calls `visit` with every object that has a text member `reference`, in no certain order. `visit` may change the object.
 pub fn visit_references(root: &mut Value, visit: &mut dyn FnMut(&mut serde_json::Map<String, Value>)) {
@@ -17,6 +20,60 @@ pub fn visit_references(root: &mut Value, visit: &mut dyn FnMut(&mut serde_json:
             _ => {}
         }
     }
+}
+
+/// Calls `link` with every link that is no Reference: elements of type uri, url, oid and uuid, and `href` and `src` of narratives; never canonicals.
+/// What it returns takes the link's place. <https://hl7.org/fhir/R4/http.html#transaction>
+pub fn replace_links(resource: &mut Resource, link: &dyn Fn(&str) -> Option<String>) {
+    let mut work: Vec<(&'static str, &mut serde_json::Map<String, Value>)> =
+        vec![(resource.resource_type().name(), resource.object_mut())];
+    while let Some((definition, object)) = work.pop() {
+        for (name, value) in object {
+            let Some(of) = definition_of(definition, name) else { continue };
+            let values = match value {
+                Value::Array(items) => items.as_mut_slice(),
+                one => std::slice::from_mut(one),
+            };
+            for value in values {
+                let replaced = match (of, &*value) {
+                    ("uri" | "url" | "oid" | "uuid", Value::String(text)) => link(text),
+                    ("xhtml", Value::String(text)) => narrative(text, link),
+                    _ => None,
+                };
+                if let Some(text) = replaced {
+                    *value = Value::String(text);
+                    continue;
+                }
+                let of =
+                    if of == "Resource" { ResourceType::of(value).map(ResourceType::name) } else { Some(of) };
+                if let (Some(of), Value::Object(object)) = (of, value) {
+                    work.push((of, object));
+                }
+            }
+        }
+    }
+}
+
+/// A narrative with its links replaced; `None` when none was.
+fn narrative(text: &str, link: &dyn Fn(&str) -> Option<String>) -> Option<String> {
+    let mut changed = String::new();
+    let mut rest = text;
+    while let Some((at, attribute)) = next_attribute(rest) {
+        let (before, behind) = rest.split_at(at + attribute.len());
+        changed.push_str(before);
+        rest = behind;
+        let Some(quote) = rest.chars().next().filter(|c| matches!(c, '"' | '\'')) else { continue };
+        let Some((value, _)) = rest[1..].split_once(quote) else { break };
+        changed.push(quote);
+        changed.push_str(&link(value).unwrap_or_else(|| value.to_owned()));
+        rest = &rest[1 + value.len()..];
+    }
+    changed.push_str(rest);
+    (changed != text).then_some(changed)
+}
+
+fn next_attribute(text: &str) -> Option<(usize, &'static str)> {
+    ["href=", "src="].into_iter().filter_map(|name| Some((text.find(name)?, name))).min()
 }
 
 #[cfg(test)]
@@ -42,5 +99,35 @@ mod tests {
                 "text": "urn:uuid:1", "component": [{ "reference": { "reference": "Patient/3" } }],
             })
         );
+    }
+
+    #[test]
+    fn links_are_elements_of_their_types_and_attributes_of_narratives() {
+        let link = |text: &str| text.strip_prefix("urn:uuid:").map(|id| format!("Binary/{id}"));
+        let mut report = Resource::from_value(json!({
+            "resourceType": "DiagnosticReport", "status": "final", "code": { "text": "urn:uuid:1" },
+            "meta": { "profile": ["urn:uuid:1"] }, "subject": { "reference": "urn:uuid:1" },
+            "text": { "status": "generated", "div": "<div href=\"urn:uuid:1\">urn:uuid:1 <img src='urn:uuid:2'/> href=</div>" },
+            "extension": [{ "url": "urn:x", "valueUri": "urn:uuid:3" }],
+            "presentedForm": [{ "url": "urn:uuid:4" }, { "url": "http://other" }],
+            "contained": [{ "resourceType": "Patient", "photo": [{ "url": "urn:uuid:5" }] }],
+        }))
+        .unwrap();
+        replace_links(&mut report, &link);
+        let report = report.to_value();
+        assert_eq!(
+            report["text"]["div"],
+            "<div href=\"Binary/1\">urn:uuid:1 <img src='Binary/2'/> href=</div>"
+        );
+        assert_eq!(report["extension"][0]["valueUri"], "Binary/3");
+        assert_eq!(report["presentedForm"], json!([{ "url": "Binary/4" }, { "url": "http://other" }]));
+        assert_eq!(report["contained"][0]["photo"][0]["url"], "Binary/5");
+        for (place, text) in [
+            ("/code/text", "a text"),
+            ("/subject/reference", "a Reference"),
+            ("/meta/profile/0", "a canonical"),
+        ] {
+            assert_eq!(report.pointer(place), Some(&json!("urn:uuid:1")), "{text} is left");
+        }
     }
 }

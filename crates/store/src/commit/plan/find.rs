@@ -5,8 +5,8 @@ use hilum_fhir::search::{Context, Query, index};
 use hilum_fhir::{Issue, IssueCode, Match, Resource, ResourceType, Target, Timestamp};
 use hilum_rows::keys::Rows;
 
-use super::Seen;
 use super::planner::{Person, Planner};
+use super::{Draft, Seen};
 use crate::query::lookup::{Base, Lookup, base, look};
 use crate::{Error, ErrorKind};
 
@@ -94,28 +94,41 @@ impl Planner<'_> {
     }
 
     fn by_query(&mut self, query: &Query) -> Result<Option<usize>, Error> {
-        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
-        let fresh = self.drafts.iter().position(|draft| {
-            draft.touched
-                && draft.resource_type == query.resource_type
-                && draft.content.as_ref().is_some_and(|content| {
-                    query.matches(&index(content, &context), &draft.id, Timestamp::from_micros(self.now))
-                })
-        });
-        let mut found = self.look(Lookup::Query(Box::new(query.clone())))?;
-        found.retain(|rid| {
-            !self.drafts.iter().any(|d| d.touched && d.base.as_ref().is_some_and(|b| b.head.rid == *rid))
-        });
-        match (fresh, found.as_slice()) {
-            (Some(at), []) => Ok(Some(at)),
-            (None, [rid]) => self.load(*rid).map(Some),
-            (None, []) => Ok(None),
+        let found = self.matching(query)?;
+        match found.as_slice() {
+            [] => Ok(None),
+            [at] => {
+                self.read(*at)?;
+                Ok(Some(*at))
+            }
             _ => {
                 let issue =
                     Issue::error(IssueCode::MultipleMatches, "the condition matches more than one resource");
                 Err(Error::refused(ErrorKind::Precondition, issue.at(query.resource_type.name())))
             }
         }
+    }
+
+    /// What matches a condition: of what this submission writes as it will be, and of what it leaves alone two at most, known only to exist.
+    pub(super) fn matching(&mut self, query: &Query) -> Result<Vec<usize>, Error> {
+        let now = Timestamp::from_micros(self.now);
+        let context = Context { zone: self.zone.clone(), now };
+        let is_match = |draft: &Draft| {
+            let content = draft
+                .content
+                .as_ref()
+                .filter(|_| draft.touched && draft.resource_type == query.resource_type);
+            content.is_some_and(|content| query.matches(&index(content, &context), &draft.id, now))
+        };
+        let drafts = self.drafts.iter().enumerate();
+        let mut found: Vec<usize> = drafts.filter(|(_, draft)| is_match(draft)).map(|(at, _)| at).collect();
+        for rid in self.look(Lookup::Query(Box::new(query.clone())))? {
+            let at = self.known(rid)?;
+            if !self.drafts[at].touched {
+                found.push(at);
+            }
+        }
+        Ok(found)
     }
 
     /// Looks something up; what was found is looked up again in the transaction. The same number is looked up once: the snapshot does not

@@ -3,7 +3,7 @@
 //! A link is late-bound: a reference with an `identifier` that leads to nothing yet waits, and the commit that brings a resource with that
 //! identifier binds it. So the record is the same whichever message was faster.
 
-use hilum_fhir::references::visit_references;
+use hilum_fhir::references::{replace_links, visit_references};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs};
 use hilum_fhir::{Issue, IssueCode, Match, Resource, ResourceType, Timestamp};
 use serde_json::{Map, Value};
@@ -105,8 +105,7 @@ impl Planner<'_> {
                 None => {}
             }
         });
-        let released =
-            Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))?;
+        let released = resource(value)?;
         let text = "referred to what turned out to be another patient's, and does so no longer";
         let of = released.resource_type();
         self.put(from, Some(released));
@@ -138,9 +137,7 @@ impl Planner<'_> {
                     continue;
                 };
                 if bind(&mut value, identifier, &reference) {
-                    let bound = Resource::from_value(value)
-                        .map_err(|issue| Error::refused(ErrorKind::Conflict, issue))?;
-                    self.put(at, Some(bound));
+                    self.put(at, Some(resource(value)?));
                 }
             }
         }
@@ -157,27 +154,50 @@ impl Planner<'_> {
         }
     }
 
-    /// The content with its links resolved.
+    /// Resolves the references of what this submission writes to its own entries; which of the drafts have conditional ones. Those come last, when
+    /// everything they may match is as it will be (R4 http, transaction processing rules).
+    pub(super) fn link_entries(&mut self) -> Result<Vec<usize>, Error> {
+        let mut conditional = Vec::new();
+        for at in 0..self.drafts.len() {
+            let draft = &mut self.drafts[at];
+            let Some(content) = draft.content.take_if(|_| draft.touched) else { continue };
+            let mut value = content.into_value();
+            visit_references(&mut value, &mut |object| {
+                let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
+                if let Some(reference) = self.entry_named(text) {
+                    object.insert("reference".into(), Value::String(reference));
+                } else if text.contains('?') && !conditional.contains(&at) {
+                    conditional.push(at);
+                }
+            });
+            let mut linked = resource(value)?;
+            if !self.speaker.is_message && !self.urls.is_empty() {
+                replace_links(&mut linked, &|text| self.entry_named(text));
+            }
+            self.drafts[at].content = Some(linked);
+        }
+        Ok(conditional)
+    }
+
+    /// The reference to the entry with this full URL, with what stands behind it (`/_history/1`, `#part`).
+    fn entry_named(&self, text: &str) -> Option<String> {
+        if let Some(at) = self.urls.get(text) {
+            return Some(self.reference(*at));
+        }
+        let end = text.find("/_history/").or_else(|| text.find('#')).filter(|end| *end > 0)?;
+        Some(format!("{}{}", self.reference(*self.urls.get(&text[..end])?), &text[end..]))
+    }
+
+    /// The content with its conditional references resolved.
     pub(super) fn linked(&mut self, content: Resource) -> Result<Resource, Error> {
         let resource_type = content.resource_type();
         let patient = self.patient_id_of(&content);
         let mut value = content.into_value();
-        let mut conditional = false;
-        visit_references(&mut value, &mut |object| {
-            let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
-            if let Some(at) = self.urls.get(text) {
-                object.insert("reference".into(), Value::String(self.reference(*at)));
-            } else if text.contains('?') {
-                conditional = true;
-            }
-        });
-        if conditional && self.speaker.is_message {
+        if self.speaker.is_message {
             self.resolve_lists(&mut value, patient.as_deref())?;
         }
-        if conditional {
-            self.resolve_conditional(&mut value, resource_type, patient.as_deref())?;
-        }
-        Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))
+        self.resolve_conditional(&mut value, resource_type, patient.as_deref())?;
+        resource(value)
     }
 
     /// In the lists at the top of a message's resource, a condition that several resources of the patient fulfil becomes a reference to each.
@@ -326,13 +346,16 @@ impl Planner<'_> {
                 let first = issues.into_iter().next();
                 refuse(first.unwrap_or_else(|| Issue::error(IssueCode::Value, "bad condition")))
             })?;
-        let found = self.look(Lookup::Query(Box::new(query)))?;
-        match found.as_slice() {
+        match self.matching(&query)?.as_slice() {
             [] => Ok(None),
-            [rid] => Ok(self.db.name(*rid)?.map(|(of, id)| format!("{of}/{id}"))),
+            [at] => Ok(Some(self.reference(*at))),
             _ => Err(ambiguous(of)),
         }
     }
+}
+
+fn resource(value: Value) -> Result<Resource, Error> {
+    Resource::from_value(value).map_err(|issue| Error::refused(ErrorKind::Conflict, issue))
 }
 
 /// A reference that waited for an identifier and led to something, or that would wait again.

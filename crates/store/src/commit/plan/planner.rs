@@ -503,13 +503,14 @@ impl Planner<'_> {
         self.release_foreign()?;
         let (numbers, lost) = (self.learned_numbers(), self.lost_numbers());
         self.bind_waiting(&numbers)?;
+        let conditional = self.link_entries()?;
         let mut successors = Vec::new();
         for at in 0..self.drafts.len() {
             if !self.drafts[at].touched {
                 continue;
             }
             let Some(content) = self.drafts[at].content.take() else { continue };
-            let prepared = self.prepared(at, content).map_err(|error| {
+            let prepared = self.prepared(at, content, conditional.contains(&at)).map_err(|error| {
                 let is_of = |planned: &Planned| matches!(planned, Planned::Draft(of, _) if *of == at);
                 error.about(results.iter().rposition(is_of))
             })?;
@@ -534,8 +535,8 @@ impl Planner<'_> {
     }
 
     /// The content with its links resolved, and prepared when it says something new.
-    fn prepared(&mut self, at: usize, content: Resource) -> Result<Resource, Error> {
-        let content = self.linked(content)?;
+    fn prepared(&mut self, at: usize, content: Resource, is_conditional: bool) -> Result<Resource, Error> {
+        let content = if is_conditional { self.linked(content)? } else { content };
         let content = if self.speaker.is_message { self.valid(content)? } else { content };
         let draft = &mut self.drafts[at];
         let unchanged = draft.base.as_ref().filter(|b| !b.head.deleted).and_then(|b| b.resource.as_ref());
