@@ -96,21 +96,14 @@ impl Credentials {
         now: Timestamp,
     ) -> Result<Caller, Refusal> {
         use axum::http::StatusCode;
-        if self.throttled(peer.ip(), now) {
-            let issue = Issue::error(
-                IssueCode::Throttled,
-                "too many refused credentials from this address, wait a minute",
-            );
-            return Err((StatusCode::TOO_MANY_REQUESTS, issue));
-        }
-        let Some(presented) = headers.get("x-api-key").and_then(|v| v.to_str().ok()) else {
+        let Some(presented) = presented(headers) else {
             let issue = Issue::error(
                 IssueCode::Login,
-                "send an api key in the X-API-Key header; `hilum key add` makes one",
+                "send an api key in the X-API-Key header, or as `Authorization: Bearer`; `hilum key add` makes one",
             );
             return Err((StatusCode::UNAUTHORIZED, issue));
         };
-        match self.store.control().authenticate(presented.trim(), now) {
+        match self.store.control().authenticate(presented, now) {
             Ok(Some((key, site))) => Ok(Caller {
                 site,
                 key_id: Some(Arc::from(key.key_id)),
@@ -119,6 +112,11 @@ impl Credentials {
                 peer,
                 listener: listener.clone(),
             }),
+            // a right key is served: behind a proxy others may come from the same address
+            Ok(None) if self.throttled(peer.ip(), now) => {
+                let text = "too many wrong keys from this address, wait a minute";
+                Err((StatusCode::TOO_MANY_REQUESTS, Issue::error(IssueCode::Throttled, text)))
+            }
             Ok(None) => {
                 self.note_failure(peer.ip(), now);
                 metrics::counter!("hilum_credentials_refused_total", "listener" => listener.to_string())
@@ -156,6 +154,16 @@ impl Credentials {
         }
         entry.1 += 1;
     }
+}
+
+/// The key as it is sent: in a header of its own, or as a bearer token (RFC 6750 section 2.1).
+fn presented(headers: &HeaderMap) -> Option<&str> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let bearer = || {
+        let (scheme, token) = text("authorization")?.split_once(' ')?;
+        scheme.eq_ignore_ascii_case("bearer").then_some(token)
+    };
+    text("x-api-key").or_else(bearer).map(str::trim)
 }
 
 impl Caller {
