@@ -168,7 +168,7 @@ fn who_is_not_known_or_not_allowed_is_401_or_403() {
             assert!(reply.body.contains("system/"), "the scope is named: {reply:?}");
         }
     }
-    // refused keys are throttled, and then the good one too: nobody may guess on
+    // wrong keys are throttled; a right one from the same address is not (rim.rs)
     for _ in 0..40 {
         ask(edge.keyed, ("GET", "/Patient/a", &["X-API-Key: hil_abc_def"], ""));
     }

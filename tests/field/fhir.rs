@@ -149,3 +149,73 @@ fn every_way_to_read_a_study_counts_all_its_images() {
         }
     });
 }
+
+#[test]
+fn a_part_of_a_patient_sent_back_does_not_replace_the_whole() {
+    in_each_way("fhir/subsetted-put", |field| {
+        let number = "urn:example:nordhafen:mrn|SUBS-1";
+        let patient = json!({ "resourceType": "Patient", "birthDate": "1961-04-05",
+            "identifier": [{ "system": "urn:example:nordhafen:mrn", "value": "SUBS-1" }],
+            "name": [{ "family": "Castellanos", "given": ["Iria"] }] });
+        let made = field.rest("POST", "Patient", &patient);
+        assert_eq!(made.status, 201, "{}", made.body);
+        field.between();
+        let (whole, own) = (made.json(), reference(&made.json()));
+        for part in ["_elements=birthDate", "_summary=true", "_summary=text"] {
+            let mut changed = field.read(&format!("{own}?{part}"));
+            assert_eq!(changed["meta"]["tag"][0]["code"], "SUBSETTED", "{part}");
+            changed["birthDate"] = json!("1961-04-06");
+            for target in [&own, &format!("Patient?identifier={number}")] {
+                let put = field.rest("PUT", target, &changed);
+                assert_eq!(put.status, 422, "{part}: {target}: {}", put.body);
+                let request = json!({ "method": "PUT", "url": target });
+                let entry = json!([{ "resource": changed, "request": request }]);
+                let bundle = json!({ "resourceType": "Bundle", "type": "transaction", "entry": entry });
+                let told = field.rest("POST", "", &bundle);
+                assert_eq!(told.status, 422, "{part}: {target}: {}", told.body);
+            }
+        }
+        field.between();
+        assert_eq!(field.only(&format!("Patient?identifier={number}")), whole, "as it was");
+    });
+}
+
+#[test]
+fn a_transaction_may_refer_by_number_to_the_patient_it_makes() {
+    in_each_way("fhir/tx-conditional-reference", |field| {
+        let bundle: Value = serde_json::from_slice(&field.part(0).1).unwrap();
+        let told = field.rest("POST", "", &bundle);
+        assert_eq!(told.status, 200, "{}", told.body);
+        field.between();
+        let patient = field.patient("urn:example:nordhafen:mrn|CREF-1");
+        assert_eq!(field.only("Observation")["subject"]["reference"], json!(patient));
+    });
+}
+
+#[test]
+fn a_reference_with_the_address_of_the_edge_is_found_like_one_without() {
+    in_each_way("fhir/own-absolute-reference", |field| {
+        let made = field.rest("POST", "Patient", &json!({ "resourceType": "Patient" }));
+        let (patient, id) = (reference(&made.json()), made.json()["id"].as_str().unwrap().to_owned());
+        let base = format!("http://{}/fhir", field.edge().http);
+        let result = filled(&field.part(0).1, &[("BASE", &base), ("PATIENT", &id)]);
+        let made = field.rest("POST", "Observation", &serde_json::from_slice(&result).unwrap());
+        assert_eq!(made.status, 201, "{}", made.body);
+        field.between();
+        let (result, base) = (made.json()["id"].clone(), format!("http://{}/fhir", field.edge().http));
+        for search in [
+            format!("Observation?subject={patient}"),
+            format!("Observation?patient={id}"),
+            format!("Observation?subject={base}/{patient}"),
+        ] {
+            assert_eq!(field.only(&search)["id"], result, "{search}");
+        }
+        for (search, found) in [
+            ("Observation?_include=Observation:subject", json!(id)),
+            ("Patient?_revinclude=Observation:subject", result.clone()),
+        ] {
+            let all = field.all(search);
+            assert!(all.len() == 2 && all.iter().any(|one| one["id"] == found), "{search}: {all:#?}");
+        }
+    });
+}

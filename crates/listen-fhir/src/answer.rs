@@ -118,7 +118,7 @@ pub(crate) fn json(status: StatusCode, body: Bytes) -> Response<Body> {
     response
 }
 
-/// An answer about one version: ETag and Last-Modified.
+/// An answer about one version: ETag and Last-Modified, and the time as it is for an entry of a Bundle.
 pub(crate) fn of_version(
     status: StatusCode,
     version: u64,
@@ -126,6 +126,7 @@ pub(crate) fn of_version(
     body: Bytes,
 ) -> Response<Body> {
     let mut response = if body.is_empty() { empty(status) } else { json(status, body) };
+    response.extensions_mut().insert(last_updated);
     let headers = response.headers_mut();
     headers.insert(header::ETAG, etag(version));
     if let Ok(value) = HeaderValue::from_str(&http_date(last_updated)) {

@@ -32,6 +32,8 @@ pub(crate) struct Ask {
     pub(crate) body: Bytes,
     /// Absolute base called, such as `http://localhost:8080/fhir`.
     pub(crate) base: String,
+    /// The host in it, with its port.
+    host: String,
     pub(crate) caller: Option<Caller>,
     pub(crate) strict: bool,
     pub(crate) returns: Return,
@@ -48,14 +50,15 @@ impl Ask {
             if parts.extensions.get::<Peer>().is_some_and(|peer| peer.encrypted) { "https" } else { "http" };
         let host = parts.headers.get(header::HOST).and_then(|h| h.to_str().ok());
         let host = host.or_else(|| parts.uri.authority().map(|a| a.as_str())).unwrap_or("localhost");
-        let prefer = parts.headers.get("prefer").and_then(|p| p.to_str().ok()).unwrap_or_default();
+        let prefer = lines(&parts.headers, "prefer").unwrap_or_default();
         let ask = Self {
             segments: rest.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             query: decode_pairs(parts.uri.query().unwrap_or_default()),
             base: format!("{scheme}://{host}{prefix}"),
+            host: host.to_owned(),
             caller: parts.extensions.get::<Caller>().cloned(),
             strict: prefer.contains("handling=strict"),
-            returns: match prefer {
+            returns: match prefer.as_str() {
                 p if p.contains("return=minimal") => Return::Minimal,
                 p if p.contains("return=OperationOutcome") => Return::Outcome,
                 _ => Return::Representation,
@@ -68,11 +71,32 @@ impl Ask {
         ask.negotiated()
     }
 
+    /// The request that an entry of a bundle stands for: a read at `url`, which is relative to the base or below an own one.
+    pub(crate) fn of_entry(&self, door: &Door, method: Method, url: &str) -> Result<Self, Refusal> {
+        let below =
+            self.own_bases(door)?.into_iter().find_map(|base| url.strip_prefix(&base)?.strip_prefix('/'));
+        let below = below.unwrap_or(url.strip_prefix('/').unwrap_or(url));
+        let (path, query) = below.split_once('?').unwrap_or((below, ""));
+        Ok(Self {
+            method,
+            segments: path.split('/').map(str::to_owned).collect(),
+            query: decode_pairs(query),
+            headers: HeaderMap::new(),
+            body: Bytes::new(),
+            base: self.base.clone(),
+            host: self.host.clone(),
+            caller: self.caller.clone(),
+            strict: self.strict,
+            returns: Return::default(),
+            pretty: false,
+        })
+    }
+
     /// Only JSON is served; anything else asked for is refused.
     fn negotiated(mut self) -> Result<Self, Refusal> {
         let format = self.query.iter().find(|(name, _)| name == "_format").map(|(_, value)| value.clone());
         self.pretty = self.query.iter().any(|(name, value)| name == "_pretty" && value == "true");
-        let accept = format.or_else(|| self.header("accept").map(str::to_owned)).unwrap_or_default();
+        let accept = format.or_else(|| self.header("accept")).unwrap_or_default();
         if !accept.is_empty() && !accept.split(',').any(is_json) {
             let issue = Issue::error(IssueCode::NotSupported, "only json is served: application/fhir+json");
             return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, issue));
@@ -80,8 +104,9 @@ impl Ask {
         Ok(self)
     }
 
-    pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        self.headers.get(name).and_then(|value| value.to_str().ok())
+    /// A header; several lines of it are one list (RFC 9110 section 5.3).
+    pub(crate) fn header(&self, name: &str) -> Option<String> {
+        lines(&self.headers, name)
     }
 
     /// The caller; everything but metadata needs one.
@@ -96,6 +121,15 @@ impl Ask {
 
     pub(crate) fn site(&self) -> Result<&Site, Refusal> {
         Ok(&self.caller()?.site)
+    }
+
+    /// The bases under which the caller's site is served at the host called: what a URL below one of them names is here. A proxy may have ended
+    /// TLS before us, so both schemes are ours.
+    pub(crate) fn own_bases(&self, door: &Door) -> Result<Vec<String>, Refusal> {
+        let of_site = format!("/site/{}/fhir", self.site()?.id());
+        let paths = ["/fhir", &of_site].into_iter().chain(door.settings.aliases.iter().map(String::as_str));
+        let urls = |path| ["http", "https"].map(|scheme| format!("{scheme}://{}{path}", self.host));
+        Ok(paths.flat_map(urls).collect())
     }
 
     /// Checks the scope for an interaction (one of `c r u d s`) on a type.
@@ -115,13 +149,18 @@ impl Ask {
     /// The body as a resource.
     pub(crate) fn resource(&self, limits: &json::Limits) -> Result<Resource, Refusal> {
         let content_type = self.header("content-type").unwrap_or_default();
-        if !is_json(content_type) || content_type.is_empty() {
+        if !is_json(&content_type) || content_type.is_empty() {
             let issue = Issue::error(IssueCode::NotSupported, "send application/fhir+json");
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue));
         }
         let bad = |issue| Refusal::new(StatusCode::BAD_REQUEST, issue);
         Resource::from_value(json::parse(&self.body, limits).map_err(bad)?).map_err(bad)
     }
+}
+
+fn lines(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(", "))
 }
 
 /// A JSON media type of FHIR 4.0, generic names included.

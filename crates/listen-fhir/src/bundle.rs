@@ -1,12 +1,15 @@
 //! Batch and transaction, <https://hl7.org/fhir/R4/http.html#transaction>.
 
-use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use std::collections::HashSet;
+use std::pin::Pin;
+
+use axum::body::{Body, to_bytes};
+use axum::http::{HeaderValue, Method, Response, StatusCode, header};
 use bytes::Bytes;
 use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::references::visit_references;
 use hilum_fhir::search::decode_pairs;
-use hilum_fhir::{Action, Change, Issue, IssueCode, Resource, ResourceType, Target};
+use hilum_fhir::{Action, Change, Issue, IssueCode, Resource, ResourceType, Target, Timestamp};
 use hilum_intake::store::{Effect, Outcome};
 use serde_json::{Value, json};
 
@@ -17,7 +20,7 @@ use crate::{Door, ask, mask, search, write};
 /// One entry, read.
 enum Entry {
     Write(Box<Change>),
-    Read(String),
+    Read(Box<Ask>),
 }
 
 /// `POST {base}`
@@ -48,6 +51,7 @@ async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Respon
         read.push(self::read(door, ask, entry, true).await.map_err(|refusal| placed(refusal, at))?);
     }
     distinct(&read)?;
+    localise(&mut read, &ask.own_bases(door)?);
     // DELETE, POST, PUT: the order of processing; the answer keeps the order of the request
     let mut order: Vec<usize> = (0..read.len()).filter(|at| matches!(read[*at], Entry::Write(_))).collect();
     order.sort_by_key(|at| match &read[*at] {
@@ -60,11 +64,14 @@ async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Respon
     for (at, entry) in read.into_iter().enumerate() {
         match entry {
             Entry::Write(change) => changes.push(Some(*change)),
-            Entry::Read(url) => {
+            Entry::Read(one) => {
                 changes.push(None);
-                reads.push((at, url));
+                reads.push((at, one));
             }
         }
+    }
+    for (at, one) in &reads {
+        may_be_read(door, one).await.map_err(|refusal| placed(refusal, *at))?;
     }
     let ordered: Vec<Change> = order.iter().filter_map(|at| changes[*at].take()).collect();
     if !ordered.is_empty() {
@@ -74,8 +81,9 @@ async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Respon
             answers[*at] = Some(written(ask, outcome));
         }
     }
-    for (at, url) in reads {
-        answers[at] = Some(get(door, ask, &url).await.map_err(|refusal| placed(refusal, at))?);
+    // what was committed stays so: a read that fails now is told at its entry
+    for (at, one) in reads {
+        answers[at] = Some(get(door, &one).await.unwrap_or_else(|refusal| refused(&placed(refusal, at))));
     }
     Ok(response(ask, "transaction-response", answers.into_iter().flatten()))
 }
@@ -87,7 +95,7 @@ async fn batch(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Response<Bod
             Ok(Entry::Write(change)) => {
                 write::accept_one(door, ask, *change).await.map(|outcome| written(ask, &outcome))
             }
-            Ok(Entry::Read(url)) => get(door, ask, &url).await,
+            Ok(Entry::Read(one)) => get(door, &one).await,
             Err(refusal) => Err(refusal),
         };
         answers.push(answer.unwrap_or_else(|refusal| refused(&placed(refusal, at))));
@@ -113,19 +121,30 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
     let text = |name: &str| request.get(name).and_then(Value::as_str);
     let url = text("url").ok_or_else(|| invalid("a request has a url", "request.url"))?;
     let method = text("method").ok_or_else(|| invalid("a request has a method", "request.method"))?;
-    if method == "GET" || method == "HEAD" {
-        return Ok(Entry::Read(url.to_owned()));
+    if let "GET" | "HEAD" = method {
+        let method = if method == "GET" { Method::GET } else { Method::HEAD };
+        let mut one = ask.of_entry(door, method, url)?;
+        for (header, member) in [("if-none-match", "ifNoneMatch"), ("if-modified-since", "ifModifiedSince")] {
+            if let Some(value) = text(member).and_then(|text| HeaderValue::from_str(text).ok()) {
+                one.headers.insert(header, value);
+            }
+        }
+        return Ok(Entry::Read(Box::new(one)));
     }
     let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut segments = path.trim_start_matches('/').split('/');
+    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
     let (name, id) = (segments.next().unwrap_or_default(), segments.next());
+    if segments.next().is_some() || id == Some("") {
+        return Err(invalid("a write in a bundle goes to a type or to one resource", "request.url"));
+    }
     let of = ResourceType::from_name(name)
         .ok_or_else(|| invalid("the url names no resource type", "request.url"))?;
     let pairs = decode_pairs(query);
     let mut change = match (method, id) {
         ("POST", None) => {
             ask.may(of.name(), 'c')?;
-            let resource = resource(ask, entry, of, transaction, false)?;
+            let resource = resource(door, ask, entry, of, transaction, false)?;
+            mask::refuse_mask(&resource)?;
             match text("ifNoneExist") {
                 Some(condition) => {
                     let target = write::condition_target(
@@ -141,7 +160,7 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
         }
         ("PUT", Some(id)) => {
             ask.may(of.name(), 'u')?;
-            let mut resource = resource(ask, entry, of, transaction, true)?;
+            let mut resource = resource(door, ask, entry, of, transaction, true)?;
             if resource.id() != Some(id) {
                 return Err(invalid(
                     "the id of the resource is missing or other than the id of the url",
@@ -153,7 +172,8 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
         }
         ("PUT", None) => {
             ask.may(of.name(), 'u')?;
-            let resource = resource(ask, entry, of, transaction, true)?;
+            let resource = resource(door, ask, entry, of, transaction, true)?;
+            mask::refuse_mask(&resource)?;
             Change::new(Action::Replace(write::condition_target(door, ask, of, &pairs)?, resource))
         }
         ("DELETE", Some(id)) => {
@@ -173,6 +193,7 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
 }
 
 fn resource(
+    door: &Door,
     ask: &Ask,
     entry: &Value,
     of: ResourceType,
@@ -188,6 +209,7 @@ fn resource(
     }
     write::checked(ask, &resource, is_update)?;
     if !transaction {
+        write::localise(&mut resource, &ask.own_bases(door)?, &HashSet::new());
         let mut conditional = false;
         let mut value = std::mem::replace(&mut resource, Resource::new(of)).into_value();
         visit_references(&mut value, &mut |object| {
@@ -204,6 +226,23 @@ fn resource(
     Ok(resource)
 }
 
+/// References by an own address are made relative, but for those that name an entry.
+fn localise(entries: &mut [Entry], bases: &[String]) {
+    let full_url = |entry: &Entry| match entry {
+        Entry::Write(change) => change.full_url.clone(),
+        Entry::Read(_) => None,
+    };
+    let kept: HashSet<String> = entries.iter().filter_map(full_url).collect();
+    for entry in entries {
+        let Entry::Write(change) = entry else { continue };
+        if let Action::Create(resource) | Action::Ensure(_, resource) | Action::Replace(_, resource) =
+            &mut change.action
+        {
+            write::localise(resource, bases, &kept);
+        }
+    }
+}
+
 fn rank(change: &Change) -> u8 {
     match change.action {
         Action::Delete(_) => 0,
@@ -214,7 +253,7 @@ fn rank(change: &Change) -> u8 {
 
 /// The same resource twice in one transaction is refused.
 fn distinct(entries: &[Entry]) -> Result<(), Refusal> {
-    let mut seen = std::collections::HashSet::new();
+    let mut seen = HashSet::new();
     for (at, entry) in entries.iter().enumerate() {
         let Entry::Write(change) = entry else { continue };
         if let Action::Replace(Target::Id(of, id), _) | Action::Delete(Target::Id(of, id)) = &change.action
@@ -234,27 +273,37 @@ fn distinct(entries: &[Entry]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// A GET of a bundle: a read or a search.
-async fn get(door: &Door, ask: &Ask, url: &str) -> Result<(Bytes, Value), Refusal> {
-    let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-    let of = ResourceType::from_name(segments[0])
-        .ok_or_else(|| invalid("the url names no resource type", "request.url"))?;
-    match segments.as_slice() {
-        [_] => {
-            let body = search::bundle_of(door, ask, of, &decode_pairs(query)).await?;
-            Ok((body, json!({ "status": "200 OK" })))
-        }
-        [_, id] => {
-            ask.may(of.name(), 'r')?;
-            let found = door.intake.store().read(ask.site()?, of, id).await?;
-            let version = found.filter(|v| !v.body.is_empty()).ok_or_else(|| crate::answer::absent(None))?;
-            let response = json!({ "status": "200 OK", "etag": format!("W/\"{}\"", version.version),
-                "lastModified": version.last_updated.to_string() });
-            Ok((mask::body(ask, of, &version.body), response))
-        }
-        _ => Err(invalid("a GET in a bundle is a read or a search of one type", "request.url")),
+/// Refuses a read before anything is written: one that is wrong or not allowed. What is not there yet may be, after the writes.
+async fn may_be_read(door: &Door, one: &Ask) -> Result<(), Refusal> {
+    match answered(door, one).await {
+        Err(refusal) if !matches!(refusal.status, StatusCode::NOT_FOUND | StatusCode::GONE) => Err(refusal),
+        _ => Ok(()),
     }
+}
+
+/// A read of a bundle, answered as the request it stands for.
+async fn get(door: &Door, one: &Ask) -> Result<(Bytes, Value), Refusal> {
+    let (head, body) = answered(door, one).await?.into_parts();
+    let mut response = json!({ "status": head.status.to_string() });
+    if let Some(etag) = head.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()) {
+        response["etag"] = etag.into();
+    }
+    if let Some(last_updated) = head.extensions.get::<Timestamp>() {
+        response["lastModified"] = last_updated.to_string().into();
+    }
+    let body = match one.method {
+        Method::HEAD => Bytes::new(),
+        _ => to_bytes(body, usize::MAX).await.unwrap_or_default(),
+    };
+    Ok((body, response))
+}
+
+/// Boxed, because a route may lead to a bundle.
+fn answered<'a>(
+    door: &'a Door,
+    one: &'a Ask,
+) -> Pin<Box<dyn Future<Output = Result<Response<Body>, Refusal>> + Send + 'a>> {
+    Box::pin(crate::route(door, one))
 }
 
 fn written(ask: &Ask, outcome: &Outcome) -> (Bytes, Value) {
@@ -263,12 +312,13 @@ fn written(ask: &Ask, outcome: &Outcome) -> (Bytes, Value) {
         (_, StatusCode::CREATED) => "201 Created",
         _ => "200 OK",
     };
-    let mut response = json!({ "status": status, "location": write::location(ask, outcome) });
+    let mut response = json!({ "status": status });
     if outcome.version > 0 {
+        response["location"] = write::location(ask, outcome).into();
         response["etag"] = format!("W/\"{}\"", outcome.version).into();
         response["lastModified"] = outcome.last_updated.to_string().into();
     }
-    (mask::body(ask, outcome.resource_type, &outcome.body()), response)
+    (write::shown(ask, outcome), response)
 }
 
 fn refused(refusal: &Refusal) -> (Bytes, Value) {

@@ -70,19 +70,16 @@ async fn handle(State(door): State<Arc<Door>>, request: Request<Body>) -> Respon
         Ok(ask) => ask,
         Err(refusal) => return refuse(refusal),
     };
-    let head = ask.method == Method::HEAD;
     let mut response = match route(&door, &ask).await {
         Ok(response) => response,
         Err(refusal) => refuse(refusal),
     };
     answer::common_headers(&mut response);
-    if head {
-        *response.body_mut() = Body::empty();
-    }
+    // of a HEAD the server sends the header of this answer, with its length, and not the body
     response
 }
 
-async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
+pub(crate) async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refusal> {
     let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
     let reading = ask.method == Method::GET || ask.method == Method::HEAD;
     match (segments.as_slice(), &ask.method) {

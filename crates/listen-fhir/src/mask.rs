@@ -1,10 +1,12 @@
 //! Secrets in Endpoint.header and Subscription.channel.header leave the store masked as `Name: ********`, unless the caller holds
 //! `endpoint.reveal`; a write that sends the mask back keeps the stored value.
 
+use axum::http::StatusCode;
 use bytes::Bytes;
-use hilum_fhir::{Resource, ResourceType};
+use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
 use serde_json::Value;
 
+use crate::answer::Refusal;
 use crate::ask::Ask;
 
 const MASK: &str = "********";
@@ -27,20 +29,22 @@ pub(crate) fn body(ask: &Ask, of: ResourceType, body: &Bytes) -> Bytes {
     value.to_string().into()
 }
 
-/// Puts stored values where the mask was sent back.
+/// Puts stored values where the mask was sent back: of several headers with one name each by its place among them.
 pub(crate) fn restore(resource: &mut Resource, stored: &[u8]) {
     let Ok(mut old) = serde_json::from_slice::<Value>(stored) else { return };
     let Some(old) = headers(&mut old).map(|list| list.clone()) else { return };
     let mut value = resource.to_value();
     let Some(sent) = headers(&mut value) else { return };
+    let mut before: Vec<String> = Vec::new();
     for header in sent {
-        let Some((name, secret)) = header.as_str().and_then(|text| text.split_once(':')) else { continue };
-        if secret.trim() == MASK
-            && let Some(kept) =
-                old.iter().find(|o| o.as_str().is_some_and(|o| o.split(':').next() == Some(name)))
-        {
+        let Some((name, secret)) = split(header) else { continue };
+        let (name, is_masked) = (name.to_owned(), secret == MASK);
+        let place = before.iter().filter(|known| **known == name).count();
+        let kept = old.iter().filter(|old| split(old).is_some_and(|(known, _)| known == name)).nth(place);
+        if let Some(kept) = kept.filter(|_| is_masked) {
             *header = kept.clone();
         }
+        before.push(name);
     }
     if let Ok(restored) = Resource::from_value(value) {
         *resource = restored;
@@ -51,7 +55,23 @@ pub(crate) fn restore(resource: &mut Resource, stored: &[u8]) {
 pub(crate) fn is_masked(resource: &Resource) -> bool {
     let mut value = resource.to_value();
     headers(&mut value)
-        .is_some_and(|list| list.iter().any(|h| h.as_str().is_some_and(|text| text.ends_with(MASK))))
+        .is_some_and(|list| list.iter().any(|header| split(header).is_some_and(|(_, secret)| secret == MASK)))
+}
+
+/// Refuses a mask that no stored value is behind: it would be sent as if it were the secret.
+pub(crate) fn refuse_mask(resource: &Resource) -> Result<(), Refusal> {
+    if !matches!(resource.resource_type().name(), "Endpoint" | "Subscription") || !is_masked(resource) {
+        return Ok(());
+    }
+    let text = "a header is masked and nothing is stored that it stands for; send the value, or update by id";
+    let issue = Issue::error(IssueCode::Value, text).at(format!("{}.header", resource.resource_type()));
+    Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, issue))
+}
+
+/// Name and value of a header line.
+fn split(header: &Value) -> Option<(&str, &str)> {
+    let (name, value) = header.as_str()?.split_once(':')?;
+    Some((name.trim(), value.trim()))
 }
 
 fn headers(value: &mut Value) -> Option<&mut Vec<Value>> {

@@ -68,7 +68,7 @@ fn parse(
     pairs: &[(String, String)],
 ) -> Result<(Query, Vec<Issue>), Refusal> {
     let limits = &door.settings.limits.search;
-    let bases = [ask.base.clone()];
+    let bases = ask.own_bases(door)?;
     let options = Options {
         strict: ask.strict,
         condition: false,

@@ -1,17 +1,20 @@
 //! Create, update, delete, and their conditional forms. All of them end in `Intake::accept`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, Response, StatusCode, header};
 use bytes::Bytes;
 use hilum_fhir::issue::operation_outcome;
+use hilum_fhir::references::visit_references;
 use hilum_fhir::search::{Options, Query, decode_pairs};
 use hilum_fhir::validate::validate;
 use hilum_fhir::{Action, Change, Issue, IssueCode, Precondition, Resource, ResourceType, Target};
 use hilum_intake::normalise::Payload;
 use hilum_intake::store::{Effect, Outcome};
 use hilum_intake::{Source, Submission, sha256};
+use serde_json::{Map, Value};
 
 use crate::answer::{Refusal, empty, of_receipt, of_version};
 use crate::ask::{Ask, Return};
@@ -22,6 +25,7 @@ pub(crate) async fn create(door: &Door, ask: &Ask, of: ResourceType) -> Result<R
     ask.may(of.name(), 'c')?;
     let resource = body(door, ask, of)?;
     checked(ask, &resource, false)?;
+    mask::refuse_mask(&resource)?;
     let action = match ask.header("if-none-exist") {
         Some(condition) => Action::Ensure(
             condition_target(door, ask, of, &decode_pairs(condition.trim_start_matches('?')))?,
@@ -50,7 +54,8 @@ pub(crate) async fn update(
         ));
     }
     prepare_update(door, ask, &mut resource, id).await?;
-    let precondition = precondition(ask.header("if-match"), ask.header("if-none-match"))?;
+    let precondition =
+        precondition(ask.header("if-match").as_deref(), ask.header("if-none-match").as_deref())?;
     let change =
         Change { precondition, ..Change::new(Action::Replace(Target::Id(of, id.to_owned()), resource)) };
     let outcome = accept_one(door, ask, change).await?;
@@ -66,8 +71,12 @@ pub(crate) async fn conditional_update(
     ask.may(of.name(), 'u')?;
     let resource = body(door, ask, of)?;
     checked(ask, &resource, true)?;
+    mask::refuse_mask(&resource)?;
     let target = condition_target(door, ask, of, &filters(ask))?;
-    let outcome = accept_one(door, ask, Change::new(Action::Replace(target, resource))).await?;
+    let precondition =
+        precondition(ask.header("if-match").as_deref(), ask.header("if-none-match").as_deref())?;
+    let change = Change { precondition, ..Change::new(Action::Replace(target, resource)) };
+    let outcome = accept_one(door, ask, change).await?;
     Ok(written(ask, &outcome))
 }
 
@@ -79,7 +88,7 @@ pub(crate) async fn delete(
     id: &str,
 ) -> Result<Response<Body>, Refusal> {
     may_delete(door, ask, of)?;
-    let precondition = precondition(ask.header("if-match"), None)?;
+    let precondition = precondition(ask.header("if-match").as_deref(), None)?;
     let change = Change { precondition, ..Change::new(Action::Delete(Target::Id(of, id.to_owned()))) };
     let outcome = accept_one(door, ask, change).await?;
     Ok(deleted(ask, &outcome))
@@ -93,7 +102,9 @@ pub(crate) async fn conditional_delete(
 ) -> Result<Response<Body>, Refusal> {
     may_delete(door, ask, of)?;
     let target = condition_target(door, ask, of, &filters(ask))?;
-    let outcome = accept_one(door, ask, Change::new(Action::Delete(target))).await?;
+    let precondition = precondition(ask.header("if-match").as_deref(), None)?;
+    let change = Change { precondition, ..Change::new(Action::Delete(target)) };
+    let outcome = accept_one(door, ask, change).await?;
     Ok(deleted(ask, &outcome))
 }
 
@@ -107,8 +118,9 @@ pub(crate) fn may_delete(door: &Door, ask: &Ask, of: ResourceType) -> Result<(),
 
 /// The body as a resource of the type of the address.
 fn body(door: &Door, ask: &Ask, of: ResourceType) -> Result<Resource, Refusal> {
-    let resource = ask.resource(&door.json)?;
+    let mut resource = ask.resource(&door.json)?;
     if resource.resource_type() == of {
+        localise(&mut resource, &ask.own_bases(door)?, &HashSet::new());
         return Ok(resource);
     }
     let issue = Issue::error(IssueCode::Invalid, "the resourceType is not the type of the address")
@@ -116,13 +128,47 @@ fn body(door: &Door, ask: &Ask, of: ResourceType) -> Result<Resource, Refusal> {
     Err(Refusal::new(StatusCode::BAD_REQUEST, issue))
 }
 
+/// Makes absolute references to what this site has relative, so that they are the same however the server is called (R4 search, "reference").
+/// Those `kept` stay: full URLs of a transaction, which name its entries.
+pub(crate) fn localise(resource: &mut Resource, bases: &[String], kept: &HashSet<String>) {
+    let mut relative = |object: &mut Map<String, Value>| {
+        let Some(text) = object.get("reference").and_then(Value::as_str).filter(|text| !kept.contains(*text))
+        else {
+            return;
+        };
+        let below = bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
+        let names_type = |below: &&str| {
+            ResourceType::from_name(below.split(['/', '?']).next().unwrap_or_default()).is_some()
+        };
+        if let Some(below) = below.filter(names_type).map(str::to_owned) {
+            object.insert("reference".into(), Value::String(below));
+        }
+    };
+    for value in resource.object_mut().values_mut() {
+        visit_references(value, &mut relative);
+    }
+}
+
 /// Shape and rules: 422 for what violates them.
 pub(crate) fn checked(ask: &Ask, resource: &Resource, is_update: bool) -> Result<(), Refusal> {
+    refuse_subsetted(resource)?;
     let issues = validate(resource);
     if !issues.is_empty() {
         return Err(Refusal::with(StatusCode::UNPROCESSABLE_ENTITY, issues));
     }
     rules::check(ask, resource, is_update)
+}
+
+/// A part of a resource (`_elements`, `_summary`) sent back would replace the whole: R4 search, "Summary".
+fn refuse_subsetted(resource: &Resource) -> Result<(), Refusal> {
+    let tags = resource.get("meta").and_then(|meta| meta.get("tag")).and_then(Value::as_array);
+    if !tags.is_some_and(|tags| tags.iter().any(|tag| tag["code"] == "SUBSETTED")) {
+        return Ok(());
+    }
+    let text = "the tag SUBSETTED says that this is a part of a resource; read the whole one, without _elements and _summary, and change that";
+    let issue =
+        Issue::error(IssueCode::BusinessRule, text).at(format!("{}.meta.tag", resource.resource_type()));
+    Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, issue))
 }
 
 /// Checks an update; secrets sent back masked are put in again, ids of clients' choice are refused where configured.
@@ -140,6 +186,7 @@ pub(crate) async fn prepare_update(
     {
         mask::restore(resource, &stored.body);
     }
+    mask::refuse_mask(resource)?;
     if !door.settings.client_ids && door.intake.store().read(ask.site()?, of, id).await?.is_none() {
         let issue = Issue::error(IssueCode::NotSupported, "ids are given by the server; create with POST");
         return Err(
@@ -153,14 +200,15 @@ fn filters(ask: &Ask) -> Vec<(String, String)> {
     ask.query.iter().filter(|(name, _)| name != "_format" && name != "_pretty").cloned().collect()
 }
 
-/// A condition is always strict: a lenient one would change the wrong patient.
+/// A condition is a search, which the caller has to be allowed, and is always strict: a lenient one would change the wrong patient.
 pub(crate) fn condition_target(
     door: &Door,
     ask: &Ask,
     of: ResourceType,
     pairs: &[(String, String)],
 ) -> Result<Target, Refusal> {
-    let bases = [ask.base.clone()];
+    ask.may(of.name(), 's')?;
+    let bases = ask.own_bases(door)?;
     let limits = &door.settings.limits.search;
     let options = Options {
         bases: &bases,
@@ -252,7 +300,7 @@ pub(crate) fn location(ask: &Ask, outcome: &Outcome) -> String {
 fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
     let body = match ask.returns {
         Return::Minimal => Bytes::new(),
-        Return::Representation => mask::body(ask, outcome.resource_type, &outcome.body()),
+        Return::Representation => shown(ask, outcome),
         Return::Outcome => operation_outcome(&[]).to_string().into(),
     };
     let mut response = of_version(status(outcome), outcome.version, outcome.last_updated, body);
@@ -261,6 +309,15 @@ fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
     }
     applied(ask, &mut response);
     response
+}
+
+/// What was written, as the caller may see it: what stood there before it wrote is read, which it has to be allowed.
+pub(crate) fn shown(ask: &Ask, outcome: &Outcome) -> Bytes {
+    let is_own = matches!(outcome.effect, Effect::Created | Effect::Updated);
+    match is_own || ask.may(outcome.resource_type.name(), 'r').is_ok() {
+        true => mask::body(ask, outcome.resource_type, &outcome.body()),
+        false => Bytes::new(),
+    }
 }
 
 fn deleted(ask: &Ask, outcome: &Outcome) -> Response<Body> {
