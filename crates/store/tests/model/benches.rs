@@ -246,7 +246,9 @@ impl Bench {
             Ok(commit) => {
                 let outcome = |outcome: &hilum_store::Outcome| {
                     if outcome.resource_type.name() == "ImagingStudy" {
-                        return json!({ "rows": format!("{:?}", outcome.effect) });
+                        // whether a commit draws a study first or its turn came before is a matter of seconds
+                        let is_recorded = outcome.effect == hilum_store::Effect::Recorded;
+                        return json!({ "rows": if is_recorded { "recorded" } else { "nothing new" } });
                     }
                     json!({ "effect": format!("{:?}", outcome.effect), "id": self.named(&outcome.id),
                         "version": outcome.version, "body": self.body(&outcome.body()) })
