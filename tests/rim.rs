@@ -94,6 +94,19 @@ fn a_condition_is_a_search_and_a_strangers_record_is_a_read() {
     let found = asking.keyed(&reading, "POST", "/Patient", &[condition], &sent);
     assert_eq!(found.json()["birthDate"], "1970-02-03");
 
+    let observing = asking.edge.key("system/Observation.c");
+    let subject =
+        json!({ "reference": format!("http://{}/fhir/Patient?birthdate=1970-02-03", asking.edge.keyed) });
+    let probe = json!({ "resourceType": "Observation", "status": "final", "code": { "text": "x" }, "subject": subject });
+    let entry = json!({ "resource": probe, "request": { "method": "POST", "url": "Observation" } });
+    let entry = bundle("transaction", &[entry]);
+    for refused in [
+        asking.keyed(&observing, "POST", "", &[], &entry),
+        asking.keyed(&observing, "POST", "/Observation", &[], &probe),
+    ] {
+        assert_eq!(refused.status, 403, "a conditional reference is a search: {refused:?}");
+    }
+
     for (scope, method) in [("system/Patient.u", "PUT"), ("system/Patient.d", "DELETE")] {
         let key = asking.edge.key(scope);
         let body = if method == "PUT" { sent.clone() } else { Value::Null };
@@ -219,9 +232,13 @@ fn a_read_of_a_transaction_never_undoes_what_was_committed() {
     let reply = asking.open("POST", "", &[], &nobody);
     assert_eq!((reply.status, count("1")), (200, json!(1)), "{reply:?}");
     assert_eq!(reply.json()["entry"][1]["response"]["status"], "404 Not Found");
-    let wrong = bundle("transaction", &[write("2"), request("GET", "Patient?birthdate=yesterday")]);
-    let reply = asking.open("POST", "", &[], &wrong);
-    assert_eq!((reply.status, count("2")), (400, json!(0)), "{reply:?}");
+    for (url, status) in
+        [("Patient?birthdate=yesterday", 400), ("Nothing/1", 404), ("Patient/$everything", 404)]
+    {
+        let wrong = bundle("transaction", &[write("2"), request("GET", url)]);
+        let reply = asking.open("POST", "", &[], &wrong);
+        assert_eq!((reply.status, count("2")), (status, json!(0)), "{url}: {reply:?}");
+    }
     let key = asking.edge.key("system/Patient.c");
     let forbidden = bundle("transaction", &[write("3"), request("GET", "Patient/nobody")]);
     let reply = asking.keyed(&key, "POST", "", &[], &forbidden);

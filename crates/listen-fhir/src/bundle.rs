@@ -51,7 +51,7 @@ async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Respon
         read.push(self::read(door, ask, entry, true).await.map_err(|refusal| placed(refusal, at))?);
     }
     distinct(&read)?;
-    localise(&mut read, &ask.own_bases(door)?);
+    localise(ask, &mut read, &ask.own_bases(door)?)?;
     // DELETE, POST, PUT: the order of processing; the answer keeps the order of the request
     let mut order: Vec<usize> = (0..read.len()).filter(|at| matches!(read[*at], Entry::Write(_))).collect();
     order.sort_by_key(|at| match &read[*at] {
@@ -209,7 +209,7 @@ fn resource(
     }
     write::checked(ask, &resource, is_update)?;
     if !transaction {
-        write::localise(&mut resource, &ask.own_bases(door)?, &HashSet::new());
+        write::localise(ask, &mut resource, &ask.own_bases(door)?, &HashSet::new())?;
         let mut conditional = false;
         let mut value = std::mem::replace(&mut resource, Resource::new(of)).into_value();
         visit_references(&mut value, &mut |object| {
@@ -227,20 +227,21 @@ fn resource(
 }
 
 /// References by an own address are made relative, but for those that name an entry.
-fn localise(entries: &mut [Entry], bases: &[String]) {
+fn localise(ask: &Ask, entries: &mut [Entry], bases: &[String]) -> Result<(), Refusal> {
     let full_url = |entry: &Entry| match entry {
         Entry::Write(change) => change.full_url.clone(),
         Entry::Read(_) => None,
     };
     let kept: HashSet<String> = entries.iter().filter_map(full_url).collect();
-    for entry in entries {
+    for (at, entry) in entries.iter_mut().enumerate() {
         let Entry::Write(change) = entry else { continue };
         if let Action::Create(resource) | Action::Ensure(_, resource) | Action::Replace(_, resource) =
             &mut change.action
         {
-            write::localise(resource, bases, &kept);
+            write::localise(ask, resource, bases, &kept).map_err(|refusal| placed(refusal, at))?;
         }
     }
+    Ok(())
 }
 
 fn rank(change: &Change) -> u8 {
@@ -273,10 +274,14 @@ fn distinct(entries: &[Entry]) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// Refuses a read before anything is written: one that is wrong or not allowed. What is not there yet may be, after the writes.
+/// Refuses a read before anything is written: one that is wrong or not allowed. A resource that is not there yet may be, after the writes.
 async fn may_be_read(door: &Door, one: &Ask) -> Result<(), Refusal> {
+    let segments: Vec<&str> = one.segments.iter().map(String::as_str).collect();
+    let names_one = matches!(segments.as_slice(), [of, id] | [of, id, "_history"] | [of, id, "_history", _]
+        if ResourceType::from_name(of).is_some() && !id.starts_with('$'));
+    let may_come = |status| names_one && matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE);
     match answered(door, one).await {
-        Err(refusal) if !matches!(refusal.status, StatusCode::NOT_FOUND | StatusCode::GONE) => Err(refusal),
+        Err(refusal) if !may_come(refusal.status) => Err(refusal),
         _ => Ok(()),
     }
 }

@@ -120,7 +120,7 @@ pub(crate) fn may_delete(door: &Door, ask: &Ask, of: ResourceType) -> Result<(),
 fn body(door: &Door, ask: &Ask, of: ResourceType) -> Result<Resource, Refusal> {
     let mut resource = ask.resource(&door.json)?;
     if resource.resource_type() == of {
-        localise(&mut resource, &ask.own_bases(door)?, &HashSet::new());
+        localise(ask, &mut resource, &ask.own_bases(door)?, &HashSet::new())?;
         return Ok(resource);
     }
     let issue = Issue::error(IssueCode::Invalid, "the resourceType is not the type of the address")
@@ -129,24 +129,35 @@ fn body(door: &Door, ask: &Ask, of: ResourceType) -> Result<Resource, Refusal> {
 }
 
 /// Makes absolute references to what this site has relative, so that they are the same however the server is called (R4 search, "reference").
-/// Those `kept` stay: full URLs of a transaction, which name its entries.
-pub(crate) fn localise(resource: &mut Resource, bases: &[String], kept: &HashSet<String>) {
+/// Those `kept` stay: full URLs of a transaction, which name its entries. A conditional reference is a search.
+///
+/// # Errors
+/// 403 where the caller may not search what a conditional reference asks for.
+pub(crate) fn localise(
+    ask: &Ask,
+    resource: &mut Resource,
+    bases: &[String],
+    kept: &HashSet<String>,
+) -> Result<(), Refusal> {
+    let type_of = |text: &str| ResourceType::from_name(text.split(['/', '?']).next().unwrap_or_default());
+    let mut searched = Vec::new();
     let mut relative = |object: &mut Map<String, Value>| {
         let Some(text) = object.get("reference").and_then(Value::as_str).filter(|text| !kept.contains(*text))
         else {
             return;
         };
         let below = bases.iter().find_map(|base| text.strip_prefix(base.as_str())?.strip_prefix('/'));
-        let names_type = |below: &&str| {
-            ResourceType::from_name(below.split(['/', '?']).next().unwrap_or_default()).is_some()
-        };
-        if let Some(below) = below.filter(names_type).map(str::to_owned) {
+        let below = below.filter(|below| type_of(below).is_some()).map(str::to_owned);
+        let named = below.as_deref().unwrap_or(text);
+        searched.extend(type_of(named).filter(|_| named.contains('?')));
+        if let Some(below) = below {
             object.insert("reference".into(), Value::String(below));
         }
     };
     for value in resource.object_mut().values_mut() {
         visit_references(value, &mut relative);
     }
+    searched.into_iter().try_for_each(|of| ask.may(of.name(), 's'))
 }
 
 /// Shape and rules: 422 for what violates them.
