@@ -84,7 +84,7 @@ limits! {
         streams_max: u32 = 100,
         /// Streams reset by the peer and not yet seen by us (HTTP/2).
         pending_resets_max: usize = 20,
-        /// Refused credentials of one peer address within a minute; more are answered 429.
+        /// Wrong keys of one address within a minute; further wrong ones are answered 429, a right one is served.
         auth_failures_per_minute_max: u32 = 20,
         /// Time for work in flight after SIGTERM.
         drain_timeout_ms: u64 = 20_000,
