@@ -409,6 +409,15 @@ fn a_reference_by_an_own_address_is_one_without_it() {
     for base in &foreign {
         assert_eq!(found(&format!("/Observation?subject={base}/{patient}")), 1, "{base} is another server");
     }
+    // it is checked like a relative one, at every door
+    let wrong = observation(&format!("http://{host}/fhir/Medication/1"));
+    let entry = json!({ "resource": wrong, "request": { "method": "POST", "url": "Observation" } });
+    for reply in [
+        asking.open("POST", "/Observation", &[], &wrong),
+        asking.open("POST", "", &[], &bundle("transaction", std::slice::from_ref(&entry))),
+    ] {
+        assert_eq!(reply.status, 422, "an observation is not of a medication: {reply:?}");
+    }
     // the full URL of an entry that looks like an own address names the entry
     let url = format!("http://{host}/fhir/Patient/not-yet");
     let entries = [

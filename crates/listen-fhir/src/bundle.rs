@@ -46,12 +46,15 @@ pub(crate) async fn post(door: &Door, ask: &Ask) -> Result<Response<Body>, Refus
 }
 
 async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Response<Body>, Refusal> {
+    let full_url = |entry: &Value| entry.get("fullUrl").and_then(Value::as_str).map(str::to_owned);
+    let full_urls: HashSet<String> = entries.iter().filter_map(full_url).collect();
     let mut read = Vec::with_capacity(entries.len());
     for (at, entry) in entries.iter().enumerate() {
-        read.push(self::read(door, ask, entry, true).await.map_err(|refusal| placed(refusal, at))?);
+        read.push(
+            self::read(door, ask, entry, Some(&full_urls)).await.map_err(|refusal| placed(refusal, at))?,
+        );
     }
     distinct(&read)?;
-    localise(ask, &mut read, &ask.own_bases(door)?)?;
     // DELETE, POST, PUT: the order of processing; the answer keeps the order of the request
     let mut order: Vec<usize> = (0..read.len()).filter(|at| matches!(read[*at], Entry::Write(_))).collect();
     order.sort_by_key(|at| match &read[*at] {
@@ -91,7 +94,7 @@ async fn transaction(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Respon
 async fn batch(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Response<Body>, Refusal> {
     let mut answers = Vec::with_capacity(entries.len());
     for (at, entry) in entries.iter().enumerate() {
-        let answer = match read(door, ask, entry, false).await {
+        let answer = match read(door, ask, entry, None).await {
             Ok(Entry::Write(change)) => {
                 write::accept_one(door, ask, *change).await.map(|outcome| written(ask, &outcome))
             }
@@ -115,8 +118,14 @@ fn response(ask: &Ask, kind: &str, answers: impl Iterator<Item = (Bytes, Value)>
     json_answer(StatusCode::OK, search::bundle(&head, entries))
 }
 
-/// Reads one entry: scope, shape, conditions. Links in a transaction are resolved by the store.
-async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Result<Entry, Refusal> {
+/// Reads one entry: scope, shape, conditions. Links in a transaction are resolved by the store; `full_urls` are what its entries are called, `None` in a
+/// batch.
+async fn read(
+    door: &Door,
+    ask: &Ask,
+    entry: &Value,
+    full_urls: Option<&HashSet<String>>,
+) -> Result<Entry, Refusal> {
     let request = entry.get("request").ok_or_else(|| invalid("an entry has a request", "request"))?;
     let text = |name: &str| request.get(name).and_then(Value::as_str);
     let url = text("url").ok_or_else(|| invalid("a request has a url", "request.url"))?;
@@ -143,7 +152,7 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
     let mut change = match (method, id) {
         ("POST", None) => {
             ask.may(of.name(), 'c')?;
-            let resource = resource(door, ask, entry, of, transaction, false)?;
+            let resource = resource(door, ask, entry, of, full_urls, false)?;
             mask::refuse_mask(&resource)?;
             match text("ifNoneExist") {
                 Some(condition) => {
@@ -160,7 +169,7 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
         }
         ("PUT", Some(id)) => {
             ask.may(of.name(), 'u')?;
-            let mut resource = resource(door, ask, entry, of, transaction, true)?;
+            let mut resource = resource(door, ask, entry, of, full_urls, true)?;
             if resource.id() != Some(id) {
                 return Err(invalid(
                     "the id of the resource is missing or other than the id of the url",
@@ -172,7 +181,7 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
         }
         ("PUT", None) => {
             ask.may(of.name(), 'u')?;
-            let resource = resource(door, ask, entry, of, transaction, true)?;
+            let resource = resource(door, ask, entry, of, full_urls, true)?;
             mask::refuse_mask(&resource)?;
             Change::new(Action::Replace(write::condition_target(door, ask, of, &pairs)?, resource))
         }
@@ -188,7 +197,8 @@ async fn read(door: &Door, ask: &Ask, entry: &Value, transaction: bool) -> Resul
         _ => return Err(invalid("the method is not served in a bundle", "request.method")),
     };
     change.precondition = write::precondition(text("ifMatch"), text("ifNoneMatch"))?;
-    change.full_url = entry.get("fullUrl").and_then(Value::as_str).filter(|_| transaction).map(str::to_owned);
+    change.full_url =
+        entry.get("fullUrl").and_then(Value::as_str).filter(|_| full_urls.is_some()).map(str::to_owned);
     Ok(Entry::Write(Box::new(change)))
 }
 
@@ -197,7 +207,7 @@ fn resource(
     ask: &Ask,
     entry: &Value,
     of: ResourceType,
-    transaction: bool,
+    full_urls: Option<&HashSet<String>>,
     is_update: bool,
 ) -> Result<Resource, Refusal> {
     let value =
@@ -207,9 +217,10 @@ fn resource(
     if resource.resource_type() != of {
         return Err(invalid("the resourceType is not the type of the url", "resource.resourceType"));
     }
+    let nothing = HashSet::new();
+    write::localise(ask, &mut resource, &ask.own_bases(door)?, full_urls.unwrap_or(&nothing))?;
     write::checked(ask, &resource, is_update)?;
-    if !transaction {
-        write::localise(ask, &mut resource, &ask.own_bases(door)?, &HashSet::new())?;
+    if full_urls.is_none() {
         let mut conditional = false;
         let mut value = std::mem::replace(&mut resource, Resource::new(of)).into_value();
         visit_references(&mut value, &mut |object| {
@@ -224,24 +235,6 @@ fn resource(
             Resource::from_value(value).map_err(|issue| Refusal::new(StatusCode::BAD_REQUEST, issue))?;
     }
     Ok(resource)
-}
-
-/// References by an own address are made relative, but for those that name an entry.
-fn localise(ask: &Ask, entries: &mut [Entry], bases: &[String]) -> Result<(), Refusal> {
-    let full_url = |entry: &Entry| match entry {
-        Entry::Write(change) => change.full_url.clone(),
-        Entry::Read(_) => None,
-    };
-    let kept: HashSet<String> = entries.iter().filter_map(full_url).collect();
-    for (at, entry) in entries.iter_mut().enumerate() {
-        let Entry::Write(change) = entry else { continue };
-        if let Action::Create(resource) | Action::Ensure(_, resource) | Action::Replace(_, resource) =
-            &mut change.action
-        {
-            write::localise(ask, resource, bases, &kept).map_err(|refusal| placed(refusal, at))?;
-        }
-    }
-    Ok(())
 }
 
 fn rank(change: &Change) -> u8 {

@@ -63,8 +63,10 @@ pub(crate) fn refuse_mask(resource: &Resource) -> Result<(), Refusal> {
     if !matches!(resource.resource_type().name(), "Endpoint" | "Subscription") || !is_masked(resource) {
         return Ok(());
     }
+    let is_channel = resource.resource_type().name() == "Subscription";
+    let place = if is_channel { "Subscription.channel.header" } else { "Endpoint.header" };
     let text = "a header is masked and nothing is stored that it stands for; send the value, or update by id";
-    let issue = Issue::error(IssueCode::Value, text).at(format!("{}.header", resource.resource_type()));
+    let issue = Issue::error(IssueCode::Value, text).at(place);
     Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, issue))
 }
 
