@@ -91,7 +91,7 @@ impl Reach {
         self.conflicts += has("\"identity-conflict\"");
         self.duplicates += has("\"duplicate\":true");
         self.replaced += has("\"replaced-by\"") + has("\"replaces\"");
-        self.images += has("\"rows\":\"Recorded\"");
+        self.images += has("\"rows\":\"recorded\"");
         self.linked += has("\"reference\":\"ServiceRequest/");
         self.parts += has("\"reference\":\"Procedure/");
         self.parted += has("does so no longer");
