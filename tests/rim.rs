@@ -324,6 +324,16 @@ fn a_mask_is_never_stored_as_if_it_were_the_secret() {
     assert_eq!(asking.keyed(&key, "POST", "", &[], &by_id).status, 200);
     let kept = asking.keyed(&revealing, "GET", &path, &[], &Value::Null).json();
     assert_eq!((&kept["header"], &kept["name"]), (&secrets, &json!("renamed")));
+    // who may not see a secret does not send it elsewhere
+    masked["address"] = "http://127.0.0.1:10/".into();
+    let moved = asking.keyed(&key, "PUT", &path, &[], &masked);
+    assert_eq!((moved.status, moved.body.contains("address")), (422, true), "{moved:?}");
+    let moved = bundle(
+        "transaction",
+        &[json!({ "resource": masked, "request": { "method": "PUT", "url": path[1..] } })],
+    );
+    assert_eq!(asking.keyed(&key, "POST", "", &[], &moved).status, 422);
+    assert_eq!(asking.keyed(&revealing, "GET", &path, &[], &Value::Null).json(), kept);
 }
 
 #[test]

@@ -137,7 +137,7 @@ pub(crate) enum KeyCommand {
         /// What people call it
         #[arg(long)]
         name: String,
-        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/site, admin/metrics, admin/submissions, admin/studies
+        /// What it may do, separated by blanks: system/*.cruds, system/Patient.rs, system/Observation.rs?category=laboratory, ingest/hl7v2, ingest/hl7v3, ingest/mpps, endpoint.reveal, admin/metrics, admin/submissions, admin/studies, admin/all
         #[arg(long, default_value = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps")]
         scope: String,
         /// Days until it expires

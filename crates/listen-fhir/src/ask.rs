@@ -4,9 +4,9 @@ use axum::body::{Body, to_bytes};
 use axum::extract::Request;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use bytes::Bytes;
-use hilum_fhir::search::{Context, decode_pairs};
-use hilum_fhir::{Issue, IssueCode, Resource, json};
-use hilum_intake::store::Site;
+use hilum_fhir::search::{Context, Query, decode_pairs};
+use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, json};
+use hilum_intake::store::{Access, Right, Site, Thing, Version};
 use hilum_listen::{Caller, Peer, missing_scope};
 
 use crate::Door;
@@ -132,12 +132,36 @@ impl Ask {
         Ok(paths.flat_map(urls).collect())
     }
 
-    /// Checks the scope for an interaction (one of `c r u d s`) on a type.
-    pub(crate) fn may(&self, name: &str, interaction: char) -> Result<(), Refusal> {
-        if self.caller()?.may(name, interaction) {
-            return Ok(());
+    /// What the caller may do.
+    pub(crate) fn access(&self) -> Result<&Access, Refusal> {
+        Ok(&self.caller()?.access)
+    }
+
+    /// Refuses early what the caller may do with no resource of a type. Whether it may with this one is asked of [`Ask::covers`], where the resource is.
+    pub(crate) fn may(&self, of: ResourceType, right: Right) -> Result<(), Refusal> {
+        if self.access()?.may(of, right) { Ok(()) } else { Err(lacking(of, right)) }
+    }
+
+    /// Whether the caller may do this with a version as it is; never with a deletion, which says nothing of what was there.
+    pub(crate) fn covers(&self, right: Right, version: &Version) -> Result<bool, Refusal> {
+        let access = self.access()?;
+        if access.is_whole(version.resource_type, right) {
+            return Ok(true);
         }
-        Err(Refusal::new(StatusCode::FORBIDDEN, missing_scope(&format!("system/{name}.{interaction}"))))
+        let parsed =
+            serde_json::from_slice(&version.body).ok().and_then(|value| Resource::from_value(value).ok());
+        let Some(content) = parsed else { return Ok(false) };
+        let thing = Thing { content: &content, id: &version.id, last_updated: version.last_updated };
+        Ok(access.covers(right, thing, &self.context()?))
+    }
+
+    /// Restricts a search to what the caller may search.
+    ///
+    /// # Errors
+    /// 403 when that is nothing of its type.
+    pub(crate) fn restrict(&self, query: &mut Query) -> Result<(), Refusal> {
+        let of = query.resource_type;
+        if self.access()?.restrict(query) { Ok(()) } else { Err(lacking(of, Right::Search)) }
     }
 
     /// What dates and prefixes need to know.
@@ -156,6 +180,12 @@ impl Ask {
         let bad = |issue| Refusal::new(StatusCode::BAD_REQUEST, issue);
         Resource::from_value(json::parse(&self.body, limits).map_err(bad)?).map_err(bad)
     }
+}
+
+/// The refusal of what no scope of the caller grants.
+pub(crate) fn lacking(of: ResourceType, right: Right) -> Refusal {
+    let scope = format!("system/{of}.{}", right.letter());
+    Refusal::new(StatusCode::FORBIDDEN, missing_scope(&scope))
 }
 
 fn lines(headers: &HeaderMap, name: &str) -> Option<String> {

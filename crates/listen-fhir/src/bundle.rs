@@ -10,7 +10,7 @@ use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::references::visit_references;
 use hilum_fhir::search::decode_pairs;
 use hilum_fhir::{Action, Change, Issue, IssueCode, Resource, ResourceType, Target, Timestamp};
-use hilum_intake::store::{Effect, Outcome};
+use hilum_intake::store::{Effect, Outcome, Right};
 use serde_json::{Value, json};
 
 use crate::answer::{Refusal, json as json_answer};
@@ -151,7 +151,7 @@ async fn read(
     let pairs = decode_pairs(query);
     let mut change = match (method, id) {
         ("POST", None) => {
-            ask.may(of.name(), 'c')?;
+            ask.may(of, Right::Create)?;
             let resource = resource(door, ask, entry, of, full_urls, false)?;
             mask::refuse_mask(&resource)?;
             match text("ifNoneExist") {
@@ -168,7 +168,7 @@ async fn read(
             }
         }
         ("PUT", Some(id)) => {
-            ask.may(of.name(), 'u')?;
+            ask.may(of, Right::Update)?;
             let mut resource = resource(door, ask, entry, of, full_urls, true)?;
             if resource.id() != Some(id) {
                 return Err(invalid(
@@ -180,7 +180,7 @@ async fn read(
             Change::new(Action::Replace(Target::Id(of, id.to_owned()), resource))
         }
         ("PUT", None) => {
-            ask.may(of.name(), 'u')?;
+            ask.may(of, Right::Update)?;
             let resource = resource(door, ask, entry, of, full_urls, true)?;
             mask::refuse_mask(&resource)?;
             Change::new(Action::Replace(write::condition_target(door, ask, of, &pairs)?, resource))

@@ -4,18 +4,21 @@
 use axum::http::StatusCode;
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
+use hilum_intake::store::Scope;
 use serde_json::Value;
 
 use crate::answer::Refusal;
 use crate::ask::Ask;
 
 const MASK: &str = "********";
-const REVEAL: &str = "endpoint.reveal";
 
 /// A body as this caller may see it.
 pub(crate) fn body(ask: &Ask, of: ResourceType, body: &Bytes) -> Bytes {
     if !matches!(of.name(), "Endpoint" | "Subscription")
-        || ask.caller.as_ref().is_some_and(|c| !c.everything && c.has_scope(REVEAL))
+        || ask
+            .caller
+            .as_ref()
+            .is_some_and(|caller| caller.key_id.is_some() && caller.has_scope(Scope::RevealEndpoint))
     {
         return body.clone();
     }
@@ -29,9 +32,13 @@ pub(crate) fn body(ask: &Ask, of: ResourceType, body: &Bytes) -> Bytes {
     value.to_string().into()
 }
 
-/// Puts stored values where the mask was sent back: of several headers with one name each by its place among them.
+/// Puts stored values where the mask was sent back: of several headers with one name each by its place among them. Not when the address is another one: who
+/// may not see a secret does not send it elsewhere.
 pub(crate) fn restore(resource: &mut Resource, stored: &[u8]) {
     let Ok(mut old) = serde_json::from_slice::<Value>(stored) else { return };
+    if address(&old) != address(&resource.to_value()) {
+        return;
+    }
     let Some(old) = headers(&mut old).map(|list| list.clone()) else { return };
     let mut value = resource.to_value();
     let Some(sent) = headers(&mut value) else { return };
@@ -65,7 +72,7 @@ pub(crate) fn refuse_mask(resource: &Resource) -> Result<(), Refusal> {
     }
     let is_channel = resource.resource_type().name() == "Subscription";
     let place = if is_channel { "Subscription.channel.header" } else { "Endpoint.header" };
-    let text = "a header is masked and nothing is stored that it stands for; send the value, or update by id";
+    let text = "a header is masked and nothing is stored that it stands for: send the value, or update by id and leave the address as it is";
     let issue = Issue::error(IssueCode::Value, text).at(place);
     Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, issue))
 }
@@ -74,6 +81,16 @@ pub(crate) fn refuse_mask(resource: &Resource) -> Result<(), Refusal> {
 fn split(header: &Value) -> Option<(&str, &str)> {
     let (name, value) = header.as_str()?.split_once(':')?;
     Some((name.trim(), value.trim()))
+}
+
+/// Where the headers are sent to.
+fn address(value: &Value) -> Option<&str> {
+    let place = if value["resourceType"] == "Subscription" {
+        &value["channel"]["endpoint"]
+    } else {
+        &value["address"]
+    };
+    place.as_str()
 }
 
 fn headers(value: &mut Value) -> Option<&mut Vec<Value>> {

@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use hilum_fhir::{Issue, IssueCode, ResourceType};
-use hilum_intake::store::{Operation, Version};
+use hilum_intake::store::{Operation, Right, Version};
 use serde_json::json;
 
 use crate::answer::{Refusal, absent, empty, etag, of_version};
@@ -19,7 +19,7 @@ pub(crate) async fn read(
     of: ResourceType,
     id: &str,
 ) -> Result<Response<Body>, Refusal> {
-    ask.may(of.name(), 'r')?;
+    ask.may(of, Right::Read)?;
     if let Some(rendered) = provenance::read(door, ask, of, id).await? {
         return version(ask, Some(rendered));
     }
@@ -35,7 +35,7 @@ pub(crate) async fn vread(
     id: &str,
     number: &str,
 ) -> Result<Response<Body>, Refusal> {
-    ask.may(of.name(), 'r')?;
+    ask.may(of, Right::Read)?;
     let number = number.parse().map_err(|_| absent(None))?;
     if let Some(rendered) = provenance::read(door, ask, of, id).await? {
         return version(ask, Some(rendered).filter(|rendered| rendered.version == number));
@@ -46,6 +46,10 @@ pub(crate) async fn vread(
 
 fn version(ask: &Ask, found: Option<Version>) -> Result<Response<Body>, Refusal> {
     let version = found.ok_or_else(|| absent(None))?;
+    // one that the caller may not read is not there for it: nor is what was deleted, when it may read a part only
+    if !ask.covers(Right::Read, &version)? {
+        return Err(absent(None));
+    }
     if version.body.is_empty() {
         return Err(absent(Some(&version)));
     }
@@ -79,7 +83,7 @@ pub(crate) async fn history(
     of: ResourceType,
     id: &str,
 ) -> Result<Response<Body>, Refusal> {
-    ask.may(of.name(), 'r')?;
+    ask.may(of, Right::Read)?;
     let (mut count, mut before) = (HISTORY_COUNT, None);
     for (name, value) in &ask.query {
         let number = || value.parse::<u64>().map_err(|_| bad("_count and _before are numbers"));
@@ -99,17 +103,20 @@ pub(crate) async fn history(
     if before.is_none() {
         versions.extend(provenance::read(door, ask, of, id).await?);
     }
+    let more = versions.len() > count as usize;
+    versions.truncate(count as usize);
+    let last = versions.last().map(|version| version.version).filter(|_| more);
+    let readable: Vec<bool> =
+        versions.iter().map(|version| ask.covers(Right::Read, version)).collect::<Result<_, _>>()?;
+    let mut readable = readable.into_iter();
+    versions.retain(|_| readable.next().unwrap_or(false));
     if versions.is_empty() && before.is_none() {
         return Err(absent(None));
     }
-    let more = versions.len() > count as usize;
-    versions.truncate(count as usize);
     let own = format!("{}/{of}/{id}/_history", ask.base);
     let mut link = vec![json!({ "relation": "self", "url": format!("{own}?_count={count}") })];
-    if let Some(last) = versions.last().filter(|_| more) {
-        link.push(
-            json!({ "relation": "next", "url": format!("{own}?_count={count}&_before={}", last.version) }),
-        );
+    if let Some(last) = last {
+        link.push(json!({ "relation": "next", "url": format!("{own}?_count={count}&_before={last}") }));
     }
     let head = json!({ "resourceType": "Bundle", "type": "history", "link": link });
     let entries = versions.iter().map(|version| entry(ask, version));

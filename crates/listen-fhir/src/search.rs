@@ -6,7 +6,7 @@ use bytes::Bytes;
 use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::search::{Options, Query, Summary, decode_pairs};
 use hilum_fhir::{Issue, IssueCode, ResourceType};
-use hilum_intake::store::{Page, Version};
+use hilum_intake::store::{Page, Right, Version};
 use serde_json::{Value, json};
 
 use crate::answer::{Refusal, json as json_answer};
@@ -44,10 +44,11 @@ pub(crate) async fn bundle_of(
     of: ResourceType,
     pairs: &[(String, String)],
 ) -> Result<Bytes, Refusal> {
-    ask.may(of.name(), 's')?;
+    ask.may(of, Right::Search)?;
     let cursor = pairs.iter().find(|(name, _)| name == CURSOR).map(|(_, value)| value.clone());
     let pairs: Vec<(String, String)> = pairs.iter().filter(|(name, _)| name != CURSOR).cloned().collect();
     let (mut query, mut warnings) = parse(door, ask, of, &pairs)?;
+    ask.restrict(&mut query)?;
     if provenance::is_provenance(of) && !query.sort.is_empty() {
         unsorted(ask, &mut query, &mut warnings)?;
     }
@@ -57,8 +58,16 @@ pub(crate) async fn bundle_of(
         door.intake.store().search(ask.site()?, &query, cursor.as_deref()).await?
     };
     provenance::revinclude(door, ask, &query, &mut page).await?;
-    page.includes.retain(|v| ask.may(v.resource_type.name(), 'r').is_ok());
+    let shown: Vec<bool> =
+        page.includes.iter().map(|version| may_be_included(ask, version)).collect::<Result<_, _>>()?;
+    let mut shown = shown.into_iter();
+    page.includes.retain(|_| shown.next().unwrap_or(false));
     Ok(searchset(ask, of, &query, &page, warnings))
+}
+
+/// What is included is read.
+fn may_be_included(ask: &Ask, version: &Version) -> Result<bool, Refusal> {
+    Ok(ask.access()?.may(version.resource_type, Right::Read) && ask.covers(Right::Read, version)?)
 }
 
 fn parse(

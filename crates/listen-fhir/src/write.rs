@@ -12,17 +12,17 @@ use hilum_fhir::search::{Options, Query, decode_pairs};
 use hilum_fhir::validate::validate;
 use hilum_fhir::{Action, Change, Issue, IssueCode, Precondition, Resource, ResourceType, Target};
 use hilum_intake::normalise::Payload;
-use hilum_intake::store::{Effect, Outcome};
+use hilum_intake::store::{Effect, Operation, Outcome, Right, Thing, Version};
 use hilum_intake::{Source, Submission, sha256};
 use serde_json::{Map, Value};
 
 use crate::answer::{Refusal, empty, of_receipt, of_version};
-use crate::ask::{Ask, Return};
+use crate::ask::{Ask, Return, lacking};
 use crate::{Door, ask, mask, rules};
 
 /// `POST T`, conditional with `If-None-Exist`.
 pub(crate) async fn create(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
-    ask.may(of.name(), 'c')?;
+    ask.may(of, Right::Create)?;
     let resource = body(door, ask, of)?;
     checked(ask, &resource, false)?;
     mask::refuse_mask(&resource)?;
@@ -44,7 +44,7 @@ pub(crate) async fn update(
     of: ResourceType,
     id: &str,
 ) -> Result<Response<Body>, Refusal> {
-    ask.may(of.name(), 'u')?;
+    ask.may(of, Right::Update)?;
     let mut resource = body(door, ask, of)?;
     if resource.id() != Some(id) {
         let text = "the id of the body is missing or other than the id of the address";
@@ -68,7 +68,7 @@ pub(crate) async fn conditional_update(
     ask: &Ask,
     of: ResourceType,
 ) -> Result<Response<Body>, Refusal> {
-    ask.may(of.name(), 'u')?;
+    ask.may(of, Right::Update)?;
     let resource = body(door, ask, of)?;
     checked(ask, &resource, true)?;
     mask::refuse_mask(&resource)?;
@@ -113,7 +113,7 @@ pub(crate) fn may_delete(door: &Door, ask: &Ask, of: ResourceType) -> Result<(),
         let issue = Issue::error(IssueCode::NotSupported, "resources of this type are not deleted here");
         return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, issue).allowing("GET, HEAD, PUT, OPTIONS"));
     }
-    ask.may(of.name(), 'd')
+    ask.may(of, Right::Delete)
 }
 
 /// The body as a resource of the type of the address.
@@ -157,7 +157,10 @@ pub(crate) fn localise(
     for value in resource.object_mut().values_mut() {
         visit_references(value, &mut relative);
     }
-    searched.into_iter().try_for_each(|of| ask.may(of.name(), 's'))
+    // the store resolves it, which knows no caller: who may search a part only cannot use it
+    let access = ask.access()?;
+    let hidden = searched.into_iter().find(|of| !access.is_whole(*of, Right::Search));
+    hidden.map_or(Ok(()), |of| Err(lacking(of, Right::Search)))
 }
 
 /// Shape and rules: 422 for what violates them.
@@ -218,7 +221,7 @@ pub(crate) fn condition_target(
     of: ResourceType,
     pairs: &[(String, String)],
 ) -> Result<Target, Refusal> {
-    ask.may(of.name(), 's')?;
+    ask.may(of, Right::Search)?;
     let bases = ask.own_bases(door)?;
     let limits = &door.settings.limits.search;
     let options = Options {
@@ -230,9 +233,9 @@ pub(crate) fn condition_target(
         or_values_max: limits.or_values_max,
     };
     let parsed = Query::parse(of, pairs, &options, &ask.context()?);
-    parsed
-        .map(|(query, _)| Target::Query(Box::new(query)))
-        .map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))
+    let (mut query, _) = parsed.map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))?;
+    ask.restrict(&mut query)?;
+    Ok(Target::Query(Box::new(query)))
 }
 
 /// `If-Match` and `If-None-Match: *` of a write.
@@ -277,9 +280,16 @@ pub(crate) async fn accept_one(door: &Door, ask: &Ask, change: Change) -> Result
     })
 }
 
-/// Commits changes as one submission.
-pub(crate) async fn accept(door: &Door, ask: &Ask, changes: Vec<Change>) -> Result<Vec<Outcome>, Refusal> {
+/// Commits changes as one submission, when the caller may make each of them.
+pub(crate) async fn accept(
+    door: &Door,
+    ask: &Ask,
+    mut changes: Vec<Change>,
+) -> Result<Vec<Outcome>, Refusal> {
     let caller = ask.caller()?;
+    for (at, change) in changes.iter_mut().enumerate() {
+        permit(door, ask, change).await.map_err(|refusal| about(refusal, at))?;
+    }
     let submission = Submission {
         site: caller.site.clone(),
         source: Source {
@@ -297,6 +307,61 @@ pub(crate) async fn accept(door: &Door, ask: &Ask, changes: Vec<Change>) -> Resu
         reply: None,
     };
     Ok(of_receipt(door.intake.accept(submission).await)?.commit.outcomes)
+}
+
+/// Refuses a change that a scope with a filter leaves out: what is written has to be within it, and what stands there before it too. That is the version
+/// that was looked at, or the write finds another one and is refused.
+async fn permit(door: &Door, ask: &Ask, change: &mut Change) -> Result<(), Refusal> {
+    let access = ask.access()?;
+    let (of, right, target, content) = match &change.action {
+        Action::Create(content) | Action::Ensure(_, content) => {
+            (content.resource_type(), Right::Create, None, Some(content))
+        }
+        Action::Replace(target, content) => {
+            (content.resource_type(), Right::Update, Some(target), Some(content))
+        }
+        Action::Delete(target) => (target.resource_type(), Right::Delete, Some(target), None),
+        // no client asks for another
+        _ => return Ok(()),
+    };
+    if access.is_whole(of, right) {
+        return Ok(());
+    }
+    let refuse = || {
+        let text = format!(
+            "the scopes of the key let it do this with a part of the resources of type {of}, which this one is not of"
+        );
+        Err(Refusal::new(StatusCode::FORBIDDEN, Issue::error(IssueCode::Forbidden, text)))
+    };
+    if let Some(content) = content {
+        let thing =
+            Thing { content, id: content.id().unwrap_or_default(), last_updated: hilum_intake::now() };
+        if !access.covers(right, thing, &ask.context()?) {
+            return refuse();
+        }
+    }
+    let Some(target) = target else { return Ok(()) };
+    let Target::Id(of, id) = target else {
+        let text = "a key whose scope has a filter changes a resource by its id, not by a condition";
+        return Err(Refusal::new(StatusCode::FORBIDDEN, Issue::error(IssueCode::Forbidden, text)));
+    };
+    let Some(version) = door.intake.store().read(ask.site()?, *of, id).await? else {
+        change.precondition.must_not_exist |= content.is_some();
+        return Ok(());
+    };
+    if !ask.covers(right, &version)? {
+        return refuse();
+    }
+    if change.precondition.if_match.is_none() {
+        change.precondition.if_match = Some(vec![version.version]);
+    }
+    Ok(())
+}
+
+/// A refusal of one of several changes.
+fn about(mut refusal: Refusal, at: usize) -> Refusal {
+    refusal.issues.iter_mut().for_each(|issue| issue.change = Some(at));
+    refusal
 }
 
 /// The status of a write: 201 for a new resource, else 200.
@@ -324,11 +389,25 @@ fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
 
 /// What was written, as the caller may see it: what stood there before it wrote is read, which it has to be allowed.
 pub(crate) fn shown(ask: &Ask, outcome: &Outcome) -> Bytes {
+    let body = outcome.body();
     let is_own = matches!(outcome.effect, Effect::Created | Effect::Updated);
-    match is_own || ask.may(outcome.resource_type.name(), 'r').is_ok() {
-        true => mask::body(ask, outcome.resource_type, &outcome.body()),
+    match is_own || may_be_read(ask, outcome, &body) {
+        true => mask::body(ask, outcome.resource_type, &body),
         false => Bytes::new(),
     }
+}
+
+fn may_be_read(ask: &Ask, outcome: &Outcome, body: &Bytes) -> bool {
+    let version = Version {
+        resource_type: outcome.resource_type,
+        id: outcome.id.clone(),
+        version: outcome.version,
+        last_updated: outcome.last_updated,
+        operation: Operation::Update,
+        submission: None,
+        body: body.clone(),
+    };
+    ask.may(outcome.resource_type, Right::Read).is_ok() && ask.covers(Right::Read, &version).unwrap_or(false)
 }
 
 fn deleted(ask: &Ask, outcome: &Outcome) -> Response<Body> {

@@ -9,13 +9,14 @@ use axum::response::{IntoResponse, Response};
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::Source;
 use hilum_intake::batch::{Answers, Batch};
+use hilum_intake::store::Scope;
 use hilum_listen::{Caller, missing_scope};
 use hilum_wire::er7::unframed;
 
 use crate::Door;
 use crate::answer::{refuse, send_again, with_body};
 
-const SCOPE: &str = "ingest/hl7v2";
+const SCOPE: Scope = Scope::IngestHl7v2;
 const TYPES: [&str; 5] =
     ["text/plain", "application/hl7-v2", "x-application/hl7-v2+er7", "application/octet-stream", ""];
 
@@ -44,7 +45,7 @@ pub(crate) async fn ingest(
     body: Bytes,
 ) -> Response {
     if !caller.has_scope(SCOPE) {
-        return refuse(StatusCode::FORBIDDEN, missing_scope(SCOPE));
+        return refuse(StatusCode::FORBIDDEN, missing_scope(SCOPE.name()));
     }
     let content_type =
         headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default().to_owned();

@@ -9,6 +9,7 @@ use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::Response;
 use hilum_fhir::{Issue, IssueCode};
+use hilum_intake::store::Scope;
 use hilum_intake::{Receipt, Source};
 use hilum_listen::{Caller, missing_scope};
 use hilum_wire::v3::{ACKNOWLEDGEMENT, Envelope, Limits, Message, Refusal, SoapVersion};
@@ -16,7 +17,7 @@ use hilum_wire::v3::{ACKNOWLEDGEMENT, Envelope, Limits, Message, Refusal, SoapVe
 use crate::Door;
 use crate::answer::{refuse, send_again, with_body};
 
-const SCOPE: &str = "ingest/hl7v3";
+const SCOPE: Scope = Scope::IngestHl7v3;
 /// Larger bodies are read where they hold nobody up.
 const READ_INLINE_BYTES_MAX: usize = 128 * 1024;
 const TYPES: [&str; 4] = ["application/soap+xml", "text/xml", "application/xml", ""];
@@ -53,7 +54,7 @@ pub(crate) async fn ingest(
     body: Bytes,
 ) -> Response {
     if !caller.has_scope(SCOPE) {
-        return refuse(StatusCode::FORBIDDEN, missing_scope(SCOPE));
+        return refuse(StatusCode::FORBIDDEN, missing_scope(SCOPE.name()));
     }
     let content_type = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
     let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();

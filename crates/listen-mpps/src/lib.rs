@@ -13,6 +13,7 @@ use axum::routing::post;
 use axum::{Json, Router};
 use hilum_fhir::{Issue, IssueCode, json};
 use hilum_intake::normalise::Payload;
+use hilum_intake::store::Scope;
 use hilum_intake::{Accepted, Intake, Receipt, Source, Submission, Verdict};
 use hilum_listen::{Caller, Limits, missing_scope};
 use serde::Serialize;
@@ -20,7 +21,7 @@ use serde_json::Value;
 use utoipa::{OpenApi, ToSchema};
 use uuid::Uuid;
 
-const SCOPE: &str = "ingest/mpps";
+const SCOPE: Scope = Scope::IngestMpps;
 const RETRY_AFTER_SECONDS: &str = "2";
 /// (0008,0018) SOP Instance UID in the DICOM JSON model.
 const SOP_INSTANCE_UID: &str = "00080018";
@@ -116,7 +117,7 @@ async fn ingest(
     body: Bytes,
 ) -> Response {
     if !caller.has_scope(SCOPE) {
-        return refuse(StatusCode::FORBIDDEN, &missing_scope(SCOPE));
+        return refuse(StatusCode::FORBIDDEN, &missing_scope(SCOPE.name()));
     }
     if !is_json(&headers) {
         let issue = Issue::error(IssueCode::NotSupported, "send application/json or application/dicom+json");

@@ -14,7 +14,7 @@ use axum::routing::{get, post};
 use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::replay::NoReplay;
-use hilum_intake::store::{Error, SubmissionFilter};
+use hilum_intake::store::{Error, Scope, SubmissionFilter};
 use hilum_intake::{Intake, Receipt, now, view};
 use serde::Deserialize;
 use serde_json::Value;
@@ -24,9 +24,9 @@ use utoipa::{IntoParams, OpenApi};
 use crate::{Caller, missing_scope};
 
 /// What a key needs to see and replay submissions.
-const SUBMISSIONS: &str = "admin/submissions";
+const SUBMISSIONS: Scope = Scope::Submissions;
 /// What a key needs to remove studies.
-const STUDIES: &str = "admin/studies";
+const STUDIES: Scope = Scope::Studies;
 const COUNT_DEFAULT: u32 = 50;
 
 /// The routes of the admin surface.
@@ -267,8 +267,12 @@ async fn delete_study(
     Ok(json(&view::study(&uid, &removed)))
 }
 
-fn admit(caller: &Caller, scope: &str) -> Result<(), Refused> {
-    if caller.has_scope(scope) { Ok(()) } else { Err(Refused(StatusCode::FORBIDDEN, missing_scope(scope))) }
+fn admit(caller: &Caller, scope: Scope) -> Result<(), Refused> {
+    if caller.has_scope(scope) {
+        Ok(())
+    } else {
+        Err(Refused(StatusCode::FORBIDDEN, missing_scope(scope.name())))
+    }
 }
 
 fn parameters<T: for<'d> Deserialize<'d>>(uri: &Uri) -> Result<T, Refused> {

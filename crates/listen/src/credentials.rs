@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use axum::http::{HeaderMap, Method, Uri, header};
 use hilum_fhir::{Issue, IssueCode, Timestamp};
-use hilum_intake::store::{Site, Store};
+use hilum_intake::store::{Access, Scope, Site, Store};
 use parking_lot::Mutex;
 
 /// Paths answered without a credential, on every surface.
@@ -32,10 +32,8 @@ pub struct Caller {
     pub site: Site,
     /// Key id; `None` without authentication.
     pub key_id: Option<Arc<str>>,
-    /// What it may do, such as `system/Patient.rs`, `ingest/hl7v2`. Empty with `everything`.
-    pub scopes: Arc<[String]>,
-    /// Whether it may do everything (listener with `auth = "none"`).
-    pub everything: bool,
+    /// What it may do.
+    pub access: Arc<Access>,
     /// Its address.
     pub peer: SocketAddr,
     /// Name of the listener.
@@ -74,8 +72,7 @@ impl Credentials {
             let caller = Caller {
                 site: site.clone(),
                 key_id: None,
-                scopes: Arc::from([]),
-                everything: true,
+                access: Arc::new(Access::everything()),
                 peer,
                 listener: listener.clone(),
             };
@@ -104,11 +101,10 @@ impl Credentials {
             return Err((StatusCode::UNAUTHORIZED, issue));
         };
         match self.store.control().authenticate(presented, now) {
-            Ok(Some((key, site))) => Ok(Caller {
-                site,
-                key_id: Some(Arc::from(key.key_id)),
-                scopes: Arc::from(key.scopes),
-                everything: false,
+            Ok(Some(who)) => Ok(Caller {
+                site: who.site,
+                key_id: Some(Arc::from(who.key_id)),
+                access: who.access,
                 peer,
                 listener: listener.clone(),
             }),
@@ -167,37 +163,15 @@ fn presented(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Caller {
-    /// Whether it holds a scope that is compared as a whole: `ingest/hl7v2`, `endpoint.reveal`, `admin/site`.
-    pub fn has_scope(&self, scope: &str) -> bool {
-        self.everything || self.scopes.iter().any(|s| s == scope || s == "admin/all")
-    }
-
-    /// Whether it may do `interaction` (one of `c r u d s`) on a resource type: `system/Patient.rs`, `system/*.cruds`, and the
-    /// older `.read` (= `.rs`), `.write` (= `.cud`), `.*`.
-    pub fn may(&self, resource_type: &str, interaction: char) -> bool {
-        self.everything || self.scopes.iter().any(|scope| scope_grants(scope, resource_type, interaction))
+    /// Whether it holds a scope that is compared as a whole.
+    pub fn has_scope(&self, scope: Scope) -> bool {
+        self.access.holds(scope)
     }
 }
 
 /// The issue for a missing scope: it names the scope.
 pub fn missing_scope(scope: &str) -> Issue {
     Issue::error(IssueCode::Forbidden, format!("the credential lacks the scope {scope}"))
-}
-
-fn scope_grants(scope: &str, resource_type: &str, interaction: char) -> bool {
-    if scope == "admin/all" {
-        return true;
-    }
-    let Some((of, rights)) = scope.strip_prefix("system/").and_then(|rest| rest.rsplit_once('.')) else {
-        return false;
-    };
-    let rights = match rights {
-        "read" => "rs",
-        "write" => "cud",
-        "*" => "cruds",
-        other => other,
-    };
-    (of == "*" || of == resource_type) && rights.contains(interaction)
 }
 
 fn is_public(method: &Method, path: &str) -> bool {
@@ -265,27 +239,6 @@ fn is_loopback_name(authority: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn scopes_of_both_versions_grant_what_they_say() {
-        for (scope, resource_type, interaction, granted) in [
-            ("system/*.cruds", "Patient", 'd', true),
-            ("system/Patient.rs", "Patient", 's', true),
-            ("system/Patient.rs", "Patient", 'c', false),
-            ("system/Patient.rs", "Observation", 'r', false),
-            ("system/Endpoint.read", "Endpoint", 's', true),
-            ("system/Endpoint.write", "Endpoint", 'd', true),
-            ("system/Endpoint.write", "Endpoint", 'r', false),
-            ("ingest/hl7v2", "Patient", 'r', false),
-            ("admin/all", "Patient", 'd', true),
-        ] {
-            assert_eq!(
-                scope_grants(scope, resource_type, interaction),
-                granted,
-                "{scope} {resource_type} {interaction}"
-            );
-        }
-    }
 
     #[test]
     fn only_loopback_names_pass_without_authentication() {

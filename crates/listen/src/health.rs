@@ -6,13 +6,13 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
 use hilum_fhir::issue::operation_outcome;
-use hilum_store::{Health, Store};
+use hilum_store::{Health, Scope, Store};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::{Caller, missing_scope};
 
 /// What a key needs to read the metrics of all sites.
-const METRICS_SCOPE: &str = "admin/metrics";
+const METRICS: Scope = Scope::Metrics;
 
 /// `/livez` (the process answers) and `/readyz` (the store takes writes). No credential needed, nothing told beyond a word.
 pub fn router(store: Store) -> Router {
@@ -29,11 +29,11 @@ pub fn metrics(handle: PrometheusHandle) -> Router {
         get(move |Extension(caller): Extension<Caller>| {
             let handle = handle.clone();
             async move {
-                if caller.has_scope(METRICS_SCOPE) {
+                if caller.has_scope(METRICS) {
                     return ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], handle.render())
                         .into_response();
                 }
-                let outcome = operation_outcome(&[missing_scope(METRICS_SCOPE)]).to_string();
+                let outcome = operation_outcome(&[missing_scope(METRICS.name())]).to_string();
                 (StatusCode::FORBIDDEN, [(header::CONTENT_TYPE, "application/fhir+json")], outcome)
                     .into_response()
             }

@@ -9,11 +9,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hilum_fhir::Timestamp;
+use hilum_fhir::search::Context;
 use hilum_rows::{ControlListener, ControlRows, Kept};
 use parking_lot::Mutex;
 use subtle::ConstantTimeEq;
 
-use crate::{ApiKey, Config, Error, ErrorKind, Site, SiteSettings, sha256};
+use crate::{Access, ApiKey, Config, Error, ErrorKind, Site, SiteSettings, sha256};
 
 const SECRET_BYTES: usize = 32;
 const KEY_ID_BYTES: usize = 6;
@@ -29,8 +30,27 @@ pub struct Control {
 struct State {
     rows: Box<dyn ControlRows>,
     sites: HashMap<String, Site>,
-    keys: HashMap<String, (ApiKey, [u8; 32])>,
+    keys: HashMap<String, Known>,
     reloads: u64,
+}
+
+/// A key with what it may do.
+#[derive(Clone)]
+struct Known {
+    key: ApiKey,
+    secret_sha256: [u8; 32],
+    access: Arc<Access>,
+}
+
+/// Who presented a key.
+#[derive(Clone, Debug)]
+pub struct Authenticated {
+    /// The public part of the key.
+    pub key_id: String,
+    /// Its site.
+    pub site: Site,
+    /// What it may do.
+    pub access: Arc<Access>,
 }
 
 /// `hil_<keyid>_<secret>`: shown once.
@@ -120,7 +140,7 @@ impl Control {
     /// Makes a key. The secret is returned once and only its SHA-256 kept.
     ///
     /// # Errors
-    /// `NotFound` for an unknown site; `Unavailable`.
+    /// `NotFound` for an unknown site, `Conflict` for a scope that is not understood; `Unavailable`.
     pub fn add_key(
         &self,
         site: &str,
@@ -131,10 +151,11 @@ impl Control {
     ) -> Result<(ApiKey, KeySecret), Error> {
         let mut state = self.state.lock();
         state.refresh()?;
-        if !state.sites.contains_key(site) {
+        let Some(of) = state.sites.get(site) else {
             let message = format!("there is no site {site}");
             return Err(Error { kind: ErrorKind::NotFound, message, issues: Vec::new(), source: None });
-        }
+        };
+        Access::check(scopes, &context_of(Some(of))).map_err(conflict)?;
         let (key_id, secret) = (random_text(KEY_ID_BYTES)?, random_text(SECRET_BYTES)?);
         let key = ApiKey {
             key_id: key_id.clone(),
@@ -159,7 +180,7 @@ impl Control {
     pub fn keys(&self) -> Result<Vec<ApiKey>, Error> {
         let mut state = self.state.lock();
         state.refresh()?;
-        let mut keys: Vec<ApiKey> = state.keys.values().map(|(key, _)| key.clone()).collect();
+        let mut keys: Vec<ApiKey> = state.keys.values().map(|known| known.key.clone()).collect();
         keys.sort_by(|a, b| (a.created, &a.key_id).cmp(&(b.created, &b.key_id)));
         Ok(keys)
     }
@@ -175,32 +196,37 @@ impl Control {
         Ok(changed)
     }
 
-    /// The key and site of a presented `hil_…` text: unknown, wrong, expired and revoked ones cost the same time. Stamps last use (at most once a minute).
+    /// Who presents a `hil_…` text: unknown, wrong, expired and revoked ones cost the same time. Stamps last use (at most once a minute).
     ///
     /// # Errors
     /// `Unavailable`.
-    pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Option<(ApiKey, Site)>, Error> {
+    pub fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Option<Authenticated>, Error> {
         let mut state = self.state.lock();
         state.refresh()?;
         let (key_id, secret) =
             presented.strip_prefix("hil_").and_then(|rest| rest.split_once('_')).unwrap_or(("", presented));
         // an unknown key is compared with a digest nobody has the secret of, so that it costs the same
         let nobody = [0u8; 32];
-        let known = state.keys.get(key_id).cloned();
-        let expected = known.as_ref().map_or(&nobody, |(_, digest)| digest);
-        let equal = bool::from(sha256(secret.as_bytes()).ct_eq(expected));
-        let Some((key, _)) = known.filter(|(key, _)| {
-            equal && key.revoked.is_none() && key.expires.is_none_or(|at| at > now.seconds())
-        }) else {
-            return Ok(None);
-        };
-        let Some(site) = state.sites.get(&key.site).filter(|s| !s.settings().disabled).cloned() else {
-            return Ok(None);
-        };
-        if key.last_used.is_none_or(|at| now.seconds() - at >= USE_STAMP_SECONDS) {
-            state.stamp(&key.key_id, now.seconds());
+        let expected = state.keys.get(key_id).map_or(nobody, |known| known.secret_sha256);
+        let equal = bool::from(sha256(secret.as_bytes()).ct_eq(&expected));
+        let Some((known, site)) = state.valid(key_id, now).filter(|_| equal) else { return Ok(None) };
+        let is_stamped = known.key.last_used.is_some_and(|at| now.seconds() - at < USE_STAMP_SECONDS);
+        let who = Authenticated { key_id: key_id.to_owned(), site, access: known.access.clone() };
+        if !is_stamped {
+            state.stamp(key_id, now.seconds());
         }
-        Ok(Some((key, site)))
+        Ok(Some(who))
+    }
+
+    /// What a key may do at a site now; `None` when it is unknown, expired, revoked or of another site. For what is done later for its owner.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub fn access_of(&self, key_id: &str, site: &Site, now: Timestamp) -> Result<Option<Arc<Access>>, Error> {
+        let mut state = self.state.lock();
+        state.refresh()?;
+        let valid = state.valid(key_id, now).filter(|(_, of)| of.id() == site.id());
+        Ok(valid.map(|(known, _)| known.access.clone()))
     }
 }
 
@@ -243,17 +269,37 @@ impl State {
             sites.insert(settings.id.clone(), Site(Arc::new(settings)));
         }
         self.sites = sites;
-        self.keys = kept.keys.into_iter().map(|(key, digest)| (key.key_id.clone(), (key, digest))).collect();
+        let known = |(key, secret_sha256): (ApiKey, [u8; 32])| {
+            let access = Access::of(&key.scopes, None, &context_of(self.sites.get(&key.site)));
+            (key.key_id.clone(), Known { key, secret_sha256, access: Arc::new(access) })
+        };
+        self.keys = kept.keys.into_iter().map(known).collect();
         Ok(())
+    }
+
+    /// A key that is neither expired nor revoked, with its site, which is not disabled.
+    fn valid(&self, key_id: &str, now: Timestamp) -> Option<(&Known, Site)> {
+        let is_valid = |known: &&Known| {
+            known.key.revoked.is_none() && known.key.expires.is_none_or(|at| at > now.seconds())
+        };
+        let known = self.keys.get(key_id).filter(is_valid)?;
+        let site = self.sites.get(&known.key.site).filter(|site| !site.settings().disabled)?;
+        Some((known, site.clone()))
     }
 
     /// Best effort: a missed stamp harms nobody.
     fn stamp(&mut self, key_id: &str, seconds: i64) {
         self.rows.stamp(key_id, seconds);
-        if let Some((key, _)) = self.keys.get_mut(key_id) {
-            key.last_used = Some(seconds);
+        if let Some(known) = self.keys.get_mut(key_id) {
+            known.key.last_used = Some(seconds);
         }
     }
+}
+
+/// What the filter of a scope needs to know of a site.
+fn context_of(site: Option<&Site>) -> Context {
+    let zone = site.and_then(|site| jiff::tz::TimeZone::get(&site.settings().timezone).ok());
+    Context { zone: zone.unwrap_or(jiff::tz::TimeZone::UTC), now: jiff::Timestamp::now().into() }
 }
 
 fn check_site(settings: &SiteSettings) -> Result<(), Error> {
@@ -315,7 +361,7 @@ mod tests {
         command.put_site(site("a", "A")).unwrap();
         let now = Timestamp::from_micros(1_000_000_000);
         let (key, secret) = command.add_key("a", "ris", &["ingest/hl7v2".into()], None, now).unwrap();
-        assert_eq!(edge.authenticate(&secret.0, now).unwrap().unwrap().1.id(), "a");
+        assert_eq!(edge.authenticate(&secret.0, now).unwrap().unwrap().site.id(), "a");
         assert!(edge.authenticate("hil_unknown_x", now).unwrap().is_none());
         assert!(edge.authenticate(&format!("{}x", secret.0), now).unwrap().is_none());
         assert!(command.revoke_key(&key.key_id, now).unwrap());

@@ -6,6 +6,7 @@
 //! `commit/` writes, `query/` finds, `upkeep/` keeps in order; below are `hilum-rows` (every row, and the engines that keep them) and
 //! `hilum-blobs`.
 
+mod access;
 mod commit;
 mod control;
 mod engine;
@@ -15,7 +16,8 @@ mod site;
 mod types;
 mod upkeep;
 
-pub use control::{Control, KeySecret};
+pub use access::{Access, Right, Scope, Thing};
+pub use control::{Authenticated, Control, KeySecret};
 pub use hilum_blobs::{BlobId, BlobReader, BlobWriter, FinishedBlob, S3Config, sha256};
 pub use hilum_rows::{
     ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,

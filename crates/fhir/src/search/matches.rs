@@ -7,9 +7,11 @@ use super::{
 use crate::Timestamp;
 
 impl Query {
-    /// Whether a resource with these entries satisfies every filter. `id` and `last_updated` serve `_id` and `_lastUpdated`.
+    /// Whether a resource with these entries satisfies every filter and is within what may be seen. `id` and `last_updated` serve `_id` and `_lastUpdated`.
     pub fn matches(&self, entries: &Entries, id: &str, last_updated: Timestamp) -> bool {
         self.filters.iter().all(|filter| filter.holds(entries, id, last_updated))
+            && (self.within.is_empty()
+                || self.within.iter().any(|part| part.matches(entries, id, last_updated)))
     }
 }
 

@@ -36,6 +36,8 @@ pub struct Query {
     pub resource_type: ResourceType,
     /// The conditions; all must hold (repetition = AND).
     pub filters: Vec<Filter>,
+    /// Searches of the same type of which one has to find it too: what the caller may see. Empty = no such limit.
+    pub within: Vec<Query>,
     /// `_sort`, in order; empty = by insertion.
     pub sort: Vec<Sort>,
     /// `_count` as asked, clamped to the limit; `None` = the server's default.

@@ -97,6 +97,7 @@ impl Query {
         Self {
             resource_type,
             filters: Vec::new(),
+            within: Vec::new(),
             sort: Vec::new(),
             count: None,
             total: Total::default(),

@@ -93,6 +93,11 @@ pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Que
             followed.to_mut().filters[at].condition = Condition::Reference(all);
         }
     }
+    for (at, part) in query.within.iter().enumerate() {
+        if let Cow::Owned(part) = self::followed(rows, part)? {
+            followed.to_mut().within[at] = part;
+        }
+    }
     Ok(followed)
 }
 
@@ -299,7 +304,7 @@ impl Search<'_> {
 
     fn count(&self, max: u64) -> Result<Option<u64>, Error> {
         let mut count = 0_u64;
-        if self.query.filters.is_empty() {
+        if self.query.filters.is_empty() && self.query.within.is_empty() {
             self.patience.long()?;
             return self.rows.count(self.query.resource_type).map(Some);
         }
@@ -313,6 +318,9 @@ impl Search<'_> {
     /// The number of hits of a search that one exact key decides, when there are few.
     fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
         let [filter] = self.query.filters.as_slice() else { return Ok(None) };
+        if !self.query.within.is_empty() {
+            return Ok(None);
+        }
         let Some(Lookup::Keys { keys, exact: true }) = terms::lookup(self.rows, filter)? else {
             return Ok(None);
         };
@@ -474,7 +482,8 @@ impl Stream<'_> {
             Some(Lookup::Keys { keys, exact: true }) if keys.len() == 1 => Some(keys[0]),
             _ => None,
         });
-        let rest = Rest { keys: keys.collect(), body: !lookups.iter().all(exact) };
+        let rest =
+            Rest { keys: keys.collect(), body: !lookups.iter().all(exact) || !self.query.within.is_empty() };
         Ok((driver.and_then(|at| lookups[at].clone()), rest))
     }
 
