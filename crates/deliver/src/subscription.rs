@@ -1,21 +1,25 @@
-//! Subscriptions as the deliverer sees them.
+//! Subscriptions as the deliverer sees them: read as they stand, and their status written with the version it was decided on.
 
 use hilum_fhir::search::{Query, date_range};
-use hilum_fhir::{Action, Change, Resource, Target};
-use hilum_store::{DestinationState, Error, Original, OriginalKind, Site, Store, sha256};
+use hilum_fhir::{Action, Change, Precondition, Resource, Target};
+use hilum_store::{DestinationState, Error, ErrorKind, Original, OriginalKind, Site, Store, Version, sha256};
 use serde_json::{Value, json};
 
 use crate::{criteria, subscription_type};
 
-/// Subscriptions of a site that are looked at.
-const SUBSCRIPTIONS_MAX: u32 = 1_000;
+/// Subscriptions read together.
+const PAGE: u32 = 500;
 
 /// A rest-hook Subscription.
+#[derive(Clone, Debug)]
 pub(crate) struct Subscription {
     pub(crate) id: String,
     /// `Subscription/id`
     pub(crate) reference: String,
-    pub(crate) status: String,
+    /// The version of the resource this was read from.
+    version: u64,
+    pub(crate) status: DestinationState,
+    /// `None` when it is no search that is known here.
     pub(crate) criteria: Option<Query>,
     pub(crate) endpoint: String,
     /// Whether the resource is sent, or an empty body.
@@ -24,39 +28,56 @@ pub(crate) struct Subscription {
     pub(crate) headers: Vec<(String, String)>,
     /// Whether it shows an error.
     pub(crate) has_error: bool,
-    end_ms: Option<i64>,
+    pub(crate) end_ms: Option<i64>,
     resource: Resource,
 }
 
 impl Subscription {
     pub(crate) fn is_active(&self) -> bool {
-        self.status == "active"
+        self.status == DestinationState::Active
     }
 
-    pub(crate) fn ended(&self, now_ms: i64) -> bool {
+    pub(crate) fn is_off(&self) -> bool {
+        self.status == DestinationState::Off
+    }
+
+    pub(crate) fn has_ended(&self, now_ms: i64) -> bool {
         self.end_ms.is_some_and(|end| end <= now_ms)
     }
 
-    pub(crate) fn state(&self) -> DestinationState {
-        match self.status.as_str() {
-            "requested" => DestinationState::Requested,
-            "active" => DestinationState::Active,
-            "error" => DestinationState::Error,
-            _ => DestinationState::Off,
+    /// Whether a delivery that was begun for one may go on for the other.
+    pub(crate) fn sends_like(&self, other: &Self) -> bool {
+        self.status == other.status
+            && self.endpoint == other.endpoint
+            && self.headers == other.headers
+            && self.has_payload == other.has_payload
+    }
+}
+
+/// All rest-hook Subscriptions of a site, however many there are.
+pub(crate) async fn all(store: &Store, site: &Site) -> Result<Vec<Subscription>, Error> {
+    let mut query = Query::all(subscription_type());
+    query.count = Some(PAGE);
+    query.total = hilum_fhir::search::Total::None;
+    let (mut found, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.search(site, &query, cursor.as_deref()).await?;
+        found.extend(page.matches.iter().filter_map(|version| read(version, site)));
+        match page.next {
+            Some(next) => cursor = Some(next),
+            None => return Ok(found),
         }
     }
 }
 
-/// All rest-hook Subscriptions of a site.
-pub(crate) async fn all(store: &Store, site: &Site) -> Result<Vec<Subscription>, Error> {
-    let mut query = Query::all(subscription_type());
-    query.count = Some(SUBSCRIPTIONS_MAX);
-    let page = store.search(site, &query, None).await?;
-    Ok(page.matches.iter().filter_map(|version| read(&version.id, &version.body, site)).collect())
+/// A Subscription as it stands; `None` when it was deleted or is none that is delivered to.
+pub(crate) async fn current(store: &Store, site: &Site, id: &str) -> Result<Option<Subscription>, Error> {
+    let found = store.read(site, subscription_type(), id).await?;
+    Ok(found.and_then(|version| read(&version, site)))
 }
 
-fn read(id: &str, body: &[u8], site: &Site) -> Option<Subscription> {
-    let resource = Resource::from_value(serde_json::from_slice(body).ok()?).ok()?;
+fn read(version: &Version, site: &Site) -> Option<Subscription> {
+    let resource = Resource::from_value(serde_json::from_slice(&version.body).ok()?).ok()?;
     let channel = resource.get("channel")?.clone();
     let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
     if text(&channel, "type")? != "rest-hook" {
@@ -66,9 +87,10 @@ fn read(id: &str, body: &[u8], site: &Site) -> Option<Subscription> {
     let headers =
         channel.get("header").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     Some(Subscription {
-        id: id.to_owned(),
-        reference: format!("Subscription/{id}"),
-        status: own("status")?,
+        id: version.id.clone(),
+        reference: format!("Subscription/{}", version.id),
+        version: version.version,
+        status: state(&own("status")?),
         criteria: criteria(&own("criteria")?, site),
         endpoint: text(&channel, "endpoint").unwrap_or_default(),
         has_payload: text(&channel, "payload").is_some(),
@@ -82,14 +104,24 @@ fn read(id: &str, body: &[u8], site: &Site) -> Option<Subscription> {
     })
 }
 
-/// Writes the status as a new version; the error names the cause and no secret.
-pub(crate) async fn set_status(
+fn state(status: &str) -> DestinationState {
+    match status {
+        "requested" => DestinationState::Requested,
+        "active" => DestinationState::Active,
+        "error" => DestinationState::Error,
+        _ => DestinationState::Off,
+    }
+}
+
+/// Writes a status as a new version, unless the Subscription is another by now: then what was decided is not true of it, and whoever decided looks again.
+/// The error names the cause and no secret. Whether it was written.
+pub(crate) async fn turn(
     store: &Store,
     site: &Site,
     subscription: &Subscription,
     state: DestinationState,
     error: Option<&str>,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     let status = match state {
         DestinationState::Requested => "requested",
         DestinationState::Active => "active",
@@ -103,7 +135,8 @@ pub(crate) async fn set_status(
         None => drop(resource.object_mut().shift_remove("error")),
     }
     let target = Target::Id(subscription_type(), subscription.id.clone());
-    let change = Change::new(Action::Replace(target, resource));
+    let precondition = Precondition { if_match: Some(vec![subscription.version]), must_not_exist: false };
+    let change = Change { precondition, ..Change::new(Action::Replace(target, resource)) };
     let original = Original {
         kind: OriginalKind::Internal,
         listener: "deliver".into(),
@@ -118,5 +151,13 @@ pub(crate) async fn set_status(
         report: None,
         about: Default::default(),
     };
-    store.commit(site, original, vec![change], None).await.map(drop)
+    match store.commit(site, original, vec![change], None).await {
+        Err(error) if is_changed(error.kind) => Ok(false),
+        done => done.map(|_| true),
+    }
+}
+
+/// Whether an error says that a resource is no longer as it was read.
+fn is_changed(kind: ErrorKind) -> bool {
+    matches!(kind, ErrorKind::Precondition | ErrorKind::NotFound | ErrorKind::Gone)
 }

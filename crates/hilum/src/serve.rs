@@ -23,6 +23,8 @@ const DEFAULT_LOG: &str = "warn,hilum=info";
 const NEVER_LOGGED: [&str; 4] =
     ["tokio_postgres", "tokio_postgres::query", "tokio_postgres::prepare", "tokio_postgres::connection"];
 const FIRST_KEY_FILE: &str = "first-api-key";
+/// Time a delivery has that is under way at the stop: the whole stop is to take less than 10 s when no door has to be waited for.
+const DELIVERY_STOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(8);
 const FIRST_KEY_SCOPES: &str = "system/*.cruds ingest/hl7v2 ingest/hl7v3 ingest/mpps";
 
 /// Serves until SIGTERM or SIGINT.
@@ -55,9 +57,10 @@ async fn serve(config: Config, arguments: &Serve) -> Result<()> {
     let stop_rest = CancellationToken::new();
     let (open, rest) = (TaskTracker::new(), TaskTracker::new());
     rest.spawn(intake.run(stop_rest.clone()));
-    rest.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_rest.clone()));
     rest.spawn(notify::watchdog(stop_rest.clone()));
     rest.spawn(certificates.clone().watch(stop_rest.clone()));
+    // deliveries end with the doors: what is queued is sent after the next start
+    open.spawn(hilum_deliver::run(store.clone(), delivery(&config), stop_doors.clone()));
     for door in doors {
         open.spawn(door.listener.serve(door.session, stop_doors.clone()));
     }
@@ -114,6 +117,7 @@ fn delivery(config: &Config) -> hilum_deliver::Options {
     hilum_deliver::Options {
         response_bytes_max: limits.response_bytes_max,
         attempt_timeout: std::time::Duration::from_millis(limits.attempt_timeout_ms),
+        stop_patience: DELIVERY_STOP_PATIENCE,
         retry_for: std::time::Duration::from_secs(limits.retry_hours_max * 3600),
         backlog_rows_max: limits.backlog_rows_max,
         backlog_for: std::time::Duration::from_secs(limits.backlog_days_max * 86_400),

@@ -3,6 +3,7 @@
 use axum::http::StatusCode;
 use hilum_fhir::search::Query;
 use hilum_fhir::{Issue, IssueCode, Resource};
+use hilum_intake::store::Right;
 use serde_json::Value;
 
 use crate::answer::Refusal;
@@ -60,8 +61,14 @@ fn subscription(ask: &Ask, resource: &Resource, is_update: bool) -> Result<Vec<I
     }
     issues.extend(headers(channel.get("header"), "Subscription.channel.header"));
     let criteria = resource.get("criteria").and_then(Value::as_str).unwrap_or_default();
-    if let Err(wrong) = Query::parse_criteria(criteria, &ask.context()?) {
-        issues.extend(wrong.into_iter().map(|issue| issue.at("Subscription.criteria")));
+    match Query::parse_criteria(criteria, &ask.context()?) {
+        Err(wrong) => issues.extend(wrong.into_iter().map(|issue| issue.at("Subscription.criteria"))),
+        // what it is told, its owner could read; to turn one off nothing is asked
+        Ok(query) if status != "off" => {
+            ask.may(query.resource_type, Right::Search)?;
+            ask.may(query.resource_type, Right::Read)?;
+        }
+        Ok(_) => {}
     }
     Ok(issues)
 }

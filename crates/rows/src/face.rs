@@ -14,7 +14,7 @@ use crate::row::{
     OldSubmission, OldVersion, Orphan, StepRow, StoredSubmission, StudyRow, SubmissionEntry, VersionRow,
     Walk, WantedSubmissions,
 };
-use crate::{BlobId, Delivery, Destination, Error, FeedEntry, Version};
+use crate::{BlobId, Delivery, Destination, DestinationState, Error, FeedEntry, Version};
 
 /// A connection of any engine, for reading.
 pub type Db<'c> = &'c (dyn Reads + 'c);
@@ -243,6 +243,8 @@ pub trait WriteStudies: Studies {
 pub trait Outbox {
     /// All destinations.
     fn destinations(&self) -> Result<Vec<Destination>, Error>;
+    /// One destination.
+    fn destination(&self, reference: &str) -> Result<Option<Destination>, Error>;
     /// The first delivery of a destination that is neither delivered nor dead.
     fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error>;
     /// Numbers of the oldest deliveries of a destination, still to be sent, that are beyond the bounds of a backlog; `before` in ms since 1970.
@@ -253,8 +255,17 @@ pub trait Outbox {
 
 /// Writes destinations and deliveries.
 pub trait WriteOutbox: Outbox {
-    /// Creates or changes a destination; its cursor and numbers stay when it exists.
+    /// Creates or changes a destination. Of one that exists the numbers stay, and the cursor too unless it was off: what was written while it was is not for it.
     fn put_destination(&self, destination: &Destination) -> Result<(), Error>;
+    /// Changes the state of a destination, if it exists.
+    fn turn_destination(
+        &self,
+        reference: &str,
+        state: DestinationState,
+        error: Option<&str>,
+    ) -> Result<(), Error>;
+    /// Removes a destination, its numbers and all its deliveries.
+    fn remove_destination(&self, reference: &str) -> Result<(), Error>;
     /// Numbers matches for destinations and moves their cursors. What a cursor has passed is not numbered again.
     fn matched(&self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> Result<(), Error>;
     /// Everything up to a number that is still to be sent is dead.

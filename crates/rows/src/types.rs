@@ -70,6 +70,8 @@ pub struct Destination {
     pub next_at: Option<i64>,
     /// Latest cause of failure, without content.
     pub error: Option<String>,
+    /// Id of the API key that asked for it; `None` = it was written where no key is needed.
+    pub owner: Option<String>,
 }
 
 /// State of a destination.

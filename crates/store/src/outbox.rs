@@ -14,6 +14,15 @@ impl Store {
         self.ask(site, |rows| rows.destinations()).await
     }
 
+    /// One destination.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn destination(&self, site: &Site, reference: &str) -> Result<Option<Destination>, Error> {
+        let reference = reference.to_owned();
+        self.ask(site, move |rows| rows.destination(&reference)).await
+    }
+
     /// Creates or changes a destination. Cursor and numbers of an existing one stay.
     ///
     /// # Errors
@@ -49,13 +58,21 @@ impl Store {
         self.ask(site, move |rows| rows.next_delivery(&destination)).await
     }
 
-    /// Whether this edge is the one that delivers to a destination: of several edges on one database one is, until it is gone.
+    /// Those of the destinations that this edge is the one to deliver to: of several edges on one database one is, until it is gone.
     ///
     /// # Errors
     /// `Unavailable`.
-    pub async fn delivers(&self, site: &Site, destination: &str) -> Result<bool, Error> {
-        let destination = destination.to_owned();
-        self.site_db(site)?.apart(move |db| db.delivers(&destination)).await
+    pub async fn delivers_to(&self, site: &Site, destinations: Vec<String>) -> Result<Vec<String>, Error> {
+        let own = move |db: &SiteDb| {
+            let mut own = Vec::new();
+            for destination in destinations {
+                if db.delivers(&destination)? {
+                    own.push(destination);
+                }
+            }
+            Ok(own)
+        };
+        self.site_db(site)?.apart(own).await
     }
 
     /// Gives up the oldest deliveries of a destination that are beyond `rows_max` or whose version was written before `before` (ms since

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use hilum_deliver::storage_scu::{Association, Object, Options, ScuError, Stored, parts};
+use hilum_deliver::peers::storage_scu::{Association, Object, Options, ScuError, Stored, parts};
 use hilum_wire::dimse::status;
 use tokio::net::TcpStream;
 use tokio::time::timeout;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Session;
 use super::tables::add;
 use crate::face::{Outbox, WriteOutbox};
-use crate::{Delivery, DeliveryState, Destination, Error};
+use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
 
 /// Deliveries given up in one transaction.
 const BEYOND_BATCH: usize = 500;
@@ -13,6 +13,10 @@ const BEYOND_BATCH: usize = 500;
 impl Outbox for Session {
     fn destinations(&self) -> Result<Vec<Destination>, Error> {
         Ok(self.tables.borrow().destinations.values().cloned().collect())
+    }
+
+    fn destination(&self, reference: &str) -> Result<Option<Destination>, Error> {
+        Ok(self.tables.borrow().destinations.get(reference).cloned())
     }
 
     fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error> {
@@ -45,10 +49,36 @@ impl WriteOutbox for Session {
         let tables = &mut *self.tables.borrow_mut();
         let destinations = Arc::make_mut(&mut tables.destinations);
         let known = destinations.get(&destination.reference);
-        let (cursor, next_number) = known
-            .map_or((destination.cursor, destination.next_number), |known| (known.cursor, known.next_number));
+        let is_on_again = |known: &Destination| {
+            known.state == DestinationState::Off && destination.state != DestinationState::Off
+        };
+        let (cursor, next_number) = match known {
+            None => (destination.cursor, destination.next_number),
+            Some(known) if is_on_again(known) => (destination.cursor, known.next_number),
+            Some(known) => (known.cursor, known.next_number),
+        };
         let reference = destination.reference.clone();
         destinations.insert(reference, Destination { cursor, next_number, ..destination.clone() });
+        Ok(())
+    }
+
+    fn turn_destination(
+        &self,
+        reference: &str,
+        state: DestinationState,
+        error: Option<&str>,
+    ) -> Result<(), Error> {
+        let tables = &mut *self.tables.borrow_mut();
+        if let Some(known) = Arc::make_mut(&mut tables.destinations).get_mut(reference) {
+            (known.state, known.error) = (state, error.map(str::to_owned));
+        }
+        Ok(())
+    }
+
+    fn remove_destination(&self, reference: &str) -> Result<(), Error> {
+        let tables = &mut *self.tables.borrow_mut();
+        Arc::make_mut(&mut tables.destinations).remove(reference);
+        Arc::make_mut(&mut tables.deliveries).retain(|(of, _), _| of != reference);
         Ok(())
     }
 

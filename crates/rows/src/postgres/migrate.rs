@@ -14,6 +14,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema-5.sql"), partitioned: &[], secured: &[] },
     Step { sql: include_str!("schema-6.sql"), partitioned: &[], secured: &[] },
     Step { sql: include_str!("schema-7.sql"), partitioned: &[], secured: &[] },
+    Step { sql: include_str!("schema-8.sql"), partitioned: &[], secured: &[] },
 ];
 const FIRST: Step = Step {
     sql: include_str!("schema.sql"),

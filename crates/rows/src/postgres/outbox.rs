@@ -10,6 +10,11 @@ impl Outbox for Session {
         destinations(self)
     }
 
+    fn destination(&self, reference: &str) -> Result<Option<Destination>, Error> {
+        let sql = "SELECT ref, cursor_vid, next_n, state::bigint, next_at, err, owner FROM destination WHERE site=$1 AND ref=$2";
+        Ok(self.row(sql, &[&clean(reference)])?.as_ref().map(read_destination))
+    }
+
     fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error> {
         next_delivery(self, destination)
     }
@@ -42,6 +47,28 @@ impl WriteOutbox for Session {
         put_destination(self, destination)
     }
 
+    fn turn_destination(
+        &self,
+        reference: &str,
+        state: DestinationState,
+        error: Option<&str>,
+    ) -> Result<(), Error> {
+        let sql = "UPDATE destination SET state=$3::bigint, err=$4 WHERE site=$1 AND ref=$2";
+        let (state, error) = (state.number(), error.map(clean));
+        self.gather(sql, vec![Box::new(clean(reference)), Box::new(state), Box::new(error)]);
+        Ok(())
+    }
+
+    fn remove_destination(&self, reference: &str) -> Result<(), Error> {
+        for sql in [
+            "DELETE FROM delivery WHERE site=$1 AND dest=$2",
+            "DELETE FROM destination WHERE site=$1 AND ref=$2",
+        ] {
+            self.gather(sql, vec![Box::new(clean(reference))]);
+        }
+        Ok(())
+    }
+
     fn matched(&self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> Result<(), Error> {
         matched(self, matches, cursors)
     }
@@ -56,17 +83,20 @@ impl WriteOutbox for Session {
 }
 
 pub(crate) fn destinations(session: &Session) -> Result<Vec<Destination>, Error> {
-    let sql = "SELECT ref, cursor_vid, next_n, state::bigint, next_at, err FROM destination WHERE site=$1 ORDER BY ref COLLATE \"C\"";
-    let rows = session.rows(sql, &[])?;
-    let destination = |row: &tokio_postgres::Row| Destination {
+    let sql = "SELECT ref, cursor_vid, next_n, state::bigint, next_at, err, owner FROM destination WHERE site=$1 ORDER BY ref COLLATE \"C\"";
+    Ok(session.rows(sql, &[])?.iter().map(read_destination).collect())
+}
+
+fn read_destination(row: &tokio_postgres::Row) -> Destination {
+    Destination {
         reference: row.get(0),
         cursor: row.get::<_, i64>(1).cast_unsigned(),
         next_number: row.get::<_, i64>(2).cast_unsigned(),
         state: DestinationState::from_number(row.get(3)),
         next_at: row.get(4),
         error: row.get(5),
-    };
-    Ok(rows.iter().map(destination).collect())
+        owner: row.get(6),
+    }
 }
 
 pub(crate) fn next_delivery(session: &Session, destination: &str) -> Result<Option<Delivery>, Error> {
@@ -114,8 +144,9 @@ pub(crate) fn give_up(session: &Session, destination: &str, last: u64, reason: &
 }
 
 pub(crate) fn put_destination(session: &Session, destination: &Destination) -> Result<(), Error> {
-    let sql = "INSERT INTO destination(site,ref,cursor_vid,next_n,state,next_at,err) VALUES($1,$2,$3,$4,$5::bigint,$6,$7)
-        ON CONFLICT(site,ref) DO UPDATE SET state=excluded.state, next_at=excluded.next_at, err=excluded.err";
+    let sql = "INSERT INTO destination(site,ref,cursor_vid,next_n,state,next_at,err,owner) VALUES($1,$2,$3,$4,$5::bigint,$6,$7,$8)
+        ON CONFLICT(site,ref) DO UPDATE SET state=excluded.state, next_at=excluded.next_at, err=excluded.err, owner=excluded.owner,
+            cursor_vid=CASE WHEN destination.state=3 AND excluded.state<>3 THEN excluded.cursor_vid ELSE destination.cursor_vid END";
     session.gather(
         sql,
         vec![
@@ -125,6 +156,7 @@ pub(crate) fn put_destination(session: &Session, destination: &Destination) -> R
             Box::new(destination.state.number()),
             Box::new(destination.next_at),
             Box::new(destination.error.as_deref().map(clean)),
+            Box::new(destination.owner.as_deref().map(clean)),
         ],
     );
     Ok(())

@@ -28,6 +28,7 @@ const STEPS: &[Step] = &[
     Step { sql: include_str!("schema-7.sql"), reindexes: false },
     Step { sql: include_str!("schema-8.sql"), reindexes: false },
     Step { sql: include_str!("schema-9.sql"), reindexes: false },
+    Step { sql: include_str!("schema-10.sql"), reindexes: false },
 ];
 
 /// Brings the database of a site to the current schema and returns its cursor secret.

@@ -1,6 +1,6 @@
 //! Destinations and their deliveries.
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::face::{Outbox, WriteOutbox};
 use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
@@ -8,6 +8,11 @@ use crate::{Delivery, DeliveryState, Destination, DestinationState, Error};
 impl Outbox for Connection {
     fn destinations(&self) -> Result<Vec<Destination>, Error> {
         destinations(self)
+    }
+
+    fn destination(&self, reference: &str) -> Result<Option<Destination>, Error> {
+        let mut statement = self.prepare_cached(&format!("{DESTINATION} WHERE ref=?1"))?;
+        Ok(statement.query_row([reference], read_destination).optional()?)
     }
 
     fn next_delivery(&self, destination: &str) -> Result<Option<Delivery>, Error> {
@@ -29,6 +34,24 @@ impl WriteOutbox for Connection {
         put_destination(self, destination)
     }
 
+    fn turn_destination(
+        &self,
+        reference: &str,
+        state: DestinationState,
+        error: Option<&str>,
+    ) -> Result<(), Error> {
+        let sql = "UPDATE destination SET state=?2, err=?3 WHERE ref=?1";
+        self.prepare_cached(sql)?.execute(params![reference, state.number(), error])?;
+        Ok(())
+    }
+
+    fn remove_destination(&self, reference: &str) -> Result<(), Error> {
+        for sql in ["DELETE FROM delivery WHERE dest=?1", "DELETE FROM destination WHERE ref=?1"] {
+            self.prepare_cached(sql)?.execute([reference])?;
+        }
+        Ok(())
+    }
+
     fn matched(&self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> Result<(), Error> {
         matched(self, matches, cursors)
     }
@@ -42,21 +65,24 @@ impl WriteOutbox for Connection {
     }
 }
 
+const DESTINATION: &str = "SELECT ref, cursor_vid, next_n, state, next_at, err, owner FROM destination";
+
 pub(crate) fn destinations(connection: &Connection) -> Result<Vec<Destination>, Error> {
-    let mut statement = connection.prepare_cached(
-        "SELECT ref, cursor_vid, next_n, state, next_at, err FROM destination ORDER BY ref",
-    )?;
-    let rows = statement.query_map([], |r| {
-        Ok(Destination {
-            reference: r.get(0)?,
-            cursor: r.get::<_, i64>(1)?.cast_unsigned(),
-            next_number: r.get::<_, i64>(2)?.cast_unsigned(),
-            state: DestinationState::from_number(r.get(3)?),
-            next_at: r.get(4)?,
-            error: r.get(5)?,
-        })
-    })?;
+    let mut statement = connection.prepare_cached(&format!("{DESTINATION} ORDER BY ref"))?;
+    let rows = statement.query_map([], read_destination)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+fn read_destination(row: &Row<'_>) -> rusqlite::Result<Destination> {
+    Ok(Destination {
+        reference: row.get(0)?,
+        cursor: row.get::<_, i64>(1)?.cast_unsigned(),
+        next_number: row.get::<_, i64>(2)?.cast_unsigned(),
+        state: DestinationState::from_number(row.get(3)?),
+        next_at: row.get(4)?,
+        error: row.get(5)?,
+        owner: row.get(6)?,
+    })
 }
 
 pub(crate) fn next_delivery(connection: &Connection, destination: &str) -> Result<Option<Delivery>, Error> {
@@ -115,14 +141,18 @@ pub(crate) fn give_up(
 }
 
 pub(crate) fn put_destination(connection: &Connection, destination: &Destination) -> Result<(), Error> {
-    let sql = "INSERT INTO destination VALUES(?1,?2,?3,?4,?5,?6) ON CONFLICT(ref) DO UPDATE SET state=?4, next_at=?5, err=?6";
+    let sql =
+        "INSERT INTO destination(ref,cursor_vid,next_n,state,next_at,err,owner) VALUES(?1,?2,?3,?4,?5,?6,?7)
+        ON CONFLICT(ref) DO UPDATE SET state=?4, next_at=?5, err=?6, owner=?7,
+            cursor_vid=CASE WHEN state=3 AND ?4<>3 THEN ?2 ELSE cursor_vid END";
     connection.prepare_cached(sql)?.execute(params![
         destination.reference,
         destination.cursor,
         destination.next_number,
         destination.state.number(),
         destination.next_at,
-        destination.error
+        destination.error,
+        destination.owner
     ])?;
     Ok(())
 }

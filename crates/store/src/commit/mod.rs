@@ -1,10 +1,11 @@
 //! What peers sent becomes rows: planned outside the transaction, checked and written inside it.
 //!
 //! `plan` says what the changes of a submission come to; `apply` is a job's hand inside the transaction and writes versions, index rows and
-//! the submission; `recent` knows what the last commits touched; `imaging` writes studies and draws their ImagingStudy; `submission` packs
-//! originals and tells them again.
+//! the submission; `destination` keeps beside a Subscription who asked for it and how far it is served; `recent` knows what the last commits
+//! touched; `imaging` writes studies and draws their ImagingStudy; `submission` packs originals and tells them again.
 
 pub(crate) mod apply;
+mod destination;
 pub(crate) mod imaging;
 pub(crate) mod plan;
 pub(crate) mod recent;
@@ -156,6 +157,7 @@ impl Apply<'_> {
         };
         let submission = self.begin_submission();
         let executed = plan.execute(self)?;
+        self.note_destinations(&plan, &executed, &packed.original)?;
         let answer = match (&answer.with_remarks, executed.remarks.is_empty()) {
             (Some(render), false) => {
                 let issues: Vec<_> = executed.remarks.iter().map(|remark| remark.issue.clone()).collect();

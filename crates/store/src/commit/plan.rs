@@ -330,6 +330,16 @@ impl Plan {
         Ok(())
     }
 
+    /// The Subscriptions that were written, each with its content; `None` of a deletion.
+    pub(super) fn subscriptions<'p>(
+        &'p self,
+        executed: &'p Executed,
+    ) -> impl Iterator<Item = (&'p str, Option<&'p Resource>)> {
+        let written = self.drafts.iter().zip(&executed.written).filter(|(_, written)| written.is_some());
+        let of_type = written.filter(|(draft, _)| draft.resource_type.name() == "Subscription");
+        of_type.map(|(draft, _)| (draft.id.as_str(), draft.content.as_ref()))
+    }
+
     fn rid(&self, at: usize, executed: &Executed) -> Option<i64> {
         executed.written[at].map(|written| written.rid).or_else(|| self.known_rid(at))
     }

@@ -48,6 +48,7 @@ fn destination(id: &str) -> Destination {
         state: DestinationState::Active,
         next_at: None,
         error: None,
+        owner: None,
     }
 }
 

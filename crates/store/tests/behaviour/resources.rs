@@ -664,6 +664,7 @@ async fn a_nearly_full_disk_is_told_to_every_sender_and_deliveries_go_on() {
         state: DestinationState::Active,
         next_at: None,
         error: None,
+        owner: None,
     };
     bench.store.put_destination(&bench.site, destination).await.unwrap();
     assert_eq!(bench.store.destinations(&bench.site).await.unwrap().len(), 1);

@@ -88,6 +88,7 @@ impl Bench {
             state: DestinationState::Active,
             next_at: None,
             error: None,
+            owner: None,
         };
         self.store.put_destination(&self.site, destination).await.unwrap();
     }

@@ -169,6 +169,7 @@ async fn a_site_never_sees_a_byte_of_another() {
             state: DestinationState::Active,
             next_at: None,
             error: Some(mark.into()),
+            owner: None,
         };
         store.put_destination(&site, destination).await.unwrap();
         tenants.push(Tenant { site, mark, other, known: HashMap::new(), submissions: 0 });

@@ -186,6 +186,7 @@ async fn the_deliveries_of_a_submission_are_those_of_its_versions() {
         state: DestinationState::Active,
         next_at: None,
         error: None,
+        owner: None,
     };
     bench.store.put_destination(&bench.site, destination).await.unwrap();
     let reference = || "Subscription/1".to_owned();

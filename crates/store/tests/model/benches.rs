@@ -64,6 +64,10 @@ impl Server {
             && let Some(store) = self.store.take()
         {
             store.close().await;
+            drop(store);
+            // a long run is not to fill the disk
+            let database = format!("DROP DATABASE model{} WITH (FORCE)", self.databases);
+            self.cluster.admin("postgres", &database);
         }
         if self.store.is_none() {
             self.databases += 1;

@@ -1,0 +1,3 @@
+//! Programs that are spoken to: shared by deliveries and by `hilum send`.
+
+pub mod storage_scu;
