@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 const JSON: &str = "Content-Type: application/fhir+json";
 
 /// Every scope that a route below asks for, alone.
-const SCOPES: [&str; 15] = [
+const SCOPES: [&str; 16] = [
     "system/Patient.c",
     "system/Patient.r",
     "system/Patient.u",
@@ -29,6 +29,7 @@ const SCOPES: [&str; 15] = [
     "admin/metrics",
     "admin/submissions",
     "admin/studies",
+    "admin/deliveries",
 ];
 
 /// A request, and the scopes that it needs together.
@@ -111,6 +112,8 @@ fn routes() -> Vec<Route> {
         route("POST", "/admin/submissions/99999/replay", nothing, &["admin/submissions"]),
         route("GET", "/admin/studies/1.2.3", nothing, &["admin/studies"]),
         route("DELETE", "/admin/studies/1.2.3", nothing, &["admin/studies"]),
+        route("GET", "/admin/deliveries", nothing, &["admin/deliveries"]),
+        route("POST", "/admin/deliveries/nobody/1/pass-over", nothing, &["admin/deliveries"]),
         route("GET", "/metrics", nothing, &["admin/metrics"]),
     ];
     let text = |path, content_type: &'static [&'static str], needs| Route {

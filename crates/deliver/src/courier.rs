@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::backoff::back_off;
 use crate::channel::Outcome;
 use crate::channel::rest_hook::RestHook;
-use crate::subscription::{self, Subscription, turn};
+use crate::subscription::{self, Subscription};
 use crate::{Options, TICK, context, note_trouble, now_ms};
 
 /// Failed answers of the kind that repeats before a Subscription is put in error.
@@ -145,7 +145,7 @@ impl Courier {
         state: DestinationState,
         error: Option<&str>,
     ) -> Result<bool, Error> {
-        turn(&self.store, &self.site, subscription, state, error).await
+        self.store.turn_subscription(&self.site, &subscription.version, state, error).await
     }
 
     /// The rights under which the Subscription is served now: of the key that last wrote it.

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::channel::rest_hook::RestHook;
 use crate::courier::{Bell, Courier};
-use crate::subscription::{self, Subscription, turn};
+use crate::subscription::{self, Subscription};
 use crate::{Options, TICK, context, note_panic, note_trouble, now_ms, subscription_type};
 
 /// Versions matched at a time.
@@ -397,7 +397,8 @@ impl Router {
         let Some(current) = subscription::current(&self.store, &self.site, &id).await? else { return Ok(()) };
         // an error that stopped the deliveries says more than that they were too many then
         if current.is_active() && !current.has_error {
-            turn(&self.store, &self.site, &current, DestinationState::Active, Some(OVERFLOW)).await?;
+            let (state, reason) = (DestinationState::Active, Some(OVERFLOW));
+            self.store.turn_subscription(&self.site, &current.version, state, reason).await?;
         }
         Ok(())
     }

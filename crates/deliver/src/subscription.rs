@@ -1,9 +1,9 @@
-//! Subscriptions as the deliverer sees them: read as they stand, and their status written with the version it was decided on.
+//! Subscriptions as the deliverer sees them, read as they stand.
 
+use hilum_fhir::Resource;
 use hilum_fhir::search::{Query, date_range};
-use hilum_fhir::{Action, Change, Precondition, Resource, Target};
-use hilum_store::{DestinationState, Error, ErrorKind, Original, OriginalKind, Site, Store, Version, sha256};
-use serde_json::{Value, json};
+use hilum_store::{DestinationState, Error, Site, Store, Version};
+use serde_json::Value;
 
 use crate::{criteria, subscription_type};
 
@@ -16,8 +16,8 @@ pub(crate) struct Subscription {
     pub(crate) id: String,
     /// `Subscription/id`
     pub(crate) reference: String,
-    /// The version of the resource this was read from.
-    version: u64,
+    /// The version this was read from.
+    pub(crate) version: Version,
     pub(crate) status: DestinationState,
     /// `None` when it is no search that is known here.
     pub(crate) criteria: Option<Query>,
@@ -29,7 +29,6 @@ pub(crate) struct Subscription {
     /// Whether it shows an error.
     pub(crate) has_error: bool,
     pub(crate) end_ms: Option<i64>,
-    resource: Resource,
 }
 
 impl Subscription {
@@ -89,8 +88,8 @@ fn read(version: &Version, site: &Site) -> Option<Subscription> {
     Some(Subscription {
         id: version.id.clone(),
         reference: format!("Subscription/{}", version.id),
-        version: version.version,
-        status: state(&own("status")?),
+        version: version.clone(),
+        status: DestinationState::from_code(&own("status")?),
         criteria: criteria(&own("criteria")?, site),
         endpoint: text(&channel, "endpoint").unwrap_or_default(),
         has_payload: text(&channel, "payload").is_some(),
@@ -100,64 +99,5 @@ fn read(version: &Version, site: &Site) -> Option<Subscription> {
             .collect(),
         has_error: own("error").is_some(),
         end_ms: own("end").and_then(|end| date_range(&end, &jiff::tz::TimeZone::UTC)).map(|(low, _)| low),
-        resource,
     })
-}
-
-fn state(status: &str) -> DestinationState {
-    match status {
-        "requested" => DestinationState::Requested,
-        "active" => DestinationState::Active,
-        "error" => DestinationState::Error,
-        _ => DestinationState::Off,
-    }
-}
-
-/// Writes a status as a new version, unless the Subscription is another by now: then what was decided is not true of it, and whoever decided looks again.
-/// The error names the cause and no secret. Whether it was written.
-pub(crate) async fn turn(
-    store: &Store,
-    site: &Site,
-    subscription: &Subscription,
-    state: DestinationState,
-    error: Option<&str>,
-) -> Result<bool, Error> {
-    let status = match state {
-        DestinationState::Requested => "requested",
-        DestinationState::Active => "active",
-        DestinationState::Error => "error",
-        DestinationState::Off => "off",
-    };
-    let mut resource = subscription.resource.clone();
-    resource.set("status", json!(status));
-    match error {
-        Some(error) => resource.set("error", json!(error)),
-        None => drop(resource.object_mut().shift_remove("error")),
-    }
-    let target = Target::Id(subscription_type(), subscription.id.clone());
-    let precondition = Precondition { if_match: Some(vec![subscription.version]), must_not_exist: false };
-    let change = Change { precondition, ..Change::new(Action::Replace(target, resource)) };
-    let original = Original {
-        kind: OriginalKind::Internal,
-        listener: "deliver".into(),
-        peer: None,
-        identity: None,
-        control: None,
-        sha256: sha256(subscription.id.as_bytes()),
-        blob: None,
-        bytes: None,
-        content_type: "application/fhir+json",
-        received: jiff::Timestamp::now().into(),
-        report: None,
-        about: Default::default(),
-    };
-    match store.commit(site, original, vec![change], None).await {
-        Err(error) if is_changed(error.kind) => Ok(false),
-        done => done.map(|_| true),
-    }
-}
-
-/// Whether an error says that a resource is no longer as it was read.
-fn is_changed(kind: ErrorKind) -> bool {
-    matches!(kind, ErrorKind::Precondition | ErrorKind::NotFound | ErrorKind::Gone)
 }

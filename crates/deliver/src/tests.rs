@@ -533,3 +533,31 @@ async fn a_delivery_that_was_sent_is_noted() {
     .await;
     assert_eq!((noted.number, noted.attempts), (1, 1));
 }
+
+#[tokio::test]
+async fn one_that_is_refused_can_be_passed_over_and_those_behind_it_go_on() {
+    let bench = Bench::running().await;
+    let receiver = Receiver::quick(3, StatusCode::UNPROCESSABLE_ENTITY).await;
+    bench.put(subscription("s1", &receiver.endpoint, NEVER_ENDS)).await;
+    bench.wait_for("s1", "active").await;
+    bench.put(observation("refused", "1975-2")).await;
+    bench.put(observation("behind", "1975-2")).await;
+    bench.wait_for("s1", "error").await;
+    assert_eq!(receiver.events(), ["s1/1", "s1/1", "s1/1"]);
+    let queues = bench.store.queues(&bench.site).await.unwrap();
+    let first = queues[0].first.as_ref().unwrap();
+    assert_eq!((queues[0].waiting, first.number, first.attempts), (2, 1, 3));
+    let current = bench.store.read(&bench.site, subscription_type(), "s1").await.unwrap().unwrap();
+    assert!(
+        !bench.store.pass_over(&bench.site, &current, 2, "me").await.unwrap(),
+        "only the one that is next"
+    );
+    assert!(bench.store.pass_over(&bench.site, &current, 1, "me").await.unwrap());
+    receiver.wait_for(4).await;
+    assert_eq!(receiver.heard()[3].path, "/hook/Observation/behind");
+    assert!(bench.wait_for("s1", "active").await.get("error").is_none());
+    until("nothing waits", async || {
+        (bench.store.queues(&bench.site).await.unwrap()[0].waiting == 0).then_some(())
+    })
+    .await;
+}

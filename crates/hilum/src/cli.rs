@@ -39,6 +39,8 @@ pub(crate) enum Command {
     Send(Send),
     /// List what came in, show what was answered and why, and replay it by today's rules; works beside a running edge
     Submissions(SubmissionsArgs),
+    /// Show what waits to be delivered, and pass over what a receiver refuses; works beside a running edge
+    Deliveries(DeliveriesArgs),
     /// Remove a study with its images for good
     Study(StudyArgs),
     /// Bring the databases below the data folder to this version's schema
@@ -287,6 +289,39 @@ pub(crate) struct SubmissionsReplay {
     /// Print JSON
     #[arg(long)]
     pub(crate) json: bool,
+}
+
+/// Arguments of `deliveries`.
+#[derive(Debug, Args)]
+pub(crate) struct DeliveriesArgs {
+    /// What to do; `list` when left out
+    #[command(subcommand)]
+    pub(crate) command: Option<DeliveriesCommand>,
+    /// The site; the first one of the configuration when left out
+    #[arg(long, global = true)]
+    pub(crate) site: Option<String>,
+    /// Print one JSON object for each
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// The `deliveries` commands.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DeliveriesCommand {
+    /// List the Subscriptions with their state and what waits for them
+    List,
+    /// Give up the delivery that a Subscription sends next, so that those behind it go on; one in error is asked for again
+    PassOver(PassOver),
+}
+
+/// Arguments of `deliveries pass-over`.
+#[derive(Debug, Args)]
+pub(crate) struct PassOver {
+    /// Id of the Subscription. With SQLite the edge must be stopped; a running one does it by POST /admin/deliveries/ID/NUMBER/pass-over
+    #[arg(value_name = "ID")]
+    pub(crate) subscription: String,
+    /// Number of the delivery; `hilum deliveries` shows it
+    pub(crate) number: u64,
 }
 
 /// Arguments of `study`.

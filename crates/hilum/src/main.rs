@@ -47,6 +47,7 @@ fn run(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Key(arguments) => commands::key::run(&config, &arguments),
         Command::Map(arguments) => commands::map::run(&config, &arguments),
         Command::Send(arguments) => commands::send::run(&arguments),
+        Command::Deliveries(arguments) => commands::deliveries::run(&config, &arguments),
         Command::Study(arguments) => commands::study::run(&config, &arguments),
         Command::Submissions(arguments) => commands::submissions::run(&config, &arguments),
         Command::Migrate => commands::migrate::run(&config),

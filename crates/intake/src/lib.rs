@@ -5,6 +5,7 @@
 
 mod authorities;
 pub mod batch;
+mod deliveries;
 pub mod exchange;
 pub mod interaction;
 mod place;
@@ -23,6 +24,7 @@ use hilum_normalise::{Context, Lineage, Normalised, Payload, Rules};
 use hilum_store::{About, Answer, Commit, Render, Site, Store, Unidentified};
 use tokio_util::sync::CancellationToken;
 
+pub use deliveries::{PassedOver, pass_over};
 pub use hilum_normalise as normalise;
 pub use hilum_store as store;
 pub use submission::{Source, Submission, sha256};

@@ -2,8 +2,8 @@
 
 use hilum_fhir::{Issue, Timestamp};
 use hilum_store::{
-    Delivery, DeliveryState, Effect, Foretold, OriginalKind, StudyContents, SubmissionFilter, SubmissionPage,
-    SubmissionRow,
+    Delivery, DeliveryState, Effect, Foretold, OriginalKind, Queue, StudyContents, SubmissionFilter,
+    SubmissionPage, SubmissionRow,
 };
 use jiff::tz::TimeZone;
 use serde_json::{Map, Value, json};
@@ -89,6 +89,28 @@ pub fn study(uid: &str, contents: &StudyContents) -> Value {
         "studies": contents.studies,
         "images": contents.images,
         "submission": contents.submission,
+    }))
+}
+
+/// A destination with what waits for it: no address, no secret.
+pub fn queue(queue: &Queue) -> Value {
+    let Queue { destination, waiting, first } = queue;
+    let first = first.as_ref().map(|first| {
+        without_nulls(json!({
+            "number": first.number,
+            "attempts": first.attempts,
+            "nextAttempt": first.next_at.map(|at| Timestamp::from_micros(at * 1000).to_string()),
+            "error": first.error,
+        }))
+    });
+    without_nulls(json!({
+        "destination": destination.reference,
+        "state": destination.state.code(),
+        "owner": destination.owner,
+        "error": destination.error,
+        "numbered": destination.next_number - 1,
+        "waiting": waiting,
+        "first": first,
     }))
 }
 

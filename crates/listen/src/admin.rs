@@ -1,5 +1,6 @@
 //! `/admin/submissions`: what came in, what was answered and why, and doing it again; for keys with the scope `admin/submissions`.
 //! `/admin/studies`: removing a study with its images; for keys with the scope `admin/studies`.
+//! `/admin/deliveries`: what waits for each Subscription, and passing over one that its receiver refuses; for keys with the scope `admin/deliveries`.
 //!
 //! It shows what was sent, patients' data too. Everything is of the key's own site.
 
@@ -15,7 +16,7 @@ use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::{Issue, IssueCode};
 use hilum_intake::replay::NoReplay;
 use hilum_intake::store::{Error, Scope, SubmissionFilter};
-use hilum_intake::{Intake, Receipt, now, view};
+use hilum_intake::{Intake, PassedOver, Receipt, now, view};
 use serde::Deserialize;
 use serde_json::Value;
 use tokio_util::io::ReaderStream;
@@ -27,6 +28,8 @@ use crate::{Caller, missing_scope};
 const SUBMISSIONS: Scope = Scope::Submissions;
 /// What a key needs to remove studies.
 const STUDIES: Scope = Scope::Studies;
+/// What a key needs to see and pass over deliveries.
+const DELIVERIES: Scope = Scope::Deliveries;
 const COUNT_DEFAULT: u32 = 50;
 
 /// The routes of the admin surface.
@@ -37,6 +40,8 @@ pub fn router(intake: Intake) -> Router {
         .route("/admin/submissions/{id}/original", get(original))
         .route("/admin/submissions/{id}/replay", post(replay))
         .route("/admin/studies/{uid}", get(study).delete(delete_study))
+        .route("/admin/deliveries", get(deliveries))
+        .route("/admin/deliveries/{id}/{number}/pass-over", post(pass_over))
         .with_state(Arc::new(intake))
 }
 
@@ -49,9 +54,9 @@ pub fn openapi() -> utoipa::openapi::OpenApi {
 #[openapi(
     info(
         title = "Hilum administration",
-        description = "What came in, and doing it again; removing studies."
+        description = "What came in, and doing it again; removing studies; what waits to be delivered."
     ),
-    paths(list, show, original, replay, study, delete_study)
+    paths(list, show, original, replay, study, delete_study, deliveries, pass_over)
 )]
 struct Description;
 
@@ -265,6 +270,57 @@ async fn delete_study(
     let who = caller.key_id.as_deref().unwrap_or("nobody known (a listener without keys)");
     let removed = intake.store().delete_study(&caller.site, &uid, who).await?;
     Ok(json(&view::study(&uid, &removed)))
+}
+
+/// What waits for each Subscription.
+#[utoipa::path(
+    get, tag = "Administration", path = "/admin/deliveries",
+    responses(
+        (status = 200, description = "`destinations`: each with its state, owner, error, how many deliveries wait, and the first of them", body = Value),
+        (status = 403, description = "the key lacks the scope admin/deliveries"),
+    )
+)]
+async fn deliveries(
+    State(intake): State<Arc<Intake>>,
+    Extension(caller): Extension<Caller>,
+) -> Result<Response, Refused> {
+    admit(&caller, DELIVERIES)?;
+    let queues = intake.store().queues(&caller.site).await?;
+    let destinations: Vec<Value> = queues.iter().map(view::queue).collect();
+    Ok(json(&serde_json::json!({ "destinations": destinations })))
+}
+
+/// Give up the delivery that a Subscription sends next, for good; a Subscription in error is asked for again.
+#[utoipa::path(
+    post, tag = "Administration", path = "/admin/deliveries/{id}/{number}/pass-over",
+    params(("id" = String, Path, description = "id of the Subscription"), ("number" = u64, Path, description = "number of the delivery")),
+    responses(
+        (status = 200, description = "the destination as it is now", body = Value),
+        (status = 403, description = "the key lacks the scope admin/deliveries"),
+        (status = 404, description = "there is no such Subscription"),
+        (status = 409, description = "another delivery is sent next"),
+        (status = 503, description = "not possible now, ask again"),
+    )
+)]
+async fn pass_over(
+    State(intake): State<Arc<Intake>>,
+    Extension(caller): Extension<Caller>,
+    Path((id, number)): Path<(String, u64)>,
+) -> Result<Response, Refused> {
+    admit(&caller, DELIVERIES)?;
+    let who = caller.key_id.as_deref().unwrap_or("nobody known (a listener without keys)");
+    let done = hilum_intake::pass_over(&intake, &caller.site, &id, number, who).await?;
+    match done {
+        PassedOver::Done(queue) => Ok(json(&view::queue(&queue))),
+        PassedOver::Unknown => Err(Refused(
+            StatusCode::NOT_FOUND,
+            Issue::error(IssueCode::NotFound, "there is no such Subscription"),
+        )),
+        PassedOver::NotNext => {
+            let text = "another delivery is sent next; GET /admin/deliveries shows which";
+            Err(Refused(StatusCode::CONFLICT, Issue::error(IssueCode::Conflict, text)))
+        }
+    }
 }
 
 fn admit(caller: &Caller, scope: Scope) -> Result<(), Refused> {

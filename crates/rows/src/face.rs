@@ -270,7 +270,7 @@ pub trait WriteOutbox: Outbox {
     fn matched(&self, matches: &[(String, u64)], cursors: &[(String, u64)]) -> Result<(), Error>;
     /// Everything up to a number that is still to be sent is dead.
     fn give_up(&self, destination: &str, last: u64, reason: &str) -> Result<(), Error>;
-    /// Notes what became of a delivery.
+    /// Notes what became of a delivery that was neither delivered nor dead: those stay so.
     fn mark(&self, delivery: &Delivery) -> Result<(), Error>;
 }
 

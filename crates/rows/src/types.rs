@@ -126,6 +126,26 @@ pub enum Health {
 }
 
 impl DestinationState {
+    /// The state that a code of R4's subscription-status stands for; `Off` for any other text.
+    pub fn from_code(code: &str) -> Self {
+        match code {
+            "requested" => Self::Requested,
+            "active" => Self::Active,
+            "error" => Self::Error,
+            _ => Self::Off,
+        }
+    }
+
+    /// Its code of R4's subscription-status.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Requested => "requested",
+            Self::Active => "active",
+            Self::Error => "error",
+            Self::Off => "off",
+        }
+    }
+
     pub(crate) fn number(self) -> i64 {
         match self {
             Self::Requested => 0,

@@ -55,6 +55,8 @@ pub enum Scope {
     Submissions,
     /// Removing studies.
     Studies,
+    /// Seeing and passing over deliveries.
+    Deliveries,
     /// Changing the site over HTTP, and sending routes again: granted to nobody's use yet, but keys may have them.
     Site,
     /// See [`Scope::Site`].
@@ -63,7 +65,7 @@ pub enum Scope {
 
 impl Scope {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::IngestHl7v2,
         Self::IngestHl7v3,
         Self::IngestMpps,
@@ -71,6 +73,7 @@ impl Scope {
         Self::Metrics,
         Self::Submissions,
         Self::Studies,
+        Self::Deliveries,
         Self::Site,
         Self::ReplayRoute,
     ];
@@ -85,6 +88,7 @@ impl Scope {
             Self::Metrics => "admin/metrics",
             Self::Submissions => "admin/submissions",
             Self::Studies => "admin/studies",
+            Self::Deliveries => "admin/deliveries",
             Self::Site => "admin/site",
             Self::ReplayRoute => "route.replay",
         }

@@ -23,6 +23,7 @@ pub use hilum_rows::{
     ApiKey, Checks, Delivery, DeliveryState, Destination, DestinationState, Error, ErrorKind, FeedEntry,
     Findings, Health, InstanceFile, Memory, Operation, PostgresConfig, Version,
 };
+pub use outbox::Queue;
 pub use site::{Authority, Client, Hl7Identity, Retention, Site, SiteSettings, Unidentified};
 pub use types::*;
 pub use upkeep::backup::{Manifest, SiteCopy, backup, restore};

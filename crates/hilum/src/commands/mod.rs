@@ -2,6 +2,7 @@
 
 pub(crate) mod backup;
 pub(crate) mod check;
+pub(crate) mod deliveries;
 pub(crate) mod dev_certs;
 pub(crate) mod fsck;
 pub(crate) mod health;
@@ -47,4 +48,12 @@ pub(crate) fn rules(config: &Config) -> Result<Rules> {
         anyhow::anyhow!("{} rule rows were not understood:\n{}", errors.len(), lines.join("\n"))
     })?;
     Ok(rules.reading(config.limits.er7.reader()))
+}
+
+/// In whose name a command writes: the user of this machine.
+fn who() -> String {
+    let named = |name: &&str| std::env::var(name).is_ok_and(|user| !user.is_empty());
+    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find(named);
+    let user = user.and_then(|name| std::env::var(name).ok()).unwrap_or_else(|| "unknown".to_owned());
+    format!("command of the user {user}")
 }

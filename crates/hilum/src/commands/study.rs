@@ -10,6 +10,7 @@ use hilum_intake::store::StudyContents;
 use hilum_intake::view;
 
 use super::opened::{Instead, Opened};
+use super::who;
 use crate::cli::{StudyArgs, StudyCommand, StudyDelete};
 use crate::config::Config;
 
@@ -71,12 +72,4 @@ fn amount(contents: &StudyContents) -> String {
     };
     let studies = count(u64::from(contents.studies), "study", "studies");
     format!("{studies} with {}", count(contents.images, "image", "images"))
-}
-
-/// Who is kept with the submission: the user of this machine.
-fn who() -> String {
-    let named = |name: &&str| std::env::var(name).is_ok_and(|user| !user.is_empty());
-    let user = ["SUDO_USER", "USER", "LOGNAME"].into_iter().find(named);
-    let user = user.and_then(|name| std::env::var(name).ok()).unwrap_or_else(|| "unknown".to_owned());
-    format!("command of the user {user}")
 }

@@ -123,11 +123,18 @@ impl WriteOutbox for Session {
     fn mark(&self, delivery: &Delivery) -> Result<(), Error> {
         let tables = &mut *self.tables.borrow_mut();
         let key = (delivery.destination.clone(), delivery.number);
-        if let Some(known) = Arc::make_mut(&mut tables.deliveries).get_mut(&key) {
+        if let Some(known) =
+            Arc::make_mut(&mut tables.deliveries).get_mut(&key).filter(|known| is_open(known))
+        {
             *known = Delivery { position: known.position, ..delivery.clone() };
         }
         Ok(())
     }
+}
+
+/// Whether it is neither delivered nor dead.
+fn is_open(delivery: &Delivery) -> bool {
+    !matches!(delivery.state, DeliveryState::Delivered | DeliveryState::Dead)
 }
 
 impl Session {
@@ -138,7 +145,7 @@ impl Session {
         let waiting: Vec<Delivery> = deliveries
             .range(of)
             .map(|(_, delivery)| delivery)
-            .filter(|delivery| !matches!(delivery.state, DeliveryState::Delivered | DeliveryState::Dead))
+            .filter(|delivery| is_open(delivery))
             .cloned()
             .collect();
         waiting.into_iter()

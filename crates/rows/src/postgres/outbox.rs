@@ -187,7 +187,7 @@ pub(crate) fn matched(
 }
 
 pub(crate) fn mark(session: &Session, delivery: &Delivery) -> Result<(), Error> {
-    let sql = "UPDATE delivery SET state=$4::bigint, attempt=$5::bigint, next_at=$6, first_at=$7, err=$8 WHERE site=$1 AND dest=$2 AND n=$3";
+    let sql = "UPDATE delivery SET state=$4::bigint, attempt=$5::bigint, next_at=$6, first_at=$7, err=$8 WHERE site=$1 AND dest=$2 AND n=$3 AND state<3";
     session.gather(
         sql,
         vec![

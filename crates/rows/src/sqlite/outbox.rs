@@ -177,8 +177,7 @@ pub(crate) fn matched(
 }
 
 pub(crate) fn mark(connection: &Connection, delivery: &Delivery) -> Result<(), Error> {
-    let sql =
-        "UPDATE delivery SET state=?3, attempt=?4, next_at=?5, first_at=?6, err=?7 WHERE dest=?1 AND n=?2";
+    let sql = "UPDATE delivery SET state=?3, attempt=?4, next_at=?5, first_at=?6, err=?7 WHERE dest=?1 AND n=?2 AND state<3";
     connection.prepare_cached(sql)?.execute(params![
         delivery.destination,
         delivery.number,

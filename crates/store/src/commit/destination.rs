@@ -35,7 +35,7 @@ impl Apply<'_> {
         original: &Original,
     ) -> Result<(), Error> {
         let text = |member: &str| subscription.get(member).and_then(Value::as_str);
-        let state = state(text("status").unwrap_or_default());
+        let state = DestinationState::from_code(text("status").unwrap_or_default());
         if original.kind == OriginalKind::Internal {
             return self.db.turn_destination(&reference, state, text("error"));
         }
@@ -49,14 +49,5 @@ impl Apply<'_> {
             error: text("error").map(str::to_owned),
             owner: original.identity.clone(),
         })
-    }
-}
-
-fn state(status: &str) -> DestinationState {
-    match status {
-        "requested" => DestinationState::Requested,
-        "active" => DestinationState::Active,
-        "error" => DestinationState::Error,
-        _ => DestinationState::Off,
     }
 }
