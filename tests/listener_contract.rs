@@ -5,12 +5,16 @@
 
 mod harness;
 
+use std::time::Instant;
+
 use harness::dicom::Association;
 use harness::doors::{DOORS, Door, Item, Told, Verdict, Wire, told, told_of};
 use harness::{CALLING, Edge, SENDER, http, mllp};
 
 /// Bytes that are too many under [`SMALL`], and few enough otherwise.
 const LARGE_BYTES: usize = 200_000;
+/// Messages of one connection that come in several writes.
+const IN_PIECES: u64 = 20;
 const SMALL: &str = "[limits.http]\nbody_bytes_max = 100000\n[limits.mllp]\nframe_bytes_max = 100000\n[limits.dicom]\nobject_bytes_max = 100000\n";
 
 /// The doors, each with an item of its own.
@@ -225,6 +229,59 @@ fn what_is_too_large_is_refused_and_the_door_stays_open() {
         }
         assert_eq!((door.found)(&edge, &item), 0, "{}", door.name);
         expect_verdict(door, door.submit(&edge, &item), Verdict::Accepted);
+    }
+}
+
+/// A peer that waits for the acknowledgement of one write before the next is served at every door. Shown with `--nocapture`: how fast.
+#[test]
+fn messages_in_several_writes_are_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    for (door, first) in doors(10_000_001) {
+        let items: Vec<Item> = (first.number..first.number + IN_PIECES).map(Item::new).collect();
+        let begun = Instant::now();
+        for told in in_pieces(door, &edge, &items) {
+            expect_verdict(door, told, Verdict::Accepted);
+        }
+        let rate = f64::from(u32::try_from(items.len()).unwrap()) / begun.elapsed().as_secs_f64();
+        println!("{}: {rate:.0} messages a second, each in several writes", door.name);
+        for item in items {
+            assert_eq!((door.found)(&edge, &item), 1, "{}: found", door.name);
+        }
+    }
+}
+
+/// Sends each item on one connection in several writes.
+fn in_pieces(door: &Door, edge: &Edge, items: &[Item]) -> Vec<Option<Told>> {
+    let bytes = |item: &Item| (door.good)(item);
+    match door.wire {
+        Wire::Http { method, path, headers, .. } => {
+            let mut connection = http::Connection::open(edge.http).unwrap();
+            connection.wait_for_acknowledgements();
+            let mut send = |item: &Item| {
+                let headers = headers(item);
+                let headers: Vec<&str> = headers.iter().map(String::as_str).collect();
+                connection.send_in_pieces(method, &path(item), &headers, &bytes(item)).and_then(told)
+            };
+            items.iter().map(&mut send).collect()
+        }
+        Wire::Mllp => {
+            let mut connection = mllp::Connection::open(edge.mllp).unwrap();
+            connection.wait_for_acknowledgements();
+            let mut send = |item: &Item| {
+                let frame = mllp::framed(bytes(item));
+                let (first, rest) = frame.split_at(frame.len() - 2);
+                let (start, message) = first.split_at(1);
+                [start, message, rest].iter().try_for_each(|piece| connection.write(piece))?;
+                Some(Told { status: 0, text: connection.read()? })
+            };
+            items.iter().map(&mut send).collect()
+        }
+        Wire::Dicom => {
+            let mut association = Association::request(edge.dicom, CALLING).unwrap();
+            association.wait_for_acknowledgements();
+            items.iter().map(|item| told_of(association.store(&item.uid(), &bytes(item)))).collect()
+        }
     }
 }
 

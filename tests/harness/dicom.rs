@@ -48,6 +48,11 @@ impl Association {
         }
     }
 
+    /// From now on what is written waits for the acknowledgement of what was written before (Nagle's algorithm), as with many peers.
+    pub(crate) fn wait_for_acknowledgements(&self) {
+        self.stream.set_nodelay(false).unwrap();
+    }
+
     /// C-STORE of one data set.
     pub(crate) fn store(&mut self, instance: &str, data_set: &[u8]) -> Result<Stored, Refused> {
         self.begin(instance)?;

@@ -55,6 +55,11 @@ impl Connection {
         Some(Self { address, stream: BufReader::new(stream) })
     }
 
+    /// From now on what is written waits for the acknowledgement of what was written before (Nagle's algorithm), as with many peers.
+    pub(crate) fn wait_for_acknowledgements(&self) {
+        self.stream.get_ref().set_nodelay(false).unwrap();
+    }
+
     /// A request and its answer; `None` when the connection ended first.
     pub(crate) fn send(&mut self, method: &str, path: &str, headers: &[&str], body: &[u8]) -> Option<Reply> {
         if body.len() > EXPECT_BYTES {
@@ -88,6 +93,21 @@ impl Connection {
         self.stream.get_mut().write_all(head.as_bytes()).ok()?;
         let reply = self.reply(method)?;
         Some((reply.status != 100).then_some(reply))
+    }
+
+    /// A request in three writes, and its answer.
+    pub(crate) fn send_in_pieces(
+        &mut self,
+        method: &str,
+        path: &str,
+        headers: &[&str],
+        body: &[u8],
+    ) -> Option<Reply> {
+        let head = self.head(method, path, headers, body.len());
+        let (first, rest) = body.split_at(body.len() / 2);
+        self.write(head.as_bytes())?;
+        self.write(first)?;
+        self.finish(method, rest)
     }
 
     /// A part of a body that was begun.

@@ -21,6 +21,11 @@ impl Connection {
         Some(Self(stream))
     }
 
+    /// From now on what is written waits for the acknowledgement of what was written before (Nagle's algorithm), as with many peers.
+    pub(crate) fn wait_for_acknowledgements(&self) {
+        self.0.set_nodelay(false).unwrap();
+    }
+
     /// Sends a frame and reads the answer; `None` when the connection ends.
     pub(crate) fn send(&mut self, message: impl AsRef<[u8]>) -> Option<String> {
         self.write(&framed(message))?;

@@ -11,6 +11,7 @@ pub mod limits;
 mod pages;
 mod session;
 mod socket;
+mod tcp;
 mod tls;
 
 pub use credentials::{Auth, Caller, Credentials, missing_scope};
@@ -18,4 +19,5 @@ pub use limits::Limits;
 pub use pages::documentation;
 pub use session::{Peer, Session, Stream};
 pub use socket::{BindError, Listener, Settings};
+pub use tcp::Tcp;
 pub use tls::{TlsError, TlsFiles, TlsServer};

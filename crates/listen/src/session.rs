@@ -8,9 +8,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
+
+use crate::Tcp;
 
 /// A protocol spoken over a bare stream. One value serves all connections of a listener.
 pub trait Session: Send + Sync + 'static {
@@ -46,13 +47,13 @@ pub struct Peer {
     pub encrypted: bool,
 }
 
-/// A TCP stream, encrypted or not. `TCP_NODELAY` is on.
+/// A TCP stream, encrypted or not. `TCP_NODELAY` is on, and what is read is acknowledged at once.
 #[derive(Debug)]
 pub enum Stream {
     /// Bare TCP.
-    Plain(TcpStream),
+    Plain(Tcp),
     /// TLS 1.2 or 1.3.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<TlsStream<Tcp>>),
 }
 
 impl AsyncRead for Stream {

@@ -10,12 +10,12 @@ use std::time::Duration;
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use socket2::TcpKeepalive;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::{Peer, Session, Stream, TlsServer};
+use crate::{Peer, Session, Stream, Tcp, TlsServer};
 
 const BACKLOG: u32 = 1024;
 const ACCEPT_BACK_OFF: Duration = Duration::from_millis(100);
@@ -100,7 +100,7 @@ impl Listener {
                         listener: name.clone(),
                         encrypted: self.settings.tls.is_some(),
                     };
-                    self.admit(&session, &slots, &tasks, stream, peer, &shutdown);
+                    self.admit(&session, &slots, &tasks, Tcp::new(stream), peer, &shutdown);
                 }
                 // EMFILE and the like pass: one bad accept must not end the listener
                 Err(error) => {
@@ -123,7 +123,7 @@ impl Listener {
         session: &Arc<dyn Session>,
         slots: &Arc<Slots>,
         tasks: &TaskTracker,
-        stream: TcpStream,
+        stream: Tcp,
         peer: Peer,
         shutdown: &CancellationToken,
     ) {
@@ -157,7 +157,7 @@ impl Listener {
 }
 
 async fn handshake(
-    stream: TcpStream,
+    stream: Tcp,
     tls: Option<(TlsServer, Duration)>,
     shutdown: &CancellationToken,
 ) -> Option<Stream> {
@@ -183,8 +183,8 @@ async fn guarded(listener: Arc<str>, conversation: impl Future<Output = ()>) {
     }
 }
 
-fn tune(stream: &TcpStream) {
-    let socket = SockRef::from(stream);
+fn tune(stream: &Tcp) {
+    let socket = stream.socket();
     let _ = socket.set_tcp_nodelay(true);
     let _ = socket.set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEP_ALIVE));
 }
