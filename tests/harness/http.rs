@@ -122,9 +122,9 @@ impl Connection {
     }
 
     fn head(&self, method: &str, path: &str, headers: &[&str], length: usize) -> String {
+        let named = headers.iter().any(|header| header.starts_with("Host:"));
         let headers: String = headers.iter().map(|h| format!("{h}\r\n")).collect();
-        let host =
-            if headers.contains("Host:") { String::new() } else { format!("Host: {}\r\n", self.address) };
+        let host = if named { String::new() } else { format!("Host: {}\r\n", self.address) };
         format!("{method} {path} HTTP/1.1\r\n{host}Content-Length: {length}\r\n{headers}\r\n")
     }
 

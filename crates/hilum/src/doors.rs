@@ -91,7 +91,7 @@ impl House<'_> {
         let mut router = health::router(store.clone());
         let mut pages: Option<OpenApi> = None;
         for surface in &listen.surfaces {
-            let (routes, page) = self.surface(*surface, listen.ack_warnings.unwrap_or(true));
+            let (routes, page) = self.surface(*surface, listen);
             router = router.merge(routes);
             match (&mut pages, page) {
                 (Some(pages), Some(page)) => {
@@ -111,16 +111,26 @@ impl House<'_> {
         };
         let limits = self.limits().http;
         let credentials = Credentials::new(store, auth, limits.auth_failures_per_minute_max);
-        Ok(HttpSession::new(router.merge(documentation(pages.unwrap_or_default())), credentials, limits))
+        let session =
+            HttpSession::new(router.merge(documentation(pages.unwrap_or_default())), credentials, limits);
+        Ok(session.behind(listen.front()?))
     }
 
-    fn surface(&self, surface: Surface, ack_warnings: bool) -> (Router, Option<OpenApi>) {
+    /// What URLs below this edge begin with, whichever listener is asked.
+    fn roots(&self) -> Vec<String> {
+        let serving = self.config.listen.iter().filter(|listen| listen.surfaces.contains(&Surface::Fhir));
+        // the configuration was checked when it was read
+        serving.flat_map(|listen| listen.front().unwrap_or_default().roots()).collect()
+    }
+
+    fn surface(&self, surface: Surface, listen: &Listen) -> (Router, Option<OpenApi>) {
         let intake = self.intake.clone();
         match surface {
             Surface::Fhir => {
                 let fhir = &self.config.fhir;
                 let settings = hilum_listen_fhir::Settings {
                     aliases: fhir.aliases.clone(),
+                    roots: self.roots(),
                     deny_delete: fhir.deny_delete.clone(),
                     client_ids: fhir.client_ids,
                     limits: *self.limits(),
@@ -128,7 +138,8 @@ impl House<'_> {
                 (hilum_listen_fhir::router(settings, intake), Some(hilum_listen_fhir::openapi()))
             }
             Surface::Hl7 => {
-                let router = hilum_listen_hl7::router(intake, self.limits(), ack_warnings);
+                let router =
+                    hilum_listen_hl7::router(intake, self.limits(), listen.ack_warnings.unwrap_or(true));
                 (router, Some(hilum_listen_hl7::openapi()))
             }
             Surface::Mpps => {

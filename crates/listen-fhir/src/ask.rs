@@ -2,12 +2,12 @@
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode};
 use bytes::Bytes;
 use hilum_fhir::search::{Context, Query, decode_pairs};
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, json};
 use hilum_intake::store::{Access, Right, Site, Thing, Version};
-use hilum_listen::{Caller, Peer, missing_scope};
+use hilum_listen::{Called, Caller, missing_scope};
 
 use crate::Door;
 use crate::answer::Refusal;
@@ -32,8 +32,8 @@ pub(crate) struct Ask {
     pub(crate) body: Bytes,
     /// Absolute base called, such as `http://localhost:8080/fhir`.
     pub(crate) base: String,
-    /// The host in it, with its port.
-    host: String,
+    /// The addresses by which this listener can be meant.
+    called: Called,
     pub(crate) caller: Option<Caller>,
     pub(crate) strict: bool,
     pub(crate) returns: Return,
@@ -46,16 +46,16 @@ impl Ask {
         let body =
             to_bytes(body, door.settings.limits.http.body_inflated_bytes_max).await.unwrap_or_default();
         let (prefix, rest) = split_base(parts.uri.path());
-        let scheme =
-            if parts.extensions.get::<Peer>().is_some_and(|peer| peer.encrypted) { "https" } else { "http" };
-        let host = parts.headers.get(header::HOST).and_then(|h| h.to_str().ok());
-        let host = host.or_else(|| parts.uri.authority().map(|a| a.as_str())).unwrap_or("localhost");
+        let called = parts.extensions.get::<Called>().cloned().ok_or_else(|| {
+            let issue = Issue::error(IssueCode::Exception, "the request came through no listener");
+            Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, issue)
+        })?;
         let prefer = lines(&parts.headers, "prefer").unwrap_or_default();
         let ask = Self {
             segments: rest.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             query: decode_pairs(parts.uri.query().unwrap_or_default()),
-            base: format!("{scheme}://{host}{prefix}"),
-            host: host.to_owned(),
+            base: format!("{}{prefix}", called.root),
+            called,
             caller: parts.extensions.get::<Caller>().cloned(),
             strict: prefer.contains("handling=strict"),
             returns: match prefer.as_str() {
@@ -84,7 +84,7 @@ impl Ask {
             headers: HeaderMap::new(),
             body: Bytes::new(),
             base: self.base.clone(),
-            host: self.host.clone(),
+            called: self.called.clone(),
             caller: self.caller.clone(),
             strict: self.strict,
             returns: Return::default(),
@@ -123,13 +123,13 @@ impl Ask {
         Ok(&self.caller()?.site)
     }
 
-    /// The bases under which the caller's site is served at the host called: what a URL below one of them names is here. A proxy may have ended
-    /// TLS before us, so both schemes are ours.
+    /// The bases under which the caller's site is served, at the address called and at every public one: what a URL below one of them names is
+    /// here.
     pub(crate) fn own_bases(&self, door: &Door) -> Result<Vec<String>, Refusal> {
         let of_site = format!("/site/{}/fhir", self.site()?.id());
         let paths = ["/fhir", &of_site].into_iter().chain(door.settings.aliases.iter().map(String::as_str));
-        let urls = |path| ["http", "https"].map(|scheme| format!("{scheme}://{}{path}", self.host));
-        Ok(paths.flat_map(urls).collect())
+        let roots = || self.called.roots.iter().chain(&door.settings.roots);
+        Ok(paths.flat_map(|path| roots().map(move |root| format!("{root}{path}"))).collect())
     }
 
     /// What the caller may do.

@@ -33,6 +33,8 @@ use ask::Ask;
 pub struct Settings {
     /// Bases beside `/fhir` and `/site/{siteId}/fhir`, such as `/baseR4`.
     pub aliases: Vec<String>,
+    /// What URLs below this edge begin with, whichever listener is asked: `https://fhir.hospital.example`, in both schemes.
+    pub roots: Vec<String>,
     /// Resource types nobody may delete.
     pub deny_delete: Vec<String>,
     /// Whether a client may choose the id of a new resource.

@@ -4,14 +4,19 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, Method, Uri, header};
+use axum::http::{HeaderMap, Method, Uri, header, request};
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_intake::store::{Access, Scope, Site, Store};
 use parking_lot::Mutex;
 
+use crate::front::host;
+
 /// Paths answered without a credential, on every surface.
 const PUBLIC: [&str; 3] = ["/livez", "/readyz", "/.well-known/smart-configuration"];
 const PUBLIC_PREFIX: &str = "/api/documentation";
+/// Headers that proxies add, beside those of the prefix.
+const OF_PROXIES: [&str; 3] = ["forwarded", "via", "x-real-ip"];
+const OF_PROXIES_PREFIX: &str = "x-forwarded-";
 const MINUTE_MICROS: i64 = 60_000_000;
 /// Addresses remembered for throttling; beyond that the oldest minute is forgotten.
 const PEERS_MAX: usize = 10_000;
@@ -57,18 +62,17 @@ impl Credentials {
         Self { store, auth, failures_per_minute_max, failures: Mutex::new(HashMap::new()) }
     }
 
-    /// The caller; `None` for public paths.
+    /// The caller, whose address is `peer`; `None` for public paths.
     pub(crate) fn check(
         &self,
-        method: &Method,
-        uri: &Uri,
-        headers: &HeaderMap,
+        parts: &request::Parts,
         peer: SocketAddr,
         listener: &Arc<str>,
         now: Timestamp,
     ) -> Result<Option<Caller>, Refusal> {
+        let request::Parts { method, uri, headers, .. } = parts;
         if let Auth::None(site) = &self.auth {
-            local_only(method, headers)?;
+            local_only(parts)?;
             let caller = Caller {
                 site: site.clone(),
                 key_id: None,
@@ -198,14 +202,23 @@ fn within_site(uri: &Uri, caller: Caller) -> Result<Caller, Refusal> {
     }
 }
 
-/// Without authentication only this machine may ask, and no foreign page may make its browser ask (DNS rebinding, CSRF).
-fn local_only(method: &Method, headers: &HeaderMap) -> Result<(), Refusal> {
+/// Without authentication only this machine may ask, and no foreign page may make its browser ask (DNS rebinding, CSRF). What a proxy passed on
+/// comes from this machine by its address only.
+fn local_only(parts: &request::Parts) -> Result<(), Refusal> {
     use axum::http::StatusCode;
-    let host = headers.get(header::HOST).and_then(|v| v.to_str().ok()).unwrap_or("localhost");
-    if !is_loopback_name(host) {
+    let request::Parts { method, headers, .. } = parts;
+    if !is_loopback_name(host(parts).unwrap_or("localhost")) {
         let issue = Issue::error(
             IssueCode::Security,
             "this listener has no authentication and answers only requests to a loopback host",
+        );
+        return Err((StatusCode::FORBIDDEN, issue));
+    }
+    let of_proxy = |name: &str| OF_PROXIES.contains(&name) || name.starts_with(OF_PROXIES_PREFIX);
+    if headers.keys().any(|name| of_proxy(name.as_str())) {
+        let issue = Issue::error(
+            IssueCode::Security,
+            "this listener has no authentication and answers nothing that came through a proxy; use a listener with keys",
         );
         return Err((StatusCode::FORBIDDEN, issue));
     }
@@ -253,6 +266,16 @@ mod tests {
         ] {
             assert_eq!(is_loopback_name(host), passes, "{host}");
         }
+    }
+
+    #[test]
+    fn the_host_of_http_2_is_looked_at_too() {
+        let asks = |uri: &str| {
+            let (parts, ()) = axum::http::Request::builder().uri(uri).body(()).unwrap().into_parts();
+            local_only(&parts)
+        };
+        assert!(asks("http://localhost:8080/fhir").is_ok() && asks("/fhir").is_ok());
+        assert!(asks("http://evil.example/fhir").is_err());
     }
 
     #[test]

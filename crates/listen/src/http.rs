@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use crate::credentials::Refusal;
 use crate::limits::Http as Limits;
-use crate::{Credentials, Peer, Session, Stream};
+use crate::{Credentials, Front, Peer, Session, Stream};
 
 /// ALPN names of an HTTP listener.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -38,12 +38,19 @@ pub struct HttpSession {
     router: Router,
     credentials: Credentials,
     limits: Limits,
+    front: Front,
 }
 
 impl HttpSession {
-    /// A door.
+    /// A door that callers reach directly.
     pub fn new(router: Router, credentials: Credentials, limits: Limits) -> Self {
-        Self { router, credentials, limits }
+        Self { router, credentials, limits, front: Front::default() }
+    }
+
+    /// The door behind what stands in front of it.
+    #[must_use]
+    pub fn behind(self, front: Front) -> Self {
+        Self { front, ..self }
     }
 
     fn connection(&self) -> auto::Builder<TokioExecutor> {
@@ -83,18 +90,12 @@ impl HttpSession {
         if target_bytes > self.limits.uri_bytes_max {
             return Err(too_long(StatusCode::URI_TOO_LONG, "the request target", self.limits.uri_bytes_max));
         }
-        let caller = self.credentials.check(
-            &parts.method,
-            &parts.uri,
-            &parts.headers,
-            peer.address,
-            &peer.listener,
-            hilum_intake::now(),
-        )?;
+        let called = self.front.called(&parts, peer);
+        let caller = self.credentials.check(&parts, called.caller, &peer.listener, hilum_intake::now())?;
         if let Some(caller) = caller {
             parts.extensions.insert(caller);
         }
-        parts.extensions.insert(peer.clone());
+        parts.extensions.insert(called);
         let body = self.body(&mut parts.headers, body).await?;
         let deadline = Duration::from_millis(self.limits.request_timeout_ms);
         let handled =

@@ -5,6 +5,7 @@
 
 pub mod admin;
 mod credentials;
+mod front;
 pub mod health;
 pub mod http;
 pub mod limits;
@@ -15,6 +16,7 @@ mod tcp;
 mod tls;
 
 pub use credentials::{Auth, Caller, Credentials, missing_scope};
+pub use front::{Called, Front, NotUnderstood};
 pub use limits::Limits;
 pub use pages::documentation;
 pub use session::{Peer, Session, Stream};

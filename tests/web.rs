@@ -1,0 +1,165 @@
+//! The HTTP doors behind a proxy.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
+
+mod harness;
+
+use std::collections::HashSet;
+
+use harness::Edge;
+use harness::http::{self, Reply};
+use serde_json::{Value, json};
+
+const JSON: &str = "Content-Type: application/fhir+json";
+const PUBLIC: &str = "https://fhir.hospital.example/edge";
+
+/// An edge whose listener with keys has more keys of configuration: their names, and their values as TOML.
+fn edge(dir: &tempfile::TempDir, keys: &[(&str, &str)]) -> Edge {
+    let keys: Vec<(String, &str)> =
+        keys.iter().map(|(name, value)| (format!("HILUM__LISTEN__1__{name}"), *value)).collect();
+    let keys: Vec<(&str, &str)> = keys.iter().map(|(name, value)| (name.as_str(), *value)).collect();
+    Edge::start_with_environment(dir.path(), "", &keys)
+}
+
+fn patient(family: &str) -> String {
+    json!({ "resourceType": "Patient", "birthDate": "1970-02-03", "name": [{ "family": family }] })
+        .to_string()
+}
+
+fn created(reply: &Reply) -> &str {
+    assert_eq!(reply.status, 201, "{reply:?}");
+    reply.header("location").unwrap()
+}
+
+fn link(bundle: &Value, relation: &str) -> Option<String> {
+    let links = bundle["link"].as_array().unwrap();
+    links
+        .iter()
+        .find(|link| link["relation"] == relation)
+        .map(|link| link["url"].as_str().unwrap().to_owned())
+}
+
+fn entries(bundle: &Value) -> usize {
+    bundle["entry"].as_array().map_or(0, Vec::len)
+}
+
+#[test]
+fn links_show_the_public_url_and_what_names_it_is_here() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[("PUBLIC_URL", &format!("{PUBLIC:?}"))]);
+    let key = edge.key("system/*.cruds");
+    let ask = |method, path: &str, body: &str| http::send(edge.keyed, method, path, &[&key, JSON], body);
+
+    let made = ask("POST", "/fhir/Patient", &patient("Public"));
+    let url = created(&made).split("/_history").next().unwrap().to_owned();
+    assert!(url.starts_with(&format!("{PUBLIC}/fhir/Patient/")), "{url}");
+    let statement = http::send(edge.keyed, "GET", "/fhir/metadata", &[], "").json();
+    assert_eq!(statement["implementation"]["url"], format!("{PUBLIC}/fhir"));
+    let found = ask("GET", "/site/default/fhir/Patient?_count=1", "").json();
+    let below = format!("{PUBLIC}/site/default/fhir/Patient");
+    assert!(link(&found, "self").unwrap().starts_with(&format!("{below}?")), "{found}");
+    assert!(found["entry"][0]["fullUrl"].as_str().unwrap().starts_with(&below), "{found}");
+    let batch = json!({ "resourceType": "Bundle", "type": "batch", "entry": [
+        { "resource": { "resourceType": "Basic", "code": { "text": "x" } }, "request": { "method": "POST", "url": "Basic" } }] });
+    let done = ask("POST", "/fhir", &batch.to_string()).json();
+    let location = done["entry"][0]["response"]["location"].as_str().unwrap();
+    assert!(location.starts_with(&format!("{PUBLIC}/fhir/Basic/")), "{done}");
+
+    // at every listener, by every base and scheme
+    let local = format!("Patient/{}", url.rsplit('/').next().unwrap());
+    for spelt in [url.clone(), url.replace("https:", "http:"), format!("{PUBLIC}/baseR4/{local}")] {
+        let observation = json!({ "resourceType": "Observation", "status": "final", "code": { "text": "x" }, "subject": { "reference": spelt } });
+        for (address, headers) in [(edge.keyed, vec![key.as_str(), JSON]), (edge.http, vec![JSON])] {
+            let made = http::send(address, "POST", "/fhir/Observation", &headers, observation.to_string());
+            created(&made);
+            assert_eq!(made.json()["subject"]["reference"], local, "{spelt}");
+            let found =
+                http::send(address, "GET", &format!("/fhir/Observation?subject={spelt}"), &headers, "");
+            assert!(entries(&found.json()) > 0, "{spelt}: {found:?}");
+        }
+    }
+    let included = edge.get(&format!("/fhir/Observation?subject={local}&_include=Observation:subject"));
+    assert_eq!((entries(&included), &included["total"]), (7, &json!(6)));
+}
+
+#[test]
+fn a_trusted_proxy_is_believed_and_nobody_else() {
+    let behind = [
+        "X-Forwarded-For: 192.0.2.1, 198.51.100.7",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Host: fhir.example",
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    let trusting = edge(&dir, &[("TRUSTED_PROXIES", "[\"127.0.0.1\"]")]);
+    let key = trusting.key("system/*.cruds");
+    let made = http::send(
+        trusting.keyed,
+        "POST",
+        "/fhir/Patient",
+        &[&key, JSON, behind[0], behind[1], behind[2]],
+        patient("Proxied"),
+    );
+    let url = created(&made).to_owned();
+    assert!(url.starts_with("https://fhir.example/fhir/Patient/"), "{url}");
+    let seen = |edge: &Edge, peer: &str| {
+        let page = edge.get(&format!("/admin/submissions?kind=fhir&peer={peer}"));
+        page["submissions"].as_array().unwrap().len()
+    };
+    assert_eq!(seen(&trusting, "198.51.100.7"), 1, "who called is the sender");
+    let standard = "Forwarded: for=\"198.51.100.7:99\";proto=https;host=\"fhir.example\"";
+    let found = http::send(trusting.keyed, "GET", "/fhir/Patient", &[&key, standard], "").json();
+    assert_eq!(link(&found, "self").unwrap(), "https://fhir.example/fhir/Patient");
+
+    // wrong keys are counted for who sends them
+    let wrong = |by: &str| {
+        http::send(trusting.keyed, "GET", "/fhir/Patient", &["X-API-Key: hil_abc_def", by], "").status
+    };
+    let mut answers: HashSet<u16> = (0..40).map(|_| wrong("X-Forwarded-For: 198.51.100.7")).collect();
+    assert!(answers.remove(&429), "{answers:?}");
+    assert_eq!(
+        wrong("X-Forwarded-For: 198.51.100.8, 198.51.100.7"),
+        429,
+        "what the caller wrote says nothing"
+    );
+    assert_eq!(wrong("X-Forwarded-For: 198.51.100.8"), 401, "another caller of the same proxy");
+    drop(trusting);
+
+    let dir = tempfile::tempdir().unwrap();
+    let direct = edge(&dir, &[]);
+    let key = direct.key("system/*.cruds");
+    let made = http::send(
+        direct.keyed,
+        "POST",
+        "/fhir/Patient",
+        &[&key, JSON, behind[0], behind[1], behind[2]],
+        patient("Direct"),
+    );
+    assert!(created(&made).starts_with(&format!("http://{}/fhir/Patient/", direct.keyed)), "{made:?}");
+    assert_eq!((seen(&direct, "198.51.100.7"), seen(&direct, "127.0.0.1")), (0, 1));
+}
+
+#[test]
+fn what_came_through_a_proxy_is_not_of_this_machine() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[]);
+    let ask = |headers: &[&str]| http::send(edge.http, "GET", "/fhir/Patient", headers, "");
+    assert_eq!(ask(&[]).status, 200);
+    for header in [
+        "Host: fhir.example",
+        "Forwarded: for=127.0.0.1;host=localhost",
+        "X-Forwarded-For: 127.0.0.1",
+        "X-Forwarded-Host: localhost",
+        "X-Forwarded-Proto: https",
+        "X-Forwarded-Port: 80",
+        "X-Real-IP: 127.0.0.1",
+        "Via: 1.1 proxy",
+    ] {
+        let refused = ask(&[header]);
+        assert_eq!(
+            (refused.status, refused.body.contains("no authentication")),
+            (403, true),
+            "{header}: {refused:?}"
+        );
+    }
+    assert_eq!(ask(&["Host: fhir.example", "X-Forwarded-Host: localhost"]).status, 403);
+}
