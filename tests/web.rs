@@ -1,4 +1,4 @@
-//! The HTTP doors behind a proxy.
+//! The HTTP doors behind a proxy and for pages in browsers.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 const JSON: &str = "Content-Type: application/fhir+json";
 const PUBLIC: &str = "https://fhir.hospital.example/edge";
+const LISTED: &str = "https://app.example";
 
 /// An edge whose listener with keys has more keys of configuration: their names, and their values as TOML.
 fn edge(dir: &tempfile::TempDir, keys: &[(&str, &str)]) -> Edge {
@@ -162,4 +163,140 @@ fn what_came_through_a_proxy_is_not_of_this_machine() {
         );
     }
     assert_eq!(ask(&["Host: fhir.example", "X-Forwarded-Host: localhost"]).status, 403);
+}
+
+/// A preflight of an origin, as browsers send it.
+fn preflight(edge: &Edge, path: &str, origin: &str) -> Reply {
+    let asked = [
+        &format!("Origin: {origin}"),
+        "Access-Control-Request-Method: PUT",
+        "Access-Control-Request-Headers: content-type,if-match,x-api-key",
+    ];
+    http::send(edge.keyed, "OPTIONS", path, &asked, "")
+}
+
+fn lists(reply: &Reply, header: &str, wanted: &[&str]) -> bool {
+    let listed: HashSet<String> = reply
+        .header(header)
+        .unwrap_or_default()
+        .split(',')
+        .map(|one| one.trim().to_ascii_lowercase())
+        .collect();
+    wanted.iter().all(|one| listed.contains(*one))
+}
+
+#[test]
+fn pages_of_listed_origins_are_served_on_every_surface() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[("CORS_ORIGINS", &format!("[{LISTED:?}, \"http://localhost:3000\"]"))]);
+    let key = edge.key("admin/all");
+    for path in [
+        "/fhir/Patient/a",
+        "/fhir",
+        "/site/default/fhir/Patient",
+        "/v2/ingest",
+        "/v3/ingest",
+        "/ingest",
+        "/admin/submissions",
+    ] {
+        for origin in [LISTED, "http://localhost:3000"] {
+            let reply = preflight(&edge, path, origin);
+            assert_eq!(
+                (reply.status, reply.header("access-control-allow-origin")),
+                (200, Some(origin)),
+                "{path}: {reply:?}"
+            );
+            assert!(
+                lists(&reply, "access-control-allow-methods", &["get", "post", "put", "delete"]),
+                "{reply:?}"
+            );
+            let headers = [
+                "x-api-key",
+                "authorization",
+                "content-type",
+                "if-match",
+                "if-none-match",
+                "if-none-exist",
+                "prefer",
+            ];
+            assert!(lists(&reply, "access-control-allow-headers", &headers), "{reply:?}");
+            assert!(
+                reply.header("access-control-max-age").is_some() && lists(&reply, "vary", &["origin"]),
+                "{reply:?}"
+            );
+            assert_eq!(reply.header("access-control-allow-credentials"), None);
+        }
+        for origin in
+            ["https://evil.example", "https://app.example.evil.example", "http://app.example", "null"]
+        {
+            let reply = preflight(&edge, path, origin);
+            assert_eq!(
+                (reply.status, reply.header("access-control-allow-origin")),
+                (403, None),
+                "{path}: {reply:?}"
+            );
+        }
+    }
+    assert_eq!(http::send(edge.keyed, "OPTIONS", "/fhir/Patient", &[&key], "").status, 204, "no preflight");
+
+    for (method, path, headers, status) in [
+        ("GET", "/fhir/Patient", vec![key.as_str()], 200),
+        ("GET", "/fhir/Patient", vec![], 401),
+        ("GET", "/fhir/Patient/absent", vec![&key], 404),
+        ("PATCH", "/fhir/Patient/absent", vec![&key], 405),
+        ("GET", "/fhir/metadata", vec![], 200),
+        ("POST", "/fhir/Patient", vec![&key, "Content-Length: 99999999"], 413),
+        ("POST", "/v2/ingest", vec![&key, "Content-Type: image/png"], 415),
+        ("POST", "/ingest", vec![], 401),
+        ("GET", "/nowhere", vec![&key], 404),
+    ] {
+        for (origin, allowed) in [(LISTED, Some(LISTED)), ("https://evil.example", None)] {
+            let origin = format!("Origin: {origin}");
+            let headers: Vec<&str> = headers.iter().copied().chain([origin.as_str()]).collect();
+            let reply = match headers.iter().any(|header| header.starts_with("Content-Length")) {
+                true => {
+                    let head = format!(
+                        "{method} {path} HTTP/1.1\r\nHost: {}\r\n{}\r\n\r\n",
+                        edge.keyed,
+                        headers.join("\r\n")
+                    );
+                    http::Connection::open(edge.keyed).unwrap().raw(head.as_bytes()).unwrap()
+                }
+                false => http::send(edge.keyed, method, path, &headers, ""),
+            };
+            assert_eq!(reply.status, status, "{method} {path}: {reply:?}");
+            assert_eq!(reply.header("access-control-allow-origin"), allowed, "{method} {path}: {reply:?}");
+            assert_eq!(reply.header("access-control-allow-credentials"), None);
+            let exposed = ["location", "content-location", "etag", "last-modified", "x-request-id"];
+            assert!(
+                allowed.is_none() || lists(&reply, "access-control-expose-headers", &exposed),
+                "{reply:?}"
+            );
+        }
+    }
+    let statement = http::send(edge.keyed, "GET", "/fhir/metadata", &[], "").json();
+    assert_eq!(statement["rest"][0]["security"]["cors"], true);
+    let cached = http::send(edge.keyed, "GET", "/livez", &[], "");
+    assert_eq!(
+        (cached.header("access-control-allow-origin"), lists(&cached, "vary", &["origin"])),
+        (None, true)
+    );
+    let closed = http::send(edge.http, "GET", "/fhir/Patient", &["Origin: https://app.example"], "");
+    assert_eq!(closed.header("access-control-allow-origin"), None, "a listener without the key");
+}
+
+#[test]
+fn pages_of_every_origin_are_served_where_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[("CORS_ORIGINS", "[\"*\"]")]);
+    let key = edge.key("system/*.cruds");
+    assert_eq!(
+        preflight(&edge, "/fhir/Patient/a", "https://any.example").header("access-control-allow-origin"),
+        Some("*")
+    );
+    for headers in [vec![key.as_str(), "Origin: https://any.example"], vec!["Origin: https://any.example"]] {
+        let reply = http::send(edge.keyed, "GET", "/fhir/Patient", &headers, "");
+        assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "{reply:?}");
+        assert_eq!(reply.header("access-control-allow-credentials"), None);
+    }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use hilum_intake::store::{
     Authority, Client, Hl7Identity, PostgresConfig, Retention, S3Config, SiteSettings, Unidentified,
 };
-use hilum_listen::{Front, Limits};
+use hilum_listen::{Cors, Front, Limits};
 use serde::{Deserialize, Serialize};
 
 const ENVIRONMENT_PREFIX: &str = "HILUM__";
@@ -215,6 +215,9 @@ pub(crate) struct Listen {
     /// Of http: addresses and networks of the proxies that are believed when they say who called and where.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) trusted_proxies: Vec<String>,
+    /// Of http: origins whose pages may use it from a browser; `*` = every one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) cors_origins: Vec<String>,
 }
 
 /// The protocol of a listener.
@@ -388,18 +391,33 @@ impl Listen {
         Ok(Front::new(self.public_url.as_deref(), &self.trusted_proxies)?)
     }
 
+    /// The pages of other origins that may use it; `None` = none.
+    ///
+    /// # Errors
+    /// `cors_origins` is not understood.
+    pub(crate) fn cors(&self) -> Result<Option<Cors>> {
+        Ok(Cors::new(&self.cors_origins)?)
+    }
+
     /// Rules between its keys that only a listener of HTTP has.
     fn check_http(&self) -> Result<()> {
         let is_behind = self.public_url.is_some() || !self.trusted_proxies.is_empty();
         ensure!(
-            self.protocol.is_http() || !is_behind,
-            "public_url and trusted_proxies are for http and https"
+            self.protocol.is_http() || (!is_behind && self.cors_origins.is_empty()),
+            "public_url, trusted_proxies and cors_origins are for http and https"
         );
         ensure!(
             self.auth == AuthMode::Keys || !is_behind,
             "public_url and trusted_proxies need auth = \"keys\": without keys only this machine is answered, and a proxy brings others"
         );
-        self.front().map(drop)
+        self.front()?;
+        let cors = self.cors()?;
+        ensure!(
+            self.auth == AuthMode::Keys || !cors.is_some_and(|cors| cors.is_any()),
+            "cors_origins = [\"*\"] needs auth = \"keys\": without keys every page in a browser of this machine could read everything; \
+             write the origins of the pages that may"
+        );
+        Ok(())
     }
 }
 

@@ -113,7 +113,7 @@ impl House<'_> {
         let credentials = Credentials::new(store, auth, limits.auth_failures_per_minute_max);
         let session =
             HttpSession::new(router.merge(documentation(pages.unwrap_or_default())), credentials, limits);
-        Ok(session.behind(listen.front()?))
+        Ok(session.behind(listen.front()?).with_cors(listen.cors()?))
     }
 
     /// What URLs below this edge begin with, whichever listener is asked.
@@ -131,6 +131,7 @@ impl House<'_> {
                 let settings = hilum_listen_fhir::Settings {
                     aliases: fhir.aliases.clone(),
                     roots: self.roots(),
+                    cors: !listen.cors_origins.is_empty(),
                     deny_delete: fhir.deny_delete.clone(),
                     client_ids: fhir.client_ids,
                     limits: *self.limits(),

@@ -35,6 +35,8 @@ pub struct Settings {
     pub aliases: Vec<String>,
     /// What URLs below this edge begin with, whichever listener is asked: `https://fhir.hospital.example`, in both schemes.
     pub roots: Vec<String>,
+    /// Whether pages of other origins may use the listener.
+    pub cors: bool,
     /// Resource types nobody may delete.
     pub deny_delete: Vec<String>,
     /// Whether a client may choose the id of a new resource.

@@ -37,7 +37,7 @@ impl Capability {
             "rest": [{
                 "extension": [limits(settings)],
                 "mode": "server",
-                "security": { "description": "An API key in the X-API-Key header or as a bearer token; its site and scopes decide what it may do." },
+                "security": { "cors": settings.cors, "description": "An API key in the X-API-Key header or as a bearer token; its site and scopes decide what it may do." },
                 "resource": resources,
                 "interaction": [{ "code": "transaction" }, { "code": "batch" }],
             }],

@@ -1,6 +1,6 @@
 //! HTTP/1.1 and HTTP/2 by hyper, with every limit in force before a handler sees a request.
 //!
-//! Order of checks: target length, credential, body size and inflation, then the handler. Handlers get a complete body.
+//! Order of checks: preflight, target length, credential, body size and inflation, then the handler. Handlers get a complete body.
 
 use std::future::Future;
 use std::io::Read;
@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use crate::credentials::Refusal;
 use crate::limits::Http as Limits;
-use crate::{Credentials, Front, Peer, Session, Stream};
+use crate::{Cors, Credentials, Front, Peer, Session, Stream};
 
 /// ALPN names of an HTTP listener.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -39,18 +39,25 @@ pub struct HttpSession {
     credentials: Credentials,
     limits: Limits,
     front: Front,
+    cors: Option<Cors>,
 }
 
 impl HttpSession {
-    /// A door that callers reach directly.
+    /// A door that callers reach directly, and scripts of other origins not at all.
     pub fn new(router: Router, credentials: Credentials, limits: Limits) -> Self {
-        Self { router, credentials, limits, front: Front::default() }
+        Self { router, credentials, limits, front: Front::default(), cors: None }
     }
 
     /// The door behind what stands in front of it.
     #[must_use]
     pub fn behind(self, front: Front) -> Self {
         Self { front, ..self }
+    }
+
+    /// The door with the origins whose scripts may use it.
+    #[must_use]
+    pub fn with_cors(self, cors: Option<Cors>) -> Self {
+        Self { cors, ..self }
     }
 
     fn connection(&self) -> auto::Builder<TokioExecutor> {
@@ -74,6 +81,13 @@ impl HttpSession {
     }
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
+        let Some(cors) = &self.cors else { return self.answered(request, peer).await };
+        let path = request.uri().path().to_owned();
+        let answered = cors.around(request, |request| self.answered(request, peer)).await;
+        answered.unwrap_or_else(|(status, issue)| refusal(&path, status, &issue))
+    }
+
+    async fn answered(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let request_id = request_id(request.headers());
         let path = request.uri().path().to_owned();
         let mut response = match self.handle(request, peer).await {

@@ -4,6 +4,7 @@
 //! counts, encrypts, catches panics and drains; the session owns the conversation.
 
 pub mod admin;
+mod cors;
 mod credentials;
 mod front;
 pub mod health;
@@ -15,6 +16,7 @@ mod socket;
 mod tcp;
 mod tls;
 
+pub use cors::Cors;
 pub use credentials::{Auth, Caller, Credentials, missing_scope};
 pub use front::{Called, Front, NotUnderstood};
 pub use limits::Limits;

@@ -137,15 +137,20 @@ fn what_stands_before_a_listener_is_written_in_a_known_form() {
         );
         read(&format!("{SITE}{listen}"), &[])
     };
-    let good = "public_url = \"https://fhir.hospital.example/edge\"\ntrusted_proxies = [\"10.0.0.0/8\", \"fd00::1\"]";
+    let good = "public_url = \"https://fhir.hospital.example/edge\"\ntrusted_proxies = [\"10.0.0.0/8\", \"fd00::1\"]\ncors_origins = [\"*\"]";
     let listen = with("http", good).unwrap().listen.remove(0);
     assert_eq!(listen.front().unwrap().roots().len(), 2);
+    assert!(listen.cors().unwrap().unwrap().is_any());
+    with("http", "auth = \"none\"\ncors_origins = [\"http://localhost:3000\"]").unwrap();
     for (protocol, keys, says) in [
         ("http", "public_url = \"fhir.example\"", "write \"https://"),
         ("http", "trusted_proxies = [\"proxy\"]", "write \"10.1.2.3\""),
+        ("http", "cors_origins = [\"https://app.example/\"]", "write \"https://app.example\""),
+        ("http", "auth = \"none\"\ncors_origins = [\"*\"]", "keys"),
         ("http", "auth = \"none\"\ntrusted_proxies = [\"127.0.0.1\"]", "keys"),
         ("http", "auth = \"none\"\npublic_url = \"https://fhir.example\"", "keys"),
         ("mllp", "trusted_proxies = [\"10.0.0.1\"]", "for http and https"),
+        ("mllp", "cors_origins = [\"https://app.example\"]", "for http and https"),
     ] {
         let error = format!("{:#}", with(protocol, keys).unwrap_err());
         assert!(error.contains(says) && error.contains("127.0.0.1:8080"), "{error}");
