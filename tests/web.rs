@@ -1,4 +1,4 @@
-//! The HTTP doors behind a proxy and for pages in browsers.
+//! The HTTP doors behind a proxy, for pages in browsers, and as client libraries spell their requests.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on fails")]
 
@@ -299,4 +299,121 @@ fn pages_of_every_origin_are_served_where_that_is_said() {
         assert_eq!(reply.header("access-control-allow-origin"), Some("*"), "{reply:?}");
         assert_eq!(reply.header("access-control-allow-credentials"), None);
     }
+}
+
+/// The path and query of a link of this edge.
+fn target(url: &str) -> String {
+    format!("/{}", url.splitn(4, '/').nth(3).unwrap())
+}
+
+#[test]
+fn page_links_keep_the_form_that_was_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[]);
+    let mut last = String::new();
+    for _ in 0..6 {
+        let made = http::send(edge.http, "POST", "/fhir/Patient", &[JSON], patient("Paged"));
+        last = target(created(&made)).split("/_history").next().unwrap().to_owned();
+    }
+    let get = |path: &str| http::send(edge.http, "GET", path, &[], "");
+    let form = "_format=application%2Ffhir%2Bjson&_pretty=true";
+    let mut page = get(&format!("/fhir/Patient?family=Paged&_count=2&{form}"));
+    for of in 1..=3 {
+        assert!(page.body.contains("\n  \""), "for people: {page:?}");
+        let bundle = page.json();
+        assert_eq!(entries(&bundle), 2, "page {of}: {page:?}");
+        assert!(link(&bundle, "self").unwrap().contains(form), "{page:?}");
+        let Some(next) = link(&bundle, "next") else { break };
+        assert!(next.contains(form), "{next}");
+        page = get(&target(&next));
+    }
+    let plain = get("/fhir/Patient?family=Paged&_count=2");
+    assert!(!plain.body.contains('\n'), "{plain:?}");
+    for added in ["_format=json", "_pretty=true", "_format=application/fhir%2Bjson&_pretty=false"] {
+        let next = get(&format!("{}&{added}", target(&link(&plain.json(), "next").unwrap())));
+        assert_eq!((next.status, entries(&next.json())), (200, 2), "{added}: {next:?}");
+    }
+
+    http::send(
+        edge.http,
+        "PUT",
+        &last,
+        &[JSON],
+        json!({ "resourceType": "Patient", "id": last.rsplit('/').next() }).to_string(),
+    );
+    let history = get(&format!("{last}/_history?_count=1&{form}"));
+    let next = link(&history.json(), "next").unwrap();
+    assert!(history.body.contains("\n  \"") && next.contains(form), "{history:?}");
+    assert_eq!(entries(&get(&target(&next)).json()), 1);
+}
+
+#[test]
+fn media_types_are_read_in_any_case_and_quoting() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[]);
+    for kind in [
+        "Application/FHIR+JSON; charset=\"UTF-8\"",
+        "application/fhir+json;fhirVersion=\"4.0\"",
+        "application/fhir+json; FHIRVERSION=4.0; Charset=utf-8",
+    ] {
+        let made = http::send(
+            edge.http,
+            "POST",
+            "/fhir/Patient",
+            &[&format!("Content-Type: {kind}")],
+            patient("Typed"),
+        );
+        assert_eq!(made.status, 201, "{kind}: {made:?}");
+        let read = http::send(edge.http, "GET", "/fhir/Patient?_count=1", &[&format!("Accept: {kind}")], "");
+        assert_eq!(read.status, 200, "{kind}: {read:?}");
+    }
+    let search = |kind: &str, form: &str| {
+        http::send(edge.http, "POST", "/fhir/Patient/_search", &[&format!("Content-Type: {kind}")], form)
+    };
+    let found =
+        search("Application/X-WWW-Form-URLencoded; charset=\"UTF-8\"", "family=Typed&_count=2&_pretty=true");
+    assert_eq!(
+        (found.status, entries(&found.json()), found.body.contains('\n')),
+        (200, 2, true),
+        "{found:?}"
+    );
+    assert_eq!(search("application/x-www-form-urlencoded", "family=Typed&_format=xml").status, 406);
+    assert_eq!(search("application/x-www-form-urlencoded-not", "family=Typed").status, 415);
+}
+
+#[test]
+fn a_long_form_has_pages_that_can_be_followed_or_a_clear_no() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = edge(&dir, &[]);
+    let number = |n: usize| format!("{n:0>100}");
+    for n in 0..3 {
+        let patient =
+            json!({ "resourceType": "Patient", "identifier": [{ "system": "urn:mrn", "value": number(n) }] });
+        created(&http::send(edge.http, "POST", "/fhir/Patient", &[JSON], patient.to_string()));
+    }
+    let search = |values: usize, count: u32| {
+        let values: Vec<String> = (0..values).map(|n| format!("urn:mrn|{}", number(n))).collect();
+        let form = format!("identifier={}&_count={count}", values.join(","));
+        let kind = "Content-Type: application/x-www-form-urlencoded";
+        http::send(edge.http, "POST", "/fhir/Patient/_search", &[kind], form)
+    };
+    let first = search(60, 2);
+    assert_eq!((first.status, entries(&first.json())), (200, 2), "{first:?}");
+    let next = link(&first.json(), "next").unwrap();
+    let second = http::send(edge.http, "GET", &target(&next), &[], "");
+    assert_eq!((second.status, entries(&second.json())), (200, 1), "{second:?}");
+
+    // 53 KB: no request target may be as long as the link
+    let refused = search(490, 2);
+    assert_eq!(refused.status, 400, "{refused:?}");
+    for says in ["too-long", "8192", "http.uri_bytes_max", "_count", "1000"] {
+        assert!(refused.body.contains(says), "{says}: {refused:?}");
+    }
+    let whole = search(490, 3);
+    assert_eq!(
+        (whole.status, entries(&whole.json())),
+        (200, 3),
+        "what fits on one page needs no link: {whole:?}"
+    );
+    assert_eq!(link(&whole.json(), "next"), None);
 }

@@ -94,14 +94,15 @@ impl Ask {
 
     /// Only JSON is served; anything else asked for is refused.
     fn negotiated(mut self) -> Result<Self, Refusal> {
-        let format = self.query.iter().find(|(name, _)| name == "_format").map(|(_, value)| value.clone());
-        self.pretty = self.query.iter().any(|(name, value)| name == "_pretty" && value == "true");
-        let accept = format.or_else(|| self.header("accept")).unwrap_or_default();
-        if !accept.is_empty() && !accept.split(',').any(is_json) {
-            let issue = Issue::error(IssueCode::NotSupported, "only json is served: application/fhir+json");
-            return Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, issue));
-        }
+        self.pretty = is_pretty(&self.query);
+        let wanted = named(&self.query, "_format").map(str::to_owned).or_else(|| self.header("accept"));
+        check_format(&wanted.unwrap_or_default())?;
         Ok(self)
+    }
+
+    /// What a URL below the base has as the target of a request, in bytes: what `limits.http.uri_bytes_max` is about.
+    pub(crate) fn target_bytes(&self, url: &str) -> usize {
+        url.len().saturating_sub(self.called.root.len())
     }
 
     /// A header; several lines of it are one list (RFC 9110 section 5.3).
@@ -193,10 +194,29 @@ fn lines(headers: &HeaderMap, name: &str) -> Option<String> {
     (!lines.is_empty()).then(|| lines.join(", "))
 }
 
-/// A JSON media type of FHIR 4.0, generic names included.
+/// The value of a parameter.
+pub(crate) fn named<'p>(pairs: &'p [(String, String)], wanted: &str) -> Option<&'p str> {
+    pairs.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.as_str())
+}
+
+/// Whether an answer is to be read by people.
+pub(crate) fn is_pretty(pairs: &[(String, String)]) -> bool {
+    pairs.iter().any(|(name, value)| name == "_pretty" && value == "true")
+}
+
+/// Refuses what `_format` or `Accept` asks for when it is no JSON.
+pub(crate) fn check_format(wanted: &str) -> Result<(), Refusal> {
+    if wanted.is_empty() || wanted.split(',').any(is_json) {
+        return Ok(());
+    }
+    let issue = Issue::error(IssueCode::NotSupported, "only json is served: application/fhir+json");
+    Err(Refusal::new(StatusCode::NOT_ACCEPTABLE, issue))
+}
+
+/// A JSON media type of FHIR 4.0, generic names included. Names are in any case, values may be quoted (RFC 9110 section 8.3.1).
 fn is_json(text: &str) -> bool {
     let mut parts = text.split(';').map(str::trim);
-    let essence = parts.next().unwrap_or_default().replace(' ', "+");
+    let essence = essence(parts.next().unwrap_or_default()).replace(' ', "+");
     let known = matches!(
         essence.as_str(),
         "application/fhir+json"
@@ -208,13 +228,22 @@ fn is_json(text: &str) -> bool {
             | "application/*"
             | "text/html"
     );
-    let fits = |parameter: &str| match parameter.split_once('=') {
-        Some(("fhirVersion", version)) => version == "4.0",
-        Some(("charset", charset)) => charset.trim_matches('"').eq_ignore_ascii_case("utf-8"),
-        Some(("q", "0" | "0.0")) => false,
-        _ => true,
+    let fits = |parameter: &str| {
+        let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+        let value = value.trim().trim_matches('"');
+        match name.trim_end().to_ascii_lowercase().as_str() {
+            "fhirversion" => value == "4.0",
+            "charset" => value.eq_ignore_ascii_case("utf-8"),
+            "q" => value.parse() != Ok(0.0),
+            _ => true,
+        }
     };
     known && parts.all(fits)
+}
+
+/// A media type without its parameters, in lower case.
+pub(crate) fn essence(media_type: &str) -> String {
+    media_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
 /// The base and what is below it: `/site/{id}/fhir` has three segments, every other base one.
@@ -253,6 +282,11 @@ mod tests {
             ("application/fhir+json", true),
             ("application/fhir+json; fhirVersion=4.0; charset=UTF-8", true),
             ("application/fhir json", true),
+            ("Application/FHIR+JSON; charset=\"UTF-8\"", true),
+            ("application/fhir+json; FhirVersion=\"4.0\" ; Charset = utf-8", true),
+            ("JSON", true),
+            ("application/json;Q=0.000", false),
+            ("application/fhir+json;fhirVersion=\"5.0\"", false),
             ("*/*;q=0.8", true),
             ("application/fhir+json;fhirVersion=5.0", false),
             ("application/fhir+xml", false),

@@ -113,14 +113,25 @@ pub(crate) async fn history(
     if versions.is_empty() && before.is_none() {
         return Err(absent(None));
     }
-    let own = format!("{}/{of}/{id}/_history", ask.base);
-    let mut link = vec![json!({ "relation": "self", "url": format!("{own}?_count={count}") })];
+    let mut own = format!("{}/{of}/{id}/_history?_count={count}", ask.base);
+    own.extend(form(ask));
+    let mut link = vec![json!({ "relation": "self", "url": own })];
     if let Some(last) = last {
-        link.push(json!({ "relation": "next", "url": format!("{own}?_count={count}&_before={last}") }));
+        link.push(json!({ "relation": "next", "url": format!("{own}&_before={last}") }));
     }
     let head = json!({ "resourceType": "Bundle", "type": "history", "link": link });
     let entries = versions.iter().map(|version| entry(ask, version));
-    Ok(crate::answer::json(StatusCode::OK, search::bundle(&head, entries)))
+    let body = search::shown(ask.pretty, search::bundle(&head, entries));
+    Ok(crate::answer::json(StatusCode::OK, body))
+}
+
+/// `_format` and `_pretty` of a request, for the links of its answer.
+fn form(ask: &Ask) -> impl Iterator<Item = String> {
+    let of_form = |(name, _): &&(String, String)| name == "_format" || name == "_pretty";
+    ask.query.iter().filter(of_form).map(|(name, value)| {
+        let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
+        format!("&{name}={value}")
+    })
 }
 
 /// One history entry: what was asked, what came of it, and the version itself unless it is a deletion.

@@ -10,31 +10,33 @@ use hilum_intake::store::{Page, Right, Version};
 use serde_json::{Value, json};
 
 use crate::answer::{Refusal, json as json_answer};
-use crate::ask::Ask;
+use crate::ask::{Ask, check_format, essence, is_pretty, named};
 use crate::{Door, mask, provenance};
 
 /// The parameter that carries a page cursor.
 const CURSOR: &str = "_cursor";
+const FORM: &str = "application/x-www-form-urlencoded";
 /// Elements every answer keeps.
 const MANDATORY: [&str; 4] = ["resourceType", "id", "meta", "implicitRules"];
 
 /// `GET T?…`
 pub(crate) async fn get(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
     let body = bundle_of(door, ask, of, &ask.query).await?;
-    Ok(json_answer(StatusCode::OK, body))
+    Ok(json_answer(StatusCode::OK, shown(ask.pretty, body)))
 }
 
 /// `POST T/_search`: form body and URL count alike.
 pub(crate) async fn post(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
-    let form = ask.header("content-type").is_none_or(|t| t.starts_with("application/x-www-form-urlencoded"));
+    let form = ask.header("content-type").is_none_or(|kind| essence(&kind) == FORM);
     if !form && !ask.body.is_empty() {
-        let issue = Issue::error(IssueCode::NotSupported, "send application/x-www-form-urlencoded");
+        let issue = Issue::error(IssueCode::NotSupported, format!("send {FORM}"));
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue));
     }
     let mut pairs = ask.query.clone();
     pairs.extend(decode_pairs(&String::from_utf8_lossy(&ask.body)));
+    check_format(named(&pairs, "_format").unwrap_or_default())?;
     let body = bundle_of(door, ask, of, &pairs).await?;
-    Ok(json_answer(StatusCode::OK, body))
+    Ok(json_answer(StatusCode::OK, shown(is_pretty(&pairs), body)))
 }
 
 /// The searchset of a search.
@@ -62,7 +64,7 @@ pub(crate) async fn bundle_of(
         page.includes.iter().map(|version| may_be_included(ask, version)).collect::<Result<_, _>>()?;
     let mut shown = shown.into_iter();
     page.includes.retain(|_| shown.next().unwrap_or(false));
-    Ok(searchset(ask, of, &query, &page, warnings))
+    searchset(door, ask, of, &query, &page, warnings)
 }
 
 /// What is included is read.
@@ -103,7 +105,14 @@ fn unsorted(ask: &Ask, query: &mut Query, warnings: &mut Vec<Issue>) -> Result<(
     Ok(())
 }
 
-fn searchset(ask: &Ask, of: ResourceType, query: &Query, page: &Page, mut warnings: Vec<Issue>) -> Bytes {
+fn searchset(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    query: &Query,
+    page: &Page,
+    mut warnings: Vec<Issue>,
+) -> Result<Bytes, Refusal> {
     if page.includes_cut {
         warnings.push(Issue::warning(
             IssueCode::Incomplete,
@@ -112,9 +121,11 @@ fn searchset(ask: &Ask, of: ResourceType, query: &Query, page: &Page, mut warnin
     }
     let own = format!("{}/{of}", ask.base);
     let mut link = vec![json!({ "relation": "self", "url": url(&own, query, None) })];
-    if page.next.is_some() {
+    if let Some(cursor) = &page.next {
+        let next = url(&own, query, Some(cursor));
+        can_be_followed(door, ask, &next)?;
         link.push(json!({ "relation": "first", "url": url(&own, query, None) }));
-        link.push(json!({ "relation": "next", "url": url(&own, query, page.next.as_deref()) }));
+        link.push(json!({ "relation": "next", "url": next }));
     }
     let mut head = json!({ "resourceType": "Bundle", "type": "searchset" });
     if let Some(total) = page.total {
@@ -132,7 +143,22 @@ fn searchset(ask: &Ask, of: ResourceType, query: &Query, page: &Page, mut warnin
     });
     let matches = page.matches.iter().map(|v| entry(v, "match"));
     let includes = page.includes.iter().map(|v| entry(v, "include"));
-    bundle(&head, matches.chain(includes).chain(outcome))
+    Ok(bundle(&head, matches.chain(includes).chain(outcome)))
+}
+
+/// A link is a GET. That of a long form may be larger than a request target may be: then there is no page rather than one that leads nowhere.
+fn can_be_followed(door: &Door, ask: &Ask, next: &str) -> Result<(), Refusal> {
+    let limits = &door.settings.limits;
+    let (bytes, bytes_max) = (ask.target_bytes(next), limits.http.uri_bytes_max);
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    let text = format!(
+        "there are more matches than fit on the page, and the link to the next one would have {bytes} bytes, more than the {bytes_max} of \
+         http.uri_bytes_max: ask with a larger _count (at most {}) or for fewer values at once",
+        limits.search.count_max
+    );
+    Err(Refusal::new(StatusCode::BAD_REQUEST, Issue::error(IssueCode::TooLong, text)))
 }
 
 /// A Bundle from its head and entries: full URL, resource bytes (empty = none), and further members as a JSON object.
@@ -178,18 +204,22 @@ pub(crate) fn shaped(ask: &Ask, body: Bytes) -> Result<Bytes, Refusal> {
     let shaping: Vec<(String, String)> =
         ask.query.iter().filter(|(name, _)| name == "_summary" || name == "_elements").cloned().collect();
     if shaping.is_empty() {
-        return Ok(if ask.pretty { prettified(&body) } else { body });
+        return Ok(shown(ask.pretty, body));
     }
     let of = ResourceType::from_name(&ask.segments[0]).ok_or_else(|| crate::answer::absent(None))?;
     let options = Options { strict: true, condition: false, ..Options::condition() };
     let (query, _) = Query::parse(of, &shaping, &options, &ask.context()?)
         .map_err(|i| Refusal::with(StatusCode::BAD_REQUEST, i))?;
-    Ok(cut(&query, body))
+    Ok(shown(ask.pretty, cut(&query, body)))
 }
 
-fn prettified(body: &Bytes) -> Bytes {
-    let pretty = serde_json::from_slice::<Value>(body).and_then(|value| serde_json::to_vec_pretty(&value));
-    pretty.map_or_else(|_| body.clone(), Bytes::from)
+/// A body as it was asked for: for people, or as it is.
+pub(crate) fn shown(pretty: bool, body: Bytes) -> Bytes {
+    if !pretty {
+        return body;
+    }
+    let pretty = serde_json::from_slice::<Value>(&body).and_then(|value| serde_json::to_vec_pretty(&value));
+    pretty.map_or(body, Bytes::from)
 }
 
 /// Leaves out what was not asked for and says so with the tag SUBSETTED.
