@@ -437,3 +437,84 @@ fn a_reference_by_an_own_address_is_one_without_it() {
     assert_eq!(asking.open("POST", "", &[], &bundle("transaction", &entries)).status, 200);
     assert_eq!(found("/Patient?identifier=urn:mrn%7C2&_revinclude=Observation:subject"), 2);
 }
+
+#[test]
+fn a_reference_of_an_entry_is_resolved_from_where_the_entry_comes() {
+    let asking = Asking::new();
+    let ours = asking.open("PUT", "/Patient/1", &[], &{
+        let mut ours = patient("ours", "1950-01-01");
+        ours["id"] = "1".into();
+        ours
+    });
+    assert_eq!(ours.status, 201, "{ours:?}");
+    let observation = |id: &str, subject: &str| {
+        json!({ "fullUrl": format!("https://other.example/fhir/Observation/{id}"),
+            "resource": { "resourceType": "Observation", "status": "final", "code": { "text": id }, "subject": { "reference": subject } },
+            "request": { "method": "POST", "url": "Observation" } })
+    };
+    let theirs = json!({ "fullUrl": "https://other.example/fhir/Patient/1", "resource": patient("theirs", "1999-09-09"),
+        "request": { "method": "POST", "url": "Patient" } });
+    // the other server's Patient/1 is in the transaction, and its Patient/2 is not
+    let reply = asking.open(
+        "POST",
+        "",
+        &[],
+        &bundle("transaction", &[observation("a", "Patient/1"), theirs, observation("b", "Patient/2")]),
+    );
+    assert_eq!(reply.status, 200, "{reply:?}");
+    let subject = |at: usize| {
+        let location = reply.json()["entry"][at]["response"]["location"].as_str().unwrap().to_owned();
+        let path = location.split("/fhir").nth(1).unwrap().to_owned();
+        let of = asking.current(&path)["subject"]["reference"].as_str().map(str::to_owned);
+        of.unwrap_or_default()
+    };
+    let named = subject(0);
+    assert_ne!(named, "Patient/1", "that is somebody else here");
+    assert_eq!(asking.current(&format!("/{named}"))["birthDate"], "1999-09-09");
+    assert_eq!(subject(2), "https://other.example/fhir/Patient/2");
+}
+
+#[test]
+fn a_name_that_no_entry_has_is_refused_and_nothing_is_written() {
+    let asking = Asking::new();
+    let of = |subject: &str| {
+        json!({ "resource": { "resourceType": "Observation", "status": "final", "code": { "text": "x" }, "subject": { "reference": subject } },
+            "request": { "method": "POST", "url": "Observation" } })
+    };
+    let known = json!({ "fullUrl": "urn:uuid:05efabf0-4be2-4561-91ce-51548425acb9", "resource": patient("1", "1970-01-01"),
+        "request": { "method": "POST", "url": "Patient" } });
+    for (kind, status) in [("transaction", "422"), ("batch", "200")] {
+        let reply = asking.open(
+            "POST",
+            "",
+            &[],
+            &bundle(kind, &[of("urn:uuid:ffffffff-4be2-4561-91ce-51548425acb9"), known.clone()]),
+        );
+        assert_eq!(reply.status.to_string(), status, "{kind}: {reply:?}");
+        assert!(
+            reply.body.contains("urn:uuid that no entry") && reply.body.contains("Bundle.entry[0]"),
+            "{reply:?}"
+        );
+    }
+    assert_eq!(asking.edge.total("/fhir/Observation?_total=accurate"), 0);
+    let reply = asking.open(
+        "POST",
+        "",
+        &[],
+        &bundle("transaction", &[of("urn:uuid:05efabf0-4be2-4561-91ce-51548425acb9"), known]),
+    );
+    assert_eq!(reply.status, 200, "{reply:?}");
+}
+
+#[test]
+fn a_write_of_a_bundle_may_name_its_resource_by_an_own_address() {
+    let asking = Asking::new();
+    let path = asking.made(&patient("1", "1970-01-01"));
+    let own = format!("http://{}/fhir{path}", asking.edge.http);
+    let reply = asking.open("POST", "", &[], &bundle("transaction", &[request("DELETE", &own)]));
+    assert_eq!(reply.status, 200, "{reply:?}");
+    assert_eq!(asking.open("GET", &path, &[], &Value::Null).status, 410);
+    let foreign = "https://other.example/fhir/Patient/1";
+    let reply = asking.open("POST", "", &[], &bundle("transaction", &[request("DELETE", foreign)]));
+    assert_eq!(reply.status, 400, "{reply:?}");
+}

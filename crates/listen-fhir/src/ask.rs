@@ -73,9 +73,7 @@ impl Ask {
 
     /// The request that an entry of a bundle stands for: a read at `url`, which is relative to the base or below an own one.
     pub(crate) fn of_entry(&self, door: &Door, method: Method, url: &str) -> Result<Self, Refusal> {
-        let below =
-            self.own_bases(door)?.into_iter().find_map(|base| url.strip_prefix(&base)?.strip_prefix('/'));
-        let below = below.unwrap_or(url.strip_prefix('/').unwrap_or(url));
+        let below = self.below_base(door, url)?;
         let (path, query) = below.split_once('?').unwrap_or((below, ""));
         Ok(Self {
             method,
@@ -90,6 +88,13 @@ impl Ask {
             returns: Return::default(),
             pretty: false,
         })
+    }
+
+    /// What an address names below the base: it is relative to the base, or below an own one.
+    pub(crate) fn below_base<'u>(&self, door: &Door, url: &'u str) -> Result<&'u str, Refusal> {
+        let bases = self.own_bases(door)?;
+        let below = bases.iter().find_map(|base| url.strip_prefix(base.as_str())?.strip_prefix('/'));
+        Ok(below.unwrap_or(url.strip_prefix('/').unwrap_or(url)))
     }
 
     /// Only JSON is served; anything else asked for is refused.

@@ -140,8 +140,9 @@ async fn read(
         }
         return Ok(Entry::Read(Box::new(one)));
     }
-    let (path, query) = url.split_once('?').unwrap_or((url, ""));
-    let mut segments = path.strip_prefix('/').unwrap_or(path).split('/');
+    let below = ask.below_base(door, url)?;
+    let (path, query) = below.split_once('?').unwrap_or((below, ""));
+    let mut segments = path.split('/');
     let (name, id) = (segments.next().unwrap_or_default(), segments.next());
     if segments.next().is_some() || id == Some("") {
         return Err(invalid("a write in a bundle goes to a type or to one resource", "request.url"));
@@ -218,6 +219,9 @@ fn resource(
         return Err(invalid("the resourceType is not the type of the url", "resource.resourceType"));
     }
     let nothing = HashSet::new();
+    let full_url = entry.get("fullUrl").and_then(Value::as_str);
+    from_own_root(&mut resource, full_url, &ask.own_bases(door)?, full_urls.unwrap_or(&nothing));
+    refuse_unknown_names(&mut resource, full_urls.unwrap_or(&nothing))?;
     write::localise(ask, &mut resource, &ask.own_bases(door)?, full_urls.unwrap_or(&nothing))?;
     write::checked(ask, &resource, is_update)?;
     if full_urls.is_none() {
@@ -235,6 +239,59 @@ fn resource(
             Resource::from_value(value).map_err(|issue| Refusal::new(StatusCode::BAD_REQUEST, issue))?;
     }
     Ok(resource)
+}
+
+/// A relative reference of an entry is relative to where its full URL says that it comes from (R4 bundle, "Resolving references in Bundles"): another entry from
+/// there, or a resource of that server, never one of ours with the same id.
+fn from_own_root(
+    resource: &mut Resource,
+    full_url: Option<&str>,
+    own_bases: &[String],
+    full_urls: &HashSet<String>,
+) {
+    let of = resource.resource_type().name();
+    let root = full_url.and_then(|url| {
+        let (rest, id) = url.rsplit_once('/')?;
+        let root = rest.strip_suffix(of)?.strip_suffix('/')?;
+        (root.starts_with("http") && !id.is_empty()).then_some(root)
+    });
+    let Some(root) = root else { return };
+    let is_own = own_bases.iter().any(|base| base == root);
+    each_reference(resource, &mut |reference| {
+        let (name, id) = reference.split_once('/')?;
+        let is_relative =
+            ResourceType::from_name(name).is_some() && !id.is_empty() && !reference.contains('?');
+        let there = format!("{root}/{reference}");
+        (is_relative && (full_urls.contains(&there) || !is_own)).then_some(there)
+    });
+}
+
+/// Refuses a reference by a name that only this bundle could give and no entry has: it would never lead anywhere.
+fn refuse_unknown_names(resource: &mut Resource, full_urls: &HashSet<String>) -> Result<(), Refusal> {
+    let mut is_unknown = false;
+    each_reference(resource, &mut |reference| {
+        is_unknown |= reference.starts_with("urn:uuid:") && !full_urls.contains(reference);
+        None
+    });
+    if !is_unknown {
+        return Ok(());
+    }
+    let text = "a reference names a urn:uuid that no entry of the transaction has as its fullUrl";
+    let issue = Issue::error(IssueCode::NotFound, text).at("resource");
+    Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, issue))
+}
+
+/// Hands each `Reference.reference` to `change`, and puts in its place what that gives.
+fn each_reference(resource: &mut Resource, change: &mut dyn FnMut(&str) -> Option<String>) {
+    let mut visit = |object: &mut serde_json::Map<String, Value>| {
+        let changed = object.get("reference").and_then(Value::as_str).and_then(&mut *change);
+        if let Some(changed) = changed {
+            object.insert("reference".into(), Value::String(changed));
+        }
+    };
+    for value in resource.object_mut().values_mut() {
+        visit_references(value, &mut visit);
+    }
 }
 
 fn rank(change: &Change) -> u8 {
