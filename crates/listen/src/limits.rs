@@ -126,8 +126,10 @@ limits! {
     Er7 {
         /// Segments of one message.
         segments_max: usize = 10_000,
-        /// Values of one message.
+        /// Values of one message; of one segment empty places between separators count as well.
         leaves_max: usize = 200_000,
+        /// Repetitions of one field; a text may have one for each of its lines.
+        repeats_max: usize = 10_000,
         /// Messages of one batch.
         batch_messages_max: usize = 1_000,
     }
@@ -287,6 +289,7 @@ impl Er7 {
         hilum_wire::er7::Limits {
             segments_max: self.segments_max,
             leaves_max: self.leaves_max,
+            repeats_max: self.repeats_max,
             batch_messages_max: self.batch_messages_max,
         }
     }

@@ -7,8 +7,11 @@ use std::ops::Range;
 use hl7_parser::message::Separators as CrateSeparators;
 use hl7_parser::parser::parse_segment_with_separators;
 
-use super::{Header, Limits, charset, unescape};
+use super::{Header, Limits, Separators, charset, unescape};
 use crate::Fault;
+
+/// Lines that are no segments, told one by one; the others are counted.
+const STRAYS_MAX: usize = 10;
 
 /// A message, decoded and split.
 #[derive(Clone, Debug)]
@@ -112,6 +115,7 @@ impl Message {
         let field = char::from(self.header.separators.field);
         let mut leaves = 0;
         let mut start = 0;
+        let mut strays = 0;
         let mut numbers: HashMap<String, usize> = HashMap::new();
         for (at, _) in
             text.char_indices().filter(|(_, c)| *c == '\r' || *c == '\n').chain([(text.len(), ' ')])
@@ -124,31 +128,40 @@ impl Message {
             if trimmed.is_empty() {
                 continue;
             }
-            if self.segments.len() >= limits.segments_max || leaves >= limits.leaves_max {
-                self.faults.push(Fault::wrong(
-                    100,
-                    format!("byte {begin}"),
-                    "the message has too many segments or values",
-                ));
-                break;
-            }
             if !is_segment(trimmed, field) {
                 self.other_bytes += trimmed.len();
-                self.faults.push(Fault::odd(
-                    100,
-                    format!("byte {begin}"),
-                    "a line is no segment and was not read",
-                ));
+                strays += 1;
+                if strays <= STRAYS_MAX {
+                    let text = "a line is no segment and was not read";
+                    self.faults.push(Fault::odd(100, format!("byte {begin}"), text));
+                }
                 continue;
             }
             let name = trimmed[..3].to_ascii_uppercase();
             let number = numbers.entry(name.clone()).or_insert(0);
             *number += 1;
             let number = *number;
+            let left = limits.leaves_max.saturating_sub(leaves);
+            let refused = if self.segments.len() >= limits.segments_max {
+                let text = format!("the message has more than {} segments", limits.segments_max);
+                Some((String::new(), text))
+            } else {
+                Measure::of(trimmed, self.header.separators).refused(limits, left)
+            };
+            if let Some((within, text)) = refused {
+                let place = if number > 1 { format!("{name}[{number}]") } else { name };
+                let text = format!("{text}; send it in parts");
+                self.faults.push(Fault::wrong(100, format!("{place}{within}"), text));
+                break;
+            }
             let found =
                 if name == "MSH" { self.header_leaves(trimmed, begin) } else { self.leaves(trimmed, begin) };
             leaves += found.len();
             self.segments.push(Segment { name, number, range: begin..begin + trimmed.len(), leaves: found });
+        }
+        if strays > STRAYS_MAX {
+            let text = format!("{} further lines are no segments and were not read", strays - STRAYS_MAX);
+            self.faults.push(Fault::odd(100, "", text));
         }
         self.text = text;
     }
@@ -213,10 +226,80 @@ impl Message {
     }
 }
 
+/// What a line comes to, counted before anything is built of it.
+#[derive(Clone, Copy, Debug, Default)]
+struct Measure {
+    /// Values that hold something.
+    values: usize,
+    /// Values and empty places between separators.
+    places: usize,
+    /// Where the most repetitions are, and how many.
+    repeats: (usize, usize),
+    /// The largest number of a field, component or subcomponent.
+    largest: usize,
+}
+
+impl Measure {
+    fn of(line: &str, separators: Separators) -> Self {
+        let mut measure = Self::default();
+        let (mut field, mut repeat, mut component, mut subcomponent) = (0, 1, 1, 1);
+        // the name of the segment is no value
+        let mut is_empty = false;
+        for byte in line.bytes() {
+            let is_field = byte == separators.field;
+            if is_field {
+                field += 1;
+                (repeat, component, subcomponent) = (1, 1, 1);
+            } else if byte == separators.repetition {
+                repeat += 1;
+                (component, subcomponent) = (1, 1);
+            } else if byte == separators.component {
+                component += 1;
+                subcomponent = 1;
+            } else if byte == separators.subcomponent {
+                subcomponent += 1;
+            } else {
+                measure.values += usize::from(is_empty);
+                is_empty = false;
+                continue;
+            }
+            is_empty = true;
+            measure.places += 1;
+            measure.largest = measure.largest.max(field).max(component).max(subcomponent);
+            if repeat > measure.repeats.1 {
+                measure.repeats = (field, repeat);
+            }
+        }
+        measure
+    }
+
+    /// Why the line is not taken: the place within the segment, and which limit it exceeds. `left` = values that the message may still have.
+    fn refused(&self, limits: &Limits, left: usize) -> Option<(String, String)> {
+        let (field, repeats) = self.repeats;
+        if repeats > limits.repeats_max.min(usize::from(u16::MAX)) {
+            let text = format!("the field has more than {} repetitions", limits.repeats_max);
+            return Some((format!("-{field}"), text));
+        }
+        if self.largest > usize::from(u16::MAX) {
+            let text = format!("the segment has a field, component or subcomponent beyond {}", u16::MAX);
+            return Some((String::new(), text));
+        }
+        if self.values > left {
+            return Some((String::new(), format!("the message has more than {} values", limits.leaves_max)));
+        }
+        let is_hollow = self.places > limits.leaves_max;
+        is_hollow.then(|| {
+            let text = format!("the segment has more than {} values and empty places", limits.leaves_max);
+            (String::new(), text)
+        })
+    }
+}
+
 impl Segment {
     /// How often a field repeats (0 = empty).
     pub fn repeats(&self, field: u16) -> u16 {
-        self.leaves.iter().filter(|leaf| leaf.field == field).map(|leaf| leaf.repeat).max().unwrap_or(0)
+        let end = self.leaves.partition_point(|leaf| leaf.field <= field);
+        self.leaves[..end].last().filter(|leaf| leaf.field == field).map_or(0, |leaf| leaf.repeat)
     }
 
     /// One value.
@@ -284,7 +367,47 @@ mod tests {
         assert_eq!(message.faults.len(), 2);
     }
 
+    #[test]
+    fn limits_hold_within_one_segment_and_name_the_place_and_the_figure() {
+        let limits = Limits { leaves_max: 20, repeats_max: 4, segments_max: 4, ..Limits::default() };
+        let refused = |rest: &str| {
+            let text = format!("MSH|^~\\&|A\rPID|1\r{rest}");
+            let message = Message::read(text.as_bytes(), &limits).unwrap();
+            let fault = message.faults.iter().find(|fault| fault.rejects);
+            fault.map(|fault| (fault.place.clone(), fault.text.clone()))
+        };
+        assert_eq!(refused("OBX|1|TX|C||a~b~c~d"), None);
+        for (rest, place, figure) in [
+            ("PID|2||a~b~c~d~e", "PID[2]-3", "4 repetitions"),
+            ("PID|2||~~~~~", "PID[2]-3", "4 repetitions"),
+            ("ZZZ|1^2^3^4^5^6^7^8^9^10^11^12^13^14^15^16^17^18^19", "ZZZ", "20 values"),
+            ("ZZZ||||||||||||||||||||||x", "ZZZ", "20 values and empty places"),
+            ("NTE|1\rNTE|2\rNTE|3", "NTE[3]", "4 segments"),
+        ] {
+            let (at, text) = refused(rest).unwrap_or_default();
+            assert_eq!(at, place, "{rest}: {text}");
+            assert!(text.contains(figure), "{rest}: {text}");
+        }
+    }
+
+    #[test]
+    fn of_many_lines_that_are_no_segments_the_first_are_told_and_the_others_counted() {
+        let message = read(&format!("MSH|^~\\&|A\r{}PID|1", "x\r".repeat(50)));
+        assert_eq!((message.faults.len(), message.segments.len()), (11, 2));
+        assert!(message.faults[10].text.starts_with("40 further lines"), "{}", message.faults[10].text);
+    }
+
     proptest! {
+        #[test]
+        fn a_line_is_measured_as_it_is_read(line in "[A-Za-z|^~&é]{0,60}") {
+            let message = read(&format!("MSH|^~\\&|A\rZZZ|{line}"));
+            let found = &message.segments[1];
+            let measure = Measure::of(&message.text[found.range.clone()], message.header.separators);
+            prop_assert_eq!(measure.values, found.leaves.len());
+            let most = found.leaves.iter().map(|leaf| leaf.repeat).max().unwrap_or(0);
+            prop_assert!(measure.repeats.1 >= usize::from(most));
+        }
+
         #[test]
         fn every_byte_is_accounted_for(lines in proptest::collection::vec("[A-Za-z|^~\\\\& é]{0,20}", 0..20), end in "[\r\n]{1,2}") {
             let text = format!("MSH|^~\\&|A{end}{}", lines.join(&end));

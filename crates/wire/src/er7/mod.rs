@@ -23,14 +23,16 @@ pub use time::{DateTime, Precision};
 pub struct Limits {
     /// Segments of one message.
     pub segments_max: usize,
-    /// Values of one message.
+    /// Values of one message; of one segment empty places between separators count as well.
     pub leaves_max: usize,
+    /// Repetitions of one field.
+    pub repeats_max: usize,
     /// Messages of one batch.
     pub batch_messages_max: usize,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { segments_max: 10_000, leaves_max: 200_000, batch_messages_max: 1_000 }
+        Self { segments_max: 10_000, leaves_max: 200_000, repeats_max: 10_000, batch_messages_max: 1_000 }
     }
 }

@@ -9,6 +9,9 @@ use crate::Fault;
 
 /// Namespaces in scope of one element. The tree compares each of them with each where an element declares another.
 const NAMESPACES_MAX: usize = 64;
+/// Bytes of the name of an element or attribute; those of HL7 v3 have 40 at most. A place names every element above it, so that long names
+/// in deep elements are written again for each of their children.
+const NAME_BYTES_MAX: usize = 256;
 
 struct Scan<'l> {
     limits: &'l Limits,
@@ -60,6 +63,7 @@ impl Scan<'_> {
         if self.open.len() >= self.limits.depth_max {
             return Err(format!("elements are nested deeper than {}", self.limits.depth_max));
         }
+        refuse_long(start.name().as_ref())?;
         let (mut attributes, mut declared) = (0, 0);
         for attribute in start.attributes().with_checks(false) {
             attributes += 1;
@@ -67,6 +71,7 @@ impl Scan<'_> {
                 return Err(format!("an element has more than {} attributes", self.limits.attributes_max));
             }
             let attribute = attribute.map_err(|_| "the xml is not well-formed".to_owned())?;
+            refuse_long(attribute.key.as_ref())?;
             declared += usize::from(attribute.key.as_namespace_binding().is_some());
         }
         let in_scope = self.open.last().copied().unwrap_or(0) + declared;
@@ -85,4 +90,11 @@ impl Scan<'_> {
         }
         Ok(())
     }
+}
+
+fn refuse_long(name: &str) -> Result<(), String> {
+    if name.len() > NAME_BYTES_MAX {
+        return Err(format!("a name has more than {NAME_BYTES_MAX} bytes"));
+    }
+    Ok(())
 }

@@ -99,6 +99,13 @@ fn what_could_be_expensive_is_refused_before_a_tree_is_built() {
 }
 
 #[test]
+fn names_are_as_long_as_names_are() {
+    let long = "n".repeat(300);
+    assert!(fault(read(&interaction(&format!("<{long}/>")))).text.contains("256 bytes"));
+    assert!(fault(read(&interaction(&format!("<x {long}=\"\"/>")))).text.contains("256 bytes"));
+}
+
+#[test]
 fn malformed_xml_is_named_by_place_and_never_by_value() {
     for text in [
         "",
