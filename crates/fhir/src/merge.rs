@@ -1,4 +1,9 @@
-//! Merging what a message says into what is stored.
+//! Merging what a message says into what is stored. Lists are united by what their elements are known by, never by comparing each with each.
+
+use std::borrow::Cow;
+use std::collections::hash_map::RandomState;
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::BuildHasher;
 
 use serde_json::{Map, Value};
 
@@ -62,12 +67,8 @@ impl<'p> Slice<'p> {
     fn cut(&self, resource: &mut Map<String, Value>, sent: Option<&Value>) -> usize {
         let Some(Value::Array(list)) = resource.get_mut(self.list) else { return usize::MAX };
         let sent = sent.filter(|_| self.list == "identifier").and_then(Value::as_array);
-        let is_sent = |one: &Value| {
-            let same = |other: &Value| {
-                one.get("system") == other.get("system") && one.get("value") == other.get("value")
-            };
-            sent.is_some_and(|sent| sent.iter().any(same))
-        };
+        let sent: HashSet<_> = sent.into_iter().flatten().map(number).collect();
+        let is_sent = |one: &Value| !sent.is_empty() && sent.contains(&number(one));
         let goes = |element: &Value| self.holds(element) == self.has_it && !is_sent(element);
         let first = list.iter().position(goes).unwrap_or(usize::MAX);
         list.retain(|element| !goes(element));
@@ -95,30 +96,28 @@ impl<'p> Slice<'p> {
 
 /// Puts into a list what it has not yet, at a place: what is sent again stands where it stood, and the same message makes no new version.
 fn take_up(stored: &mut Vec<Value>, at: usize, sent: &[Value]) {
-    let fresh: Vec<Value> = sent.iter().filter(|value| !stored.contains(value)).cloned().collect();
+    let known: HashSet<&Value> = stored.iter().collect();
+    let fresh: Vec<Value> = sent.iter().filter(|value| !known.contains(value)).cloned().collect();
     let at = at.min(stored.len());
     stored.splice(at..at, fresh);
 }
 
 /// Whether two versions say the same: everything but `id`, `meta.versionId` and `meta.lastUpdated`.
 pub fn same_content(one: &Resource, other: &Resource) -> bool {
-    fn without_version(resource: &Resource) -> Value {
-        let mut value = resource.to_value();
-        if let Some(object) = value.as_object_mut() {
-            object.shift_remove("id");
-        }
-        if let Some(Value::Object(meta)) = value.get_mut("meta") {
-            meta.shift_remove("versionId");
-            meta.shift_remove("lastUpdated");
-        }
-        if value.get("meta").is_some_and(|meta| meta.as_object().is_some_and(Map::is_empty))
-            && let Some(object) = value.as_object_mut()
-        {
-            object.shift_remove("meta");
-        }
-        value
-    }
-    without_version(one) == without_version(other)
+    let is_content = |name: &str| name != "id" && name != "meta";
+    let count = |resource: &Resource| resource.object().keys().filter(|name| is_content(name)).count();
+    let is_same = |(name, value): (&String, &Value)| !is_content(name) || other.get(name) == Some(value);
+    count(one) == count(other) && one.object().iter().all(is_same) && meta(one) == meta(other)
+}
+
+/// What `meta` says beside the version and its time; `None` when that is nothing.
+fn meta(resource: &Resource) -> Option<Cow<'_, Value>> {
+    let meta = resource.get("meta")?;
+    let Value::Object(members) = meta else { return Some(Cow::Borrowed(meta)) };
+    let mut members = members.clone();
+    members.shift_remove("versionId");
+    members.shift_remove("lastUpdated");
+    (!members.is_empty()).then(|| Cow::Owned(Value::Object(members)))
 }
 
 /// A value still to be merged: its place by member names from the root, and the definition of the object it stands in.
@@ -168,27 +167,80 @@ fn descend<'v>(object: &'v mut Map<String, Value>, path: &[String]) -> Option<&'
 /// does not take away the one another knew); new identifiers are added at the end. A number once with and once without a system is one number:
 /// it has the system.
 fn unite(stored: &mut Vec<Value>, sent: Vec<Value>) {
+    let mut known = Known::of(stored);
     for identifier in sent {
-        let known = stored.iter().position(|known| same_number(known, &identifier));
-        let known = known.or_else(|| stored.iter().position(|known| same_bare_number(known, &identifier)));
-        match (known.map(|at| &mut stored[at]), identifier) {
-            (Some(Value::Object(known)), Value::Object(sent)) => known.extend(sent),
-            (Some(known), sent) => *known = sent,
-            (None, sent) => stored.push(sent),
+        let at = known.find(stored, &identifier);
+        match (at.map(|at| (at, &mut stored[at])), identifier) {
+            (Some((at, one)), identifier) => {
+                known.forget(at, one);
+                match (&mut *one, identifier) {
+                    (Value::Object(one), Value::Object(sent)) => one.extend(sent),
+                    (one, sent) => *one = sent,
+                }
+                known.note(at, one);
+            }
+            (None, identifier) => {
+                known.note(stored.len(), &identifier);
+                stored.push(identifier);
+            }
         }
     }
 }
 
-fn same_number(one: &Value, other: &Value) -> bool {
-    one.get("system") == other.get("system") && one.get("value") == other.get("value")
+/// Where the identifiers of a list stand, by what they are known by. Two that share a hash are compared.
+#[derive(Default)]
+struct Known {
+    hasher: RandomState,
+    places: HashMap<u64, BTreeSet<usize>>,
+}
+
+impl Known {
+    fn of(list: &[Value]) -> Self {
+        let mut known = Self::default();
+        list.iter().enumerate().for_each(|(at, identifier)| known.note(at, identifier));
+        known
+    }
+
+    /// The first with the same system and value, else the first with the same value and type where only one of the two names a system.
+    fn find(&self, list: &[Value], wanted: &Value) -> Option<usize> {
+        let at = |hash: u64| self.places.get(&hash).into_iter().flatten().copied();
+        let bare = (wanted.get("system").is_none(), bare_number(wanted));
+        at(self.hasher.hash_one(number(wanted)))
+            .find(|at| number(&list[*at]) == number(wanted))
+            .or_else(|| at(self.hasher.hash_one(bare)).find(|at| same_bare_number(&list[*at], wanted)))
+    }
+
+    fn hashes(&self, identifier: &Value) -> [u64; 2] {
+        let bare = (identifier.get("system").is_some(), bare_number(identifier));
+        [self.hasher.hash_one(number(identifier)), self.hasher.hash_one(bare)]
+    }
+
+    fn note(&mut self, at: usize, identifier: &Value) {
+        for hash in self.hashes(identifier) {
+            self.places.entry(hash).or_default().insert(at);
+        }
+    }
+
+    fn forget(&mut self, at: usize, identifier: &Value) {
+        for hash in self.hashes(identifier) {
+            self.places.entry(hash).or_default().remove(&at);
+        }
+    }
+}
+
+/// System and value of an identifier.
+fn number(identifier: &Value) -> (Option<&Value>, Option<&Value>) {
+    (identifier.get("system"), identifier.get("value"))
+}
+
+/// Value and type of an identifier.
+fn bare_number(identifier: &Value) -> (Option<&Value>, Option<&str>) {
+    (identifier.get("value"), identifier["type"]["coding"][0]["code"].as_str())
 }
 
 /// The same value and type, where only one of them names a system.
 fn same_bare_number(one: &Value, other: &Value) -> bool {
-    let code = |identifier: &Value| identifier["type"]["coding"][0]["code"].as_str().map(str::to_owned);
-    one.get("system").is_some() != other.get("system").is_some()
-        && one.get("value") == other.get("value")
-        && code(one) == code(other)
+    one.get("system").is_some() != other.get("system").is_some() && bare_number(one) == bare_number(other)
 }
 
 fn remove(object: &mut Map<String, Value>, path: &str) {
@@ -232,6 +284,62 @@ mod tests {
                 "maritalStatus": { "text": "Married", "coding": [{ "code": "M" }] },
             })
         );
+    }
+
+    /// Compared each with each, these are ten thousand million pairs: the test would not come to its end.
+    #[test]
+    fn lists_of_a_hundred_thousand_are_united_without_comparing_each_with_each() {
+        const MANY: usize = 100_000;
+        let list =
+            |from: usize| (from..from + MANY).map(|n| json!({ "system": "a", "value": n.to_string() }));
+        let lines = |from: usize| (from..from + MANY).map(|n| json!({ "value": n.to_string() }));
+        let patient = |from: usize| {
+            let (numbers, lines): (Value, Value) = (list(from).collect(), lines(from).collect());
+            resource(json!({ "resourceType": "Patient", "identifier": numbers, "telecom": lines }))
+        };
+        let clear = ["telecom[use=work]".to_owned(), "identifier[system=b]".to_owned()];
+        let merged = merge(&patient(0), &patient(MANY / 2), &clear);
+        let length = |member: &str| merged.get(member).and_then(Value::as_array).map(Vec::len);
+        assert_eq!((length("identifier"), length("telecom")), (Some(MANY * 3 / 2), Some(MANY * 3 / 2)));
+        assert!(same_content(&merged, &merge(&merged, &patient(0), &clear)));
+    }
+
+    /// What `unite` is to do, by comparing each with each.
+    fn united_by_pairs(stored: &mut Vec<Value>, sent: Vec<Value>) {
+        for identifier in sent {
+            let known = stored.iter().position(|known| number(known) == number(&identifier));
+            let known =
+                known.or_else(|| stored.iter().position(|known| same_bare_number(known, &identifier)));
+            match (known.map(|at| &mut stored[at]), identifier) {
+                (Some(Value::Object(known)), Value::Object(sent)) => known.extend(sent),
+                (Some(known), sent) => *known = sent,
+                (None, sent) => stored.push(sent),
+            }
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn identifiers_are_united_as_by_pairs(
+            stored in proptest::collection::vec((0..3_u8, 0..3_u8, 0..3_u8), 0..12),
+            sent in proptest::collection::vec((0..3_u8, 0..3_u8, 0..3_u8), 0..12),
+        ) {
+            let identifier = |(at, (system, value, code)): (usize, (u8, u8, u8))| {
+                let mut identifier = json!({ "value": value.to_string(), "use": at.to_string() });
+                if system > 0 {
+                    identifier["system"] = system.to_string().into();
+                }
+                if code > 0 {
+                    identifier["type"] = json!({ "coding": [{ "code": code.to_string() }] });
+                }
+                identifier
+            };
+            let list = |all: Vec<(u8, u8, u8)>| all.into_iter().enumerate().map(identifier).collect::<Vec<_>>();
+            let (mut one, mut other, sent) = (list(stored.clone()), list(stored), list(sent));
+            unite(&mut one, sent.clone());
+            united_by_pairs(&mut other, sent);
+            proptest::prop_assert_eq!(one, other);
+        }
     }
 
     #[test]

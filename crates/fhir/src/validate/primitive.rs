@@ -6,6 +6,9 @@ use serde_json::Value;
 use crate::IssueCode;
 use crate::search::date_range;
 
+/// Characters of a text. R4 datatypes, string: "strings SHALL NOT exceed 1MB (1024*1024 characters) in size".
+const TEXT_CHARS_MAX: usize = 1024 * 1024;
+
 type Verdict = Result<(), (IssueCode, &'static str)>;
 
 /// A primitive type, or several that are checked alike.
@@ -85,6 +88,12 @@ impl Primitive {
             Self::Uri => (!text.contains(char::is_whitespace), "is a uri without blanks"),
             Self::Base64 => (is_base64(text), "is base64"),
             Self::Xhtml => (is_safe_narrative(text), "is a div of xhtml without active content"),
+            _ if is_too_long(text) => {
+                return Err((
+                    IssueCode::TooLong,
+                    "is longer than 1048576 characters (1 MiB); what is longer is a Binary or an attachment",
+                ));
+            }
             _ => (!has_control(text), "has no control characters"),
         };
         if fits { Ok(()) } else { Err((IssueCode::Value, says)) }
@@ -99,6 +108,11 @@ fn number(value: &Value, min: i64, text: &'static str) -> Verdict {
     let Value::Number(number) = value else { return Err((IssueCode::Structure, text)) };
     let fits = number.to_string().parse::<i64>().is_ok_and(|n| (min..=i64::from(i32::MAX)).contains(&n));
     if fits { Ok(()) } else { Err((IssueCode::Value, text)) }
+}
+
+/// Characters are counted only where the bytes do not decide.
+fn is_too_long(text: &str) -> bool {
+    text.len() > TEXT_CHARS_MAX && text.chars().nth(TEXT_CHARS_MAX).is_some()
 }
 
 /// Control characters other than tab and line ends; those of U+0080 to U+009F are looked for only where there are such bytes.

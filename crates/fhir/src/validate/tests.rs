@@ -104,6 +104,16 @@ fn choices_primitives_and_siblings() {
 }
 
 #[test]
+fn a_text_is_as_long_as_r4_allows_and_no_longer() {
+    let longest = "ü".repeat(1024 * 1024);
+    assert_eq!(issues(with("name", longest.clone().into())), Vec::<String>::new());
+    assert_eq!(issues(with("name", format!("{longest}x").into())), ["too-long Endpoint.name"]);
+    let binary =
+        json!({ "resourceType": "Binary", "contentType": "text/plain", "data": "QUJD".repeat(400_000) });
+    assert_eq!(issues(binary), Vec::<String>::new(), "base64Binary has no such limit");
+}
+
+#[test]
 fn contained_and_bundled_resources_are_checked_with_active_content_refused() {
     let bundle = json!({
         "resourceType": "Bundle", "type": "collection",
