@@ -175,9 +175,9 @@ pub(crate) fn named_by(
     clues: Vec<Clue>,
     disagreement: Disagreement,
 ) -> Result<PatientNumbers, Unnamed> {
-    let mut once: Vec<(String, String)> = Vec::new();
+    let (mut once, mut seen) = (Vec::new(), HashSet::new());
     for number in numbers {
-        if !once.contains(&number) {
+        if seen.insert(number.clone()) {
             once.push(number);
         }
         if once.len() > NUMBERS_MAX {
@@ -190,7 +190,7 @@ pub(crate) fn named_by(
     let under_former = |(system, value): &(String, String)| {
         former(context, system).map(|uri| (uri.to_owned(), value.clone())).collect::<Vec<_>>()
     };
-    let former = once.iter().flat_map(under_former).filter(|number| !once.contains(number));
+    let former = once.iter().flat_map(under_former).filter(|number| !seen.contains(number));
     Ok(PatientNumbers {
         former: former.take(NUMBERS_MAX).collect(),
         numbers: once,

@@ -17,7 +17,7 @@ mod v3;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hilum_fhir::{Change, Issue, Timestamp};
+use hilum_fhir::{Change, Issue, IssueCode, Timestamp};
 use hilum_wire::er7;
 use hilum_wire::v3::Message;
 use jiff::tz::TimeZone;
@@ -168,8 +168,32 @@ impl Rules {
     }
 }
 
+/// Remarks of one submission that are told one by one; the others are counted.
+const REMARKS_MAX: usize = 1_000;
+
 /// Turns a submission into changes.
 pub fn normalise(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
+    let mut normalised = mapped(payload, rules, context);
+    few_remarks(&mut normalised.issues);
+    normalised
+}
+
+/// Leaves the first remarks, and says how many there were more. What rejects stays.
+fn few_remarks(issues: &mut Vec<Issue>) {
+    let (mut told, mut more) = (0, 0);
+    issues.retain(|issue| {
+        told += usize::from(!issue.rejects());
+        let stays = issue.rejects() || told <= REMARKS_MAX;
+        more += usize::from(!stays);
+        stays
+    });
+    if more > 0 {
+        let text = format!("{more} further remarks are not told one by one");
+        issues.push(Issue::warning(IssueCode::TooLong, text));
+    }
+}
+
+fn mapped(payload: &Payload, rules: &Rules, context: &Context) -> Normalised {
     match payload {
         Payload::V2(bytes) => v2::normalise(bytes, &rules.er7, &rules.tables, context),
         Payload::V3(message) => v3::normalise(message, &rules.tables, context),

@@ -21,11 +21,13 @@ use self::dataset::{element, is_valued, items, text};
 use self::form::Form;
 use self::run::Run;
 use self::table::{TABLES, Tables};
-use crate::identity;
+use crate::identity::{self, NUMBERS_MAX, Unnamed};
 use crate::{Context, Normalised};
 
 /// (0008,0018)
 const SOP_INSTANCE: &str = "00080018";
+/// (0010,1002) Other Patient IDs Sequence
+const OTHER_PATIENT_IDS: &str = "00101002";
 /// (0020,000D)
 const STUDY: &str = "0020000D";
 /// (0040,0252)
@@ -41,7 +43,7 @@ const END_DATE: &str = "00400250";
 
 const UID_CHARS_MAX: usize = 64;
 const SERIES_MAX: usize = 1_000;
-/// Scheduled steps whose orders are looked for.
+/// Scheduled steps of one performed step: their orders are looked for.
 const ITEMS_MAX: usize = 100;
 const UNMAPPED_MAX: usize = 1_000;
 /// Bytes of the attributes kept with a step; a reference to an image takes about 180.
@@ -79,6 +81,7 @@ fn required(form: &mut Form) -> Option<Required> {
     let uid = uid(form, SOP_INSTANCE);
     let study = study_uid(form);
     let status = status(form);
+    scheduled_checks(form);
     series_checks(form);
     if form.data.len() + form.unknown.len() > 0 && kept(form).is_none() {
         let text = format!("more than {ATTRIBUTES_BYTES_MAX} bytes of attributes");
@@ -140,6 +143,12 @@ fn status(form: &mut Form) -> Option<StepStatus> {
         }
     }
     Some(status)
+}
+
+fn scheduled_checks(form: &mut Form) {
+    if items(&form.data, SCHEDULED).count() > ITEMS_MAX {
+        form.error(IssueCode::TooLong, SCHEDULED, &format!("has more than {ITEMS_MAX} items"));
+    }
 }
 
 fn series_checks(form: &mut Form) {
@@ -211,7 +220,7 @@ fn changes(step: &Required, form: &Form, tables: &Tables, context: &Context) -> 
 /// The orders of all scheduled steps; without such an item what stands beside them (short form).
 fn orders(context: &Context, form: &Form) -> Vec<Vec<Match>> {
     let mut orders: Vec<Vec<Match>> = Vec::new();
-    let scheduled = items(&form.data, SCHEDULED).take(ITEMS_MAX);
+    let scheduled = items(&form.data, SCHEDULED);
     for order in scheduled.map(|item| convert::order_identifiers(context, item)) {
         if !order.is_empty() && !orders.contains(&order) {
             orders.push(order);
@@ -245,7 +254,15 @@ fn patient(
     };
     let others = convert::other_patient_ids(run.context, &run.form.data);
     let numbers = std::iter::once(own).chain(others);
-    let numbers = identity::named_by(run.context, numbers, clues, Disagreement::Refuse).ok()?;
+    let numbers = match identity::named_by(run.context, numbers, clues, Disagreement::Refuse) {
+        Ok(numbers) => numbers,
+        Err(Unnamed::Nobody) => return None,
+        Err(Unnamed::TooMany) => {
+            let text = format!("the patient has more than {NUMBERS_MAX} identifiers");
+            run.issues.push(Issue::error(IssueCode::TooLong, text).at(dataset::place(OTHER_PATIENT_IDS)));
+            return None;
+        }
+    };
     let mut patient = Resource::new(identity::kind("Patient"));
     patient.object_mut().extend(made);
     let identifiers = numbers.numbers.iter();

@@ -151,7 +151,7 @@ pub(super) fn other_patient_ids(context: &Context, root: &DataSet) -> Vec<(Strin
         let (issuer, qualifiers) = (text(item, "00100021"), items(item, "00100024").next());
         Some((authority(context, Kind::Other, issuer.as_deref(), qualifiers)?, text(item, "00100020")?))
     };
-    items(root, "00101002").filter_map(number).take(identity::NUMBERS_MAX - 1).collect()
+    items(root, "00101002").filter_map(number).collect()
 }
 
 /// The accession number's identifier system and value. (0008,0050) with (0008,0051), else the site's system.

@@ -1,5 +1,7 @@
 //! The two forms of the body, read into one data set: the short form's keys stand for elements, DICOM JSON is taken as it is.
 
+use std::collections::HashSet;
+
 use hilum_fhir::{Issue, IssueCode, json};
 use serde_json::{Map, Value};
 
@@ -24,10 +26,13 @@ pub(super) struct Form {
     pub(super) data: DataSet,
     /// Members that are none; kept with the step.
     pub(super) unknown: Map<String, Value>,
+    has_too_many_unknown: bool,
     /// Their places.
     pub(super) unknown_places: Vec<String>,
     /// What is wrong or odd.
     pub(super) issues: Vec<Issue>,
+    /// Places of errors.
+    wrong: HashSet<String>,
     /// Whether it came in the short form.
     pub(super) is_short: bool,
     /// For the short form: tag path to key.
@@ -48,10 +53,14 @@ impl Form {
     /// One error for each place: what was wrong with its form says enough.
     pub(super) fn error(&mut self, code: IssueCode, path: &str, text: &str) {
         let location = self.location(path);
-        let is_known = |issue: &Issue| issue.rejects() && issue.location.as_ref() == Some(&location);
-        if !self.issues.iter().any(is_known) {
-            self.issues.push(Issue::error(code, text).at(location));
+        if !self.wrong.contains(&location) {
+            self.note(Issue::error(code, text).at(location));
         }
+    }
+
+    fn note(&mut self, issue: Issue) {
+        self.wrong.extend(issue.location.iter().filter(|_| issue.rejects()).cloned());
+        self.issues.push(issue);
     }
 
     pub(super) fn warning(&mut self, path: &str, text: &str) {
@@ -76,11 +85,11 @@ pub(super) fn read(bytes: &[u8], keys: &[ShortKey], context: &Context) -> Form {
     let object = match json::parse(bytes, &LIMITS) {
         Ok(Value::Object(object)) => object,
         Ok(_) => {
-            form.issues.push(Issue::error(IssueCode::Structure, "a step is one json object"));
+            form.note(Issue::error(IssueCode::Structure, "a step is one json object"));
             return form;
         }
         Err(issue) => {
-            form.issues.push(issue);
+            form.note(issue);
             return form;
         }
     };
@@ -109,7 +118,7 @@ fn short(form: &mut Form, mut object: Map<String, Value>, keys: &[ShortKey], con
         None | Some(Value::Null) => Map::new(),
         Some(Value::Object(attributes)) => attributes,
         Some(_) => {
-            form.issues.push(Issue::error(IssueCode::Structure, "must be a json object").at("attributes"));
+            form.note(Issue::error(IssueCode::Structure, "must be a json object").at("attributes"));
             Map::new()
         }
     };
@@ -151,7 +160,7 @@ fn member(form: &mut Form, name: String, value: Value, above: &str) {
         let tag = name.to_ascii_uppercase();
         if !value.is_object() {
             let place = dataset::place(&tag);
-            form.issues.push(
+            form.note(
                 Issue::error(IssueCode::Structure, "must be a json object with vr and Value").at(place),
             );
         } else if !form.data.contains_key(&tag) {
@@ -162,15 +171,15 @@ fn member(form: &mut Form, name: String, value: Value, above: &str) {
         let is_harmless = name.len() <= NAME_CHARS_MAX && name.chars().all(harmless);
         form.unknown_places.push(format!("{above}{}", if is_harmless { name.as_str() } else { "…" }));
         form.unknown.insert(name, value);
-    } else {
-        form.issues
-            .push(Issue::error(IssueCode::TooLong, format!("more than {UNKNOWN_MAX} unknown members")));
+    } else if !form.has_too_many_unknown {
+        form.has_too_many_unknown = true;
+        form.note(Issue::error(IssueCode::TooLong, format!("more than {UNKNOWN_MAX} unknown members")));
     }
 }
 
 /// The credentials decide the site; a body that says another one is refused.
 fn site(form: &mut Form, value: &Value, context: &Context) {
-    form.issues.push(if value.as_str() == Some(context.site.as_str()) {
+    form.note(if value.as_str() == Some(context.site.as_str()) {
         Issue::warning(IssueCode::Informational, "is ignored: the key decides the site").at("site_id")
     } else {
         Issue::error(IssueCode::Forbidden, "is not the site of the key; leave it out").at("site_id")
@@ -199,24 +208,24 @@ fn known(form: &mut Form, key: &ShortKey, value: &Value, keys: &[ShortKey], cont
             }
             None => {
                 let text = "must be a date and time of iso 8601, such as 2024-01-31T12:00:00+01:00";
-                form.issues.push(Issue::error(IssueCode::Value, text).at(&key.key));
+                form.note(Issue::error(IssueCode::Value, text).at(&key.key));
             }
         },
-        Err((code, text)) => form.issues.push(Issue::error(code, text).at(&key.key)),
+        Err((code, text)) => form.note(Issue::error(code, text).at(&key.key)),
     }
 }
 
 fn series(form: &mut Form, list: &ShortKey, value: &Value, keys: &[ShortKey]) {
     let prefix = format!("{}/", list.key);
     let Value::Array(sent) = value else {
-        form.issues.push(Issue::error(IssueCode::Structure, "must be a list of objects").at(&list.key));
+        form.note(Issue::error(IssueCode::Structure, "must be a list of objects").at(&list.key));
         return;
     };
     let mut items = Vec::with_capacity(sent.len());
     for (at, series) in sent.iter().enumerate() {
         let place = |name: &str| format!("{}/{at}/{name}", list.key);
         let Value::Object(series) = series else {
-            form.issues.push(Issue::error(IssueCode::Structure, "must be a list of objects").at(&list.key));
+            form.note(Issue::error(IssueCode::Structure, "must be a list of objects").at(&list.key));
             return;
         };
         let mut item = Map::new();
@@ -227,7 +236,7 @@ fn series(form: &mut Form, list: &ShortKey, value: &Value, keys: &[ShortKey]) {
                     item.insert(key.tags[0].clone(), element);
                 }
                 Some((_, Ok(_))) => {}
-                Some((_, Err((code, text)))) => form.issues.push(Issue::error(code, text).at(place(name))),
+                Some((_, Err((code, text)))) => form.note(Issue::error(code, text).at(place(name))),
                 None => form.unknown_places.push(format!("/{}", list.key)),
             }
         }

@@ -1,7 +1,8 @@
 //! Running rule tables over a data set: elements written, where each came from, and what was consumed.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
+use hilum_fhir::{Issue, IssueCode};
 use serde_json::{Map, Value};
 
 use super::convert::{At, Convert, convert, left_out};
@@ -13,12 +14,18 @@ use crate::{Context, Lineage};
 /// Leaves of a code sequence item that a concept is made of.
 const CODE_LEAVES: [&str; 6] = ["00080100", "00080102", "0008010C", "00080119", "00080120", "00080104"];
 
+/// Values or items of an element that fill a list; a step with more is refused.
+const REPEATS_MAX: usize = 1_000;
+
+/// What stands in each list that is being filled, by its path.
+type Listed = HashMap<String, HashSet<Value>>;
+
 /// One submission's run.
 pub(super) struct Run<'a> {
     pub(super) context: &'a Context,
     pub(super) tables: &'a Tables,
     pub(super) form: &'a Form,
-    pub(super) issues: Vec<hilum_fhir::Issue>,
+    pub(super) issues: Vec<Issue>,
     pub(super) lineage: Vec<Lineage>,
     /// Paths without item numbers that a row touched.
     used: HashSet<String>,
@@ -52,18 +59,24 @@ impl<'a> Run<'a> {
         change: u32,
         below: &str,
     ) -> Map<String, Value> {
-        let mut made = Map::new();
+        let (mut made, mut listed) = (Map::new(), Listed::new());
         for row in rows.iter().filter(|row| row.condition.iter().all(|term| holds(term, item))) {
             let tags = match &row.source {
                 Source::Fixed(value) => {
                     if let Some(steps) = &row.target {
-                        set(&mut made, steps, value.clone());
+                        set(&mut made, ("", steps), value.clone(), &mut listed);
                     }
                     continue;
                 }
                 Source::Tags { tags, .. } => tags,
             };
-            for found in self.find(row, item, path) {
+            let all = self.find(row, item, path);
+            let appends = row.target.iter().flatten().any(|step| step.append);
+            if appends && all.len() > REPEATS_MAX {
+                self.refuse_repeats(&all[0].path);
+                continue;
+            }
+            for found in all {
                 self.consume(row, tags, &found.path);
                 let Some(steps) = &row.target else { continue };
                 let at = At {
@@ -76,7 +89,7 @@ impl<'a> Run<'a> {
                 };
                 match convert(row.convert, &at, found.value) {
                     Ok(Some(value)) => {
-                        for path in set(&mut made, steps, value) {
+                        for path in set(&mut made, ("", steps), value, &mut listed) {
                             let source = self.form.place(&found.path);
                             let path = format!("{below}{path}");
                             self.lineage.push(Lineage {
@@ -91,12 +104,23 @@ impl<'a> Run<'a> {
                     Ok(None) => {}
                     Err(why) => self.issues.push(left_out(self.form.location(&found.path), why)),
                 }
-                if !steps.iter().any(|step| step.append) {
+                if !appends {
                     break;
                 }
             }
         }
         made
+    }
+
+    /// Said once of an element, however many rows read it.
+    fn refuse_repeats(&mut self, path: &str) {
+        let path = super::dataset::pattern(path);
+        let place = self.form.location(&path);
+        if self.issues.iter().any(|issue| issue.rejects() && issue.location.as_ref() == Some(&place)) {
+            return;
+        }
+        let text = format!("has more than {REPEATS_MAX} values or items");
+        self.issues.push(Issue::error(IssueCode::TooLong, text).at(place));
     }
 
     /// Places of everything populated that no row touched.
@@ -166,10 +190,16 @@ fn holds(term: &Term, item: &DataSet) -> bool {
     }
 }
 
-/// Puts a value at a path; an appended value that is there already stays single. Returns the paths written.
-fn set(object: &mut Map<String, Value>, steps: &[Step], value: Value) -> Vec<String> {
+/// Puts a value at a path; an appended value that is there already stays single. `above` is the path of the object. Returns the paths written.
+fn set(
+    object: &mut Map<String, Value>,
+    (above, steps): (&str, &[Step]),
+    value: Value,
+    listed: &mut Listed,
+) -> Vec<String> {
     let Some((step, rest)) = steps.split_first() else { return Vec::new() };
     let name = &step.name;
+    let here = format!("{above}.{name}");
     if step.append {
         let Value::Array(list) = object.entry(name.clone()).or_insert_with(|| Value::Array(Vec::new()))
         else {
@@ -180,13 +210,14 @@ fn set(object: &mut Map<String, Value>, steps: &[Step], value: Value) -> Vec<Str
             (value, true) => vec![value],
             (value, false) => {
                 let mut element = Map::new();
-                set(&mut element, rest, value);
+                set(&mut element, ("", rest), value, &mut Listed::new());
                 vec![Value::Object(element)]
             }
         };
         let mut written = Vec::new();
+        let of_list = listed.entry(here).or_insert_with(|| list.iter().cloned().collect());
         for value in sent.into_iter().filter(|value| !value.is_null()) {
-            if !list.contains(&value) {
+            if of_list.insert(value.clone()) {
                 written.push(format!("{name}[{}]{}", list.len(), tail(rest)));
                 list.push(value);
             }
@@ -197,13 +228,16 @@ fn set(object: &mut Map<String, Value>, steps: &[Step], value: Value) -> Vec<Str
         match (object.get_mut(name), value) {
             // a second row adds to what a first one began
             (Some(Value::Object(stored)), Value::Object(members)) => stored.extend(members),
-            (_, value) => drop(object.insert(name.clone(), value)),
+            (_, value) => {
+                object.insert(name.clone(), value);
+                listed.remove(&here);
+            }
         }
         return vec![name.clone()];
     }
     let inner = object.entry(name.clone()).or_insert_with(|| Value::Object(Map::new()));
-    let written = inner.as_object_mut().map(|inner| set(inner, rest, value)).unwrap_or_default();
-    written.into_iter().map(|path| format!("{name}.{path}")).collect()
+    let written = inner.as_object_mut().map(|inner| set(inner, (&here, rest), value, listed));
+    written.unwrap_or_default().into_iter().map(|path| format!("{name}.{path}")).collect()
 }
 
 fn tail(steps: &[Step]) -> String {

@@ -14,7 +14,7 @@ use crate::{Context, Lineage, Normalised};
 
 /// HL7's explicit null: delete.
 pub(super) const NULL: &str = "\"\"";
-/// Repetitions of a field that one row takes; the others are reported as unmapped.
+/// Repetitions of a field that fills a list; a message with more is refused.
 const REPEATS_MAX: u16 = 1_000;
 /// Places listed in a report.
 const UNMAPPED_MAX: usize = 1_000;
@@ -281,7 +281,10 @@ impl<'m> Mapper<'m> {
     ) {
         let appends = path.iter().any(|step| step.index == Index::Append);
         let repeats = self.repeats(segment, field);
-        for repeat in 1..=if appends { repeats.min(REPEATS_MAX) } else { repeats.min(1) } {
+        if appends && repeats > REPEATS_MAX {
+            return self.refuse_repeats(segment, field);
+        }
+        for repeat in 1..=if appends { repeats } else { repeats.min(1) } {
             let place = Place { segment, field, repeat };
             if self.is_null(place) {
                 match &row.slice {
@@ -305,6 +308,16 @@ impl<'m> Mapper<'m> {
                 }
             }
         }
+    }
+
+    /// Said once of a field, however many rows read it.
+    fn refuse_repeats(&mut self, segment: usize, field: u16) {
+        let place = location(self.segment(segment), field, 1, None);
+        if self.issues.last().is_some_and(|issue| issue.location.as_ref() == Some(&place)) {
+            return;
+        }
+        let text = format!("the field has more than {REPEATS_MAX} repetitions; send it in parts");
+        self.issues.push(Issue::error(IssueCode::TooLong, text).at(place).hl7(102));
     }
 
     pub(super) fn is_null(&self, place: Place) -> bool {

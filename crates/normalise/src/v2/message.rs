@@ -20,15 +20,15 @@ pub(super) struct Links {
     pub(super) patient: String,
     /// The number by which the first version knew the patient: part of composed keys.
     former_patient: String,
-    /// PV1 segments and the full URLs of their visits.
+    /// PV1 segments in their order, and the full URLs of their visits.
     visits: Vec<(usize, String)>,
 }
 
 impl Links {
     /// The visit that a segment belongs to: that of the last PV1 before it, else the first of the patient's.
     pub(super) fn encounter(&self, segment: usize) -> Option<Value> {
-        let before = self.visits.iter().rev().find(|(pv1, _)| *pv1 < segment);
-        let (_, url) = before.or_else(|| self.visits.first())?;
+        let before = self.visits.partition_point(|(pv1, _)| *pv1 < segment);
+        let (_, url) = self.visits.get(before.saturating_sub(1))?;
         Some(json!({ "reference": url }))
     }
 

@@ -1,5 +1,7 @@
 //! Orders: ORC and OBR as a ServiceRequest.
 
+use std::collections::HashSet;
+
 use hilum_fhir::{Issue, IssueCode};
 use serde_json::{Value, json};
 
@@ -111,13 +113,7 @@ pub(super) fn notes(mapper: &mut Mapper<'_>, segments: &[usize]) -> Vec<Value> {
 /// ORC-2 and OBR-2 say the same: one identifier.
 fn dedupe_identifiers(resource: &mut Value) {
     if let Some(list) = resource.get_mut("identifier").and_then(Value::as_array_mut) {
-        let mut seen: Vec<Value> = Vec::new();
-        list.retain(|identifier| {
-            let fresh = !seen.contains(identifier);
-            if fresh {
-                seen.push(identifier.clone());
-            }
-            fresh
-        });
+        let mut seen: HashSet<Value> = HashSet::with_capacity(list.len());
+        list.retain(|identifier| seen.insert(identifier.clone()));
     }
 }

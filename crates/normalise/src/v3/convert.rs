@@ -1,5 +1,7 @@
 //! Values of HL7 v3 data types as FHIR elements.
 
+use std::collections::HashSet;
+
 use hilum_fhir::{Issue, IssueCode};
 use hilum_wire::er7::DateTime;
 use hilum_wire::v3::NAMESPACE;
@@ -89,16 +91,18 @@ fn concept(mapper: &mut Mapper<'_>, vocabulary: Option<&str>, node: Node<'_, '_>
     let named =
         |name: &'static str| node.children().filter(move |child| child.has_tag_name((NAMESPACE, name)));
     let mut codings: Vec<Value> = Vec::new();
+    let mut seen: HashSet<(Option<Value>, Value)> = HashSet::new();
+    let known_by = |coding: &Value| (coding.get("system").cloned(), coding["code"].clone());
     let mut display = None;
     for coded in std::iter::once(node).chain(named("translation")) {
         let name = mapper.attribute(coded, "displayName");
         if let Some(code) = mapper.attribute(coded, "code") {
-            codings.extend(translated(mapper, vocabulary, &code));
+            if let Some(coding) = translated(mapper, vocabulary, &code) {
+                seen.insert(known_by(&coding));
+                codings.push(coding);
+            }
             let coding = coding(mapper, coded, &code, name.as_deref());
-            let is_there = |known: &Value| {
-                known["code"] == coding["code"] && known.get("system") == coding.get("system")
-            };
-            if !codings.iter().any(is_there) {
+            if seen.insert(known_by(&coding)) {
                 codings.push(coding);
             }
         }

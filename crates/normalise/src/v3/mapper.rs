@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use hilum_fhir::{Action, Change, Issue, Resource, Timestamp};
+use hilum_fhir::{Action, Change, Issue, IssueCode, Resource, Timestamp};
 use hilum_wire::v3::{Message, NAMESPACE};
 use roxmltree::{Node, NodeId};
 use serde_json::{Map, Value, json};
@@ -13,7 +13,7 @@ use crate::element::{is_worth, path_text, set};
 use crate::rules::{Condition, Index, Step, Tables};
 use crate::{Context, Lineage, Normalised};
 
-/// Repetitions one row takes; the others are reported as unmapped.
+/// Repetitions of an element that fills a list; an interaction with more is refused.
 const REPEATS_MAX: usize = 1_000;
 /// Places listed in a report.
 const UNMAPPED_MAX: usize = 1_000;
@@ -144,18 +144,19 @@ impl<'m> Mapper<'m> {
             Source::Fixed(text) => return vec![(convert::fixed(self, &row.convert, text), None)],
             Source::Paths(paths) => paths,
         };
-        let found: Vec<_> = paths
-            .iter()
-            .flat_map(|path| {
-                find(place, path).into_iter().take(REPEATS_MAX).map(move |place| (place, &path.leaf))
-            })
-            .collect();
+        let found =
+            paths.iter().flat_map(|path| find(place, path).into_iter().map(move |place| (place, &path.leaf)));
+        let found: Vec<_> = found.take(REPEATS_MAX + 1).collect();
+        let many = steps.iter().any(|step| step.index == Index::Append);
+        if found.len() > REPEATS_MAX && (many || row.convert == Convert::Words) {
+            self.refuse_repeats(&found[0].0);
+            return Vec::new();
+        }
         if row.convert == Convert::Words {
             let words: Vec<String> = found.iter().filter_map(|(place, _)| self.text(place.node)).collect();
             let first = found.into_iter().next().map(|(place, _)| place);
             return if words.is_empty() { Vec::new() } else { vec![(words.join(" ").into(), first)] };
         }
-        let many = steps.iter().any(|step| step.index == Index::Append);
         let mut values = Vec::new();
         for (place, leaf) in found {
             if let Some(value) = self.convert(row, leaf, &place) {
@@ -166,6 +167,15 @@ impl<'m> Mapper<'m> {
             }
         }
         values
+    }
+
+    /// Said once of an element, however many rows read it.
+    fn refuse_repeats(&mut self, place: &Place<'_, '_>) {
+        if self.issues.last().is_some_and(|issue| issue.location.as_ref() == Some(&place.path)) {
+            return;
+        }
+        let text = format!("the element is repeated more than {REPEATS_MAX} times; send it in parts");
+        self.issues.push(Issue::error(IssueCode::TooLong, text).at(&place.path).hl7(102));
     }
 
     fn convert(&mut self, row: &Row, leaf: &Leaf, place: &Place<'_, '_>) -> Option<Value> {
