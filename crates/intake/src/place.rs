@@ -1,22 +1,32 @@
 //! Where in the message something is that the store found at an element: the sender knows fields, not elements.
 
+use std::collections::HashMap;
+
 use hilum_fhir::Issue;
 use hilum_normalise::Lineage;
 
 /// The issues with the places of their elements in the message, as far as a rule said which field filled them.
 pub(crate) fn in_the_message(issues: impl IntoIterator<Item = Issue>, lineage: &[Lineage]) -> Vec<Issue> {
-    issues.into_iter().map(|issue| placed(issue, lineage)).collect()
+    let mut issues = issues.into_iter().peekable();
+    if issues.peek().is_none() {
+        return Vec::new();
+    }
+    let mut of_change: HashMap<usize, Vec<&Lineage>> = HashMap::new();
+    for one in lineage {
+        of_change.entry(one.change as usize).or_default().push(one);
+    }
+    issues.map(|issue| placed(issue, &of_change)).collect()
 }
 
-fn placed(issue: Issue, lineage: &[Lineage]) -> Issue {
-    let (Some(change), Some(element)) = (issue.change, &issue.location) else { return issue };
+fn placed(issue: Issue, of_change: &HashMap<usize, Vec<&Lineage>>) -> Issue {
+    let Some(change) = issue.change else { return issue };
+    // what is about a change as a whole is about the field it begins with
+    let element = issue.location.as_deref().unwrap_or_default();
     // `Patient.identifier`: within the Patient itself, or within what a study says of its patient
     let within = element.split_once('.').map_or("", |(_, path)| path);
-    let is_of = |l: &&Lineage| {
-        l.change as usize == change
-            && (l.path.starts_with(element.as_str()) || !within.is_empty() && l.path.starts_with(within))
-    };
-    match lineage.iter().find(is_of) {
+    let is_of =
+        |l: &&Lineage| l.path.starts_with(element) || !within.is_empty() && l.path.starts_with(within);
+    match of_change.get(&change).into_iter().flatten().copied().find(is_of) {
         Some(found) => Issue { location: Some(found.source.clone()), ..issue },
         None => issue,
     }
@@ -53,5 +63,7 @@ mod tests {
         assert_eq!(place(Some(2), "Patient.identifier"), "(0010,0020)");
         assert_eq!(place(Some(1), "ServiceRequest.subject"), "ServiceRequest.subject");
         assert_eq!(place(None, "Patient.identifier"), "Patient.identifier");
+        let of_all = Issue { change: Some(1), ..Issue::error(IssueCode::TooCostly, "x") };
+        assert_eq!(in_the_message([of_all], &lineage)[0].location.as_deref(), Some("OBR-3"));
     }
 }

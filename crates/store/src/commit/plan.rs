@@ -14,10 +14,12 @@ pub(crate) mod planner;
 mod supersede;
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use hilum_fhir::imaging::{Instance, PerformedStep, Study};
-use hilum_fhir::{Resource, ResourceType, Timestamp};
+use hilum_fhir::search::Entries;
+use hilum_fhir::{Match, Resource, ResourceType, Timestamp};
 use hilum_rows::row::Ask;
 use hilum_rows::{body, keys};
 use xxhash_rust::xxh3::xxh3_64;
@@ -87,6 +89,10 @@ struct Draft {
     is_new_id: bool,
     /// The content after all changes so far; `None` = deleted.
     content: Option<Resource>,
+    /// What the content offers to search, as far as a condition asked for it.
+    entries: Option<Arc<Entries>>,
+    /// The identifiers that the submission gave it, those it lost again included.
+    known_as: HashSet<Match>,
     touched: bool,
     /// Time of the event, ms since 1970.
     clock: Option<i64>,

@@ -54,13 +54,22 @@ pub(crate) enum Lookup {
     StudiesOfOrder(Match),
 }
 
+/// A number that is looked for, and as what: the same is looked up once.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Number {
+    OfResource(Match),
+    OfOrder(Match),
+    Awaited(Option<String>, String),
+}
+
 impl Lookup {
-    /// Whether both look for the same number of the same type.
-    pub(crate) fn is_same_number(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Match(one), Self::Match(other))
-            | (Self::StudiesOfOrder(one), Self::StudiesOfOrder(other)) => one == other,
-            _ => false,
+    /// The number that is looked for, of look-ups that are often repeated.
+    pub(crate) fn number(&self) -> Option<Number> {
+        match self {
+            Self::Match(wanted) => Some(Number::OfResource(wanted.clone())),
+            Self::StudiesOfOrder(order) => Some(Number::OfOrder(order.clone())),
+            Self::Waiting(system, value) => Some(Number::Awaited(system.clone(), value.clone())),
+            _ => None,
         }
     }
 }

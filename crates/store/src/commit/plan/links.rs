@@ -3,6 +3,8 @@
 //! A link is late-bound: a reference with an `identifier` that leads to nothing yet waits, and the commit that brings a resource with that
 //! identifier binds it. So the record is the same whichever message was faster.
 
+use std::collections::{HashMap, HashSet};
+
 use hilum_fhir::references::{replace_links, visit_references};
 use hilum_fhir::search::{Context, Options, Query, decode_pairs};
 use hilum_fhir::{Issue, IssueCode, Match, Resource, ResourceType, Timestamp};
@@ -38,7 +40,7 @@ impl Planner<'_> {
             }
             let before = draft.base.as_ref().and_then(|base| base.resource.as_ref());
             let of_same = before.filter(|before| self.patient_id_of(before) == self.patient_id_of(content));
-            let before = of_same.map(identifiers).unwrap_or_default();
+            let before: HashSet<Match> = of_same.map(identifiers).unwrap_or_default().into_iter().collect();
             learned.extend(identifiers(content).into_iter().filter(|i| !before.contains(i)).map(|i| (at, i)));
         }
         learned
@@ -51,6 +53,7 @@ impl Planner<'_> {
             let Some(before) = draft.base.as_ref().and_then(|base| base.resource.as_ref()) else { continue };
             if NAMED_BEFORE_KNOWN.contains(&draft.resource_type.name()) {
                 let now = draft.content.as_ref().map(identifiers).unwrap_or_default();
+                let now: HashSet<Match> = now.into_iter().collect();
                 lost.extend(identifiers(before).into_iter().filter(|identifier| !now.contains(identifier)));
             }
         }
@@ -83,8 +86,11 @@ impl Planner<'_> {
         let Some(content) = self.drafts[from].content.clone() else { return Ok(()) };
         let patient = self.patient_id_of(&content);
         let mut value = content.into_value();
-        let mut resolved: Vec<(Bound, Option<String>)> = Vec::new();
+        let mut resolved: HashMap<Bound, Option<String>> = HashMap::new();
         for bound in bound_by_identifier(&mut value) {
+            if resolved.contains_key(&bound) {
+                continue;
+            }
             let Some(to) = self.by_id(bound.of, &bound.id)? else { continue };
             let is_meant = to != from && only.is_none_or(|only| only == to);
             if !is_meant || self.may_refer(from, to)? {
@@ -92,16 +98,16 @@ impl Planner<'_> {
             }
             let mut found = self.named(bound.of, vec![bound.identifier.clone()], patient.as_deref())?;
             let found = found.pop().filter(|_| found.is_empty());
-            resolved.push((bound, found));
+            resolved.insert(bound, found);
         }
         if resolved.is_empty() {
             return Ok(());
         }
         visit_references(&mut value, &mut |object| {
             let Some(bound) = Bound::read(object) else { return };
-            match resolved.iter().find(|(known, _)| *known == bound) {
-                Some((_, Some(found))) => drop(object.insert("reference".into(), found.clone().into())),
-                Some((_, None)) => drop(object.shift_remove("reference")),
+            match resolved.get(&bound) {
+                Some(Some(found)) => drop(object.insert("reference".into(), found.clone().into())),
+                Some(None) => drop(object.shift_remove("reference")),
                 None => {}
             }
         });
@@ -124,21 +130,31 @@ impl Planner<'_> {
         draft.touched && self.patient_id_of(before).is_none() && self.patient_id_of(now).is_some()
     }
 
-    /// Binds the references that wait for these identifiers. Never to what belongs to another patient.
+    /// Binds the references that wait for these identifiers. Never to what belongs to another patient. A resource that waits for many of them
+    /// is walked once.
     pub(super) fn bind_waiting(&mut self, learned: &[(usize, Match)]) -> Result<(), Error> {
+        let mut order: Vec<usize> = Vec::new();
+        let mut waiting: HashMap<usize, Named> = HashMap::new();
         for (named, identifier) in learned {
             for rid in self.look(Lookup::Waiting(identifier.system.clone(), identifier.value.clone()))? {
+                self.spend(1)?;
                 let at = self.load(rid)?;
                 if at == *named || !self.may_refer(at, *named)? {
                     continue;
                 }
                 let reference = self.reference(*named);
-                let Some(mut value) = self.drafts[at].content.clone().map(Resource::into_value) else {
-                    continue;
-                };
-                if bind(&mut value, identifier, &reference) {
-                    self.put(at, Some(resource(value)?));
-                }
+                let names = waiting.entry(at).or_insert_with(|| {
+                    order.push(at);
+                    Named::default()
+                });
+                names.add(identifier, reference);
+            }
+        }
+        for at in order {
+            let content = self.drafts[at].content.clone().map(Resource::into_value);
+            let (Some(mut value), Some(names)) = (content, waiting.get(&at)) else { continue };
+            if bind(&mut value, names) {
+                self.put(at, Some(resource(value)?));
             }
         }
         Ok(())
@@ -154,7 +170,7 @@ impl Planner<'_> {
         }
     }
 
-    /// Resolves the references of what this submission writes to its own entries; which of the drafts have conditional ones. Those come last, when
+    /// Resolves the references of what this submission writes to its own entries; which of the drafts have conditional ones, in order. Those come last, when
     /// everything they may match is as it will be (R4 http, transaction processing rules).
     pub(super) fn link_entries(&mut self) -> Result<Vec<usize>, Error> {
         let mut conditional = Vec::new();
@@ -166,7 +182,7 @@ impl Planner<'_> {
                 let Some(text) = object.get("reference").and_then(Value::as_str) else { return };
                 if let Some(reference) = self.entry_named(text) {
                     object.insert("reference".into(), Value::String(reference));
-                } else if text.contains('?') && !conditional.contains(&at) {
+                } else if text.contains('?') && conditional.last() != Some(&at) {
                     conditional.push(at);
                 }
             });
@@ -208,6 +224,7 @@ impl Planner<'_> {
                 continue;
             }
             let mut resolved: Vec<Value> = Vec::with_capacity(list.len());
+            let mut known: HashSet<String> = HashSet::new();
             for item in std::mem::take(list) {
                 let text = text_of(&item, "reference").filter(|text| text.contains('?')).map(str::to_owned);
                 let found = match &text {
@@ -215,13 +232,14 @@ impl Planner<'_> {
                     None => Vec::new(),
                 };
                 if found.is_empty() {
+                    known.extend(text_of(&item, "reference").map(str::to_owned));
                     resolved.push(item);
                     continue;
                 }
                 for reference in found {
-                    let mut bound = item.clone();
-                    bound["reference"] = reference.into();
-                    if !resolved.iter().any(|known| known["reference"] == bound["reference"]) {
+                    if known.insert(reference.clone()) {
+                        let mut bound = item.clone();
+                        bound["reference"] = reference.into();
                         resolved.push(bound);
                     }
                 }
@@ -293,19 +311,17 @@ impl Planner<'_> {
         resource_type: ResourceType,
         patient: Option<&str>,
     ) -> Result<(), Error> {
-        let mut wanted: Vec<String> = Vec::new();
-        visit_references(value, &mut |object| {
-            let text = object.get("reference").and_then(Value::as_str);
-            wanted.extend(text.filter(|text| text.contains('?')).map(str::to_owned));
-        });
-        for text in wanted {
+        let conditions = Conditions::of(value);
+        let mut found: HashMap<String, Option<String>> = HashMap::with_capacity(conditions.texts.len());
+        for text in conditions.texts {
             // more than one match: as with none, a logical reference beside it stands
-            let (found, ambiguous) = match self.one_named(&text, resource_type, patient) {
-                Ok(found) => (found, None),
+            let (one, ambiguous) = match self.one_named(&text, resource_type, patient) {
+                Ok(one) => (one, None),
                 Err(error) if is_ambiguous(&error) => (None, Some(error)),
                 Err(error) => return Err(error),
             };
-            if !put_reference(value, &text, found.as_deref()) {
+            if one.is_some() || !conditions.alone.contains(&text) {
+                found.insert(text, one);
                 continue;
             }
             if let Some(error) = ambiguous {
@@ -315,6 +331,7 @@ impl Planner<'_> {
                 .at(resource_type.name());
             return Err(Error::refused(ErrorKind::Precondition, issue));
         }
+        put_references(value, &found);
         Ok(())
     }
 
@@ -359,7 +376,7 @@ fn resource(value: Value) -> Result<Resource, Error> {
 }
 
 /// A reference that waited for an identifier and led to something, or that would wait again.
-#[derive(PartialEq)]
+#[derive(PartialEq, Eq, Hash)]
 struct Bound {
     of: ResourceType,
     id: String,
@@ -398,19 +415,44 @@ fn is_ambiguous(error: &Error) -> bool {
     error.issues.iter().any(|issue| issue.code == IssueCode::MultipleMatches)
 }
 
-/// Puts what was found in the place of a condition, or leaves the logical reference beside it; whether one is left that has neither.
-fn put_reference(value: &mut Value, text: &str, found: Option<&str>) -> bool {
-    let mut unresolved = false;
-    visit_references(value, &mut |object| {
-        if object.get("reference").and_then(Value::as_str) == Some(text) {
-            match found {
-                Some(reference) => drop(object.insert("reference".into(), Value::String(reference.into()))),
-                None if object.contains_key("identifier") => drop(object.shift_remove("reference")),
-                None => unresolved = true,
+/// The conditional references of a resource.
+#[derive(Default)]
+struct Conditions {
+    /// Each condition once, in the order they are met.
+    texts: Vec<String>,
+    /// Those that stand without a logical reference beside them.
+    alone: HashSet<String>,
+}
+
+impl Conditions {
+    fn of(value: &mut Value) -> Self {
+        let (mut conditions, mut seen) = (Self::default(), HashSet::new());
+        visit_references(value, &mut |object| {
+            let text = object.get("reference").and_then(Value::as_str);
+            let Some(text) = text.filter(|text| text.contains('?')) else { return };
+            if !object.contains_key("identifier") {
+                conditions.alone.insert(text.to_owned());
             }
+            if seen.insert(text.to_owned()) {
+                conditions.texts.push(text.to_owned());
+            }
+        });
+        conditions
+    }
+}
+
+/// Puts what was found in the place of each condition; where nothing was, the logical reference beside it is left.
+fn put_references(value: &mut Value, found: &HashMap<String, Option<String>>) {
+    visit_references(value, &mut |object| {
+        let text = object.get("reference").and_then(Value::as_str);
+        match text.and_then(|text| found.get(text)) {
+            Some(Some(reference)) => {
+                drop(object.insert("reference".into(), Value::String(reference.clone())));
+            }
+            Some(None) => drop(object.shift_remove("reference")),
+            None => {}
         }
     });
-    unresolved
 }
 
 /// System and value.
@@ -461,16 +503,48 @@ fn unescaped(text: &str) -> String {
     plain
 }
 
-/// Binds the logical references to an identifier; whether there was one.
-fn bind(value: &mut Value, wanted: &Match, reference: &str) -> bool {
+/// What the identifiers that a resource waits for name by now.
+#[derive(Default)]
+struct Named {
+    /// Of each identifier the resource learned first, of any type.
+    any: HashMap<Identifier, String>,
+    /// The same among those of one type.
+    typed: HashMap<(ResourceType, Identifier), String>,
+}
+
+impl Named {
+    fn add(&mut self, identifier: &Match, reference: String) {
+        let known = (identifier.system.clone(), identifier.value.clone());
+        self.typed.entry((identifier.resource_type, known.clone())).or_insert_with(|| reference.clone());
+        self.any.entry(known).or_insert(reference);
+    }
+
+    /// What a reference that waits has to be bound to.
+    fn of(&self, object: &Map<String, Value>) -> Option<&String> {
+        let identifier = object.get("identifier").filter(|identifier| identifier.is_object())?;
+        if object.contains_key("reference") {
+            return None;
+        }
+        let system = text_of(identifier, "system").map(str::to_owned);
+        let known = (system, text_of(identifier, "value")?.to_owned());
+        match object.get("type").and_then(Value::as_str) {
+            None => self.any.get(&known),
+            Some(of) => self.typed.get(&(ResourceType::from_name(of)?, known)),
+        }
+    }
+}
+
+/// Binds the logical references that wait; whether there was one.
+fn bind(value: &mut Value, names: &Named) -> bool {
     let mut bound = false;
     let mut work: Vec<&mut Value> = vec![value];
     while let Some(value) = work.pop() {
         match value {
             Value::Array(items) => work.extend(items),
             Value::Object(object) => {
-                if waits_for(object, wanted) {
-                    object.insert("reference".into(), Value::String(reference.to_owned()));
+                if let Some(reference) = names.of(object) {
+                    let reference = Value::String(reference.clone());
+                    object.insert("reference".into(), reference);
                     bound = true;
                 }
                 work.extend(object.values_mut().filter(|v| v.is_object() || v.is_array()));
@@ -479,17 +553,6 @@ fn bind(value: &mut Value, wanted: &Match, reference: &str) -> bool {
         }
     }
     bound
-}
-
-fn waits_for(object: &Map<String, Value>, wanted: &Match) -> bool {
-    let of = object.get("type").and_then(Value::as_str);
-    let Some(identifier) = object.get("identifier").filter(|identifier| identifier.is_object()) else {
-        return false;
-    };
-    !object.contains_key("reference")
-        && of.is_none_or(|of| of == wanted.resource_type.name())
-        && text_of(identifier, "system") == wanted.system.as_deref()
-        && text_of(identifier, "value") == Some(&wanted.value)
 }
 
 #[cfg(test)]
@@ -519,9 +582,14 @@ mod tests {
         let waits = json!({ "type": "ServiceRequest", "identifier": { "system": "urn:a", "value": "1" } });
         let other = json!({ "type": "Appointment", "identifier": { "system": "urn:a", "value": "1" } });
         let mut value = json!({ "basedOn": [waits, other] });
-        assert!(bind(&mut value, &wanted, "ServiceRequest/x"));
+        let named = |reference: &str| {
+            let mut named = Named::default();
+            named.add(&wanted, reference.to_owned());
+            named
+        };
+        assert!(bind(&mut value, &named("ServiceRequest/x")));
         assert_eq!(value["basedOn"][0]["reference"], "ServiceRequest/x");
         assert!(value["basedOn"][1].get("reference").is_none());
-        assert!(!bind(&mut value, &wanted, "ServiceRequest/y"), "what is bound stays");
+        assert!(!bind(&mut value, &named("ServiceRequest/y")), "what is bound stays");
     }
 }

@@ -1,6 +1,7 @@
 //! Which it is: the resource that the keys of a change name, the most trusted first.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use hilum_fhir::{Issue, IssueCode, Key, Keys, Match, Resource};
 use serde_json::{Value, json};
@@ -9,6 +10,9 @@ use super::planner::Planner;
 use crate::query::identifiers::{identifier_list, type_code};
 use crate::query::lookup::{Lookup, patient_type, replaced_ids};
 use crate::{Error, ErrorKind};
+
+/// Pairs of codings that are compared one by one.
+const FEW_PAIRS: usize = 64;
 
 /// Whose resources a number may name.
 struct Scope {
@@ -134,6 +138,7 @@ impl Planner<'_> {
         said: &Resource,
     ) -> Result<Option<usize>, Error> {
         let mut candidates = self.written_with_value(keys.resource_type, value);
+        self.spend(candidates.len())?;
         for id in &scope.ids {
             let wanted = Lookup::OfPatient(keys.resource_type, value.to_owned(), id.clone());
             for rid in self.look(wanted)? {
@@ -248,14 +253,20 @@ fn has_code(resource: &Resource) -> bool {
 /// Whether two resources are of one service: a coding in common, or where one has none the same text. One without a code may be any.
 fn same_code(one: &Resource, other: &Resource) -> bool {
     let (Some(one), Some(other)) = (one.get("code"), other.get("code")) else { return true };
-    let codings = |code: &Value| -> Vec<(Option<String>, String)> {
-        let list = code["coding"].as_array().cloned().unwrap_or_default();
-        let text = |coding: &Value, member: &str| coding[member].as_str().map(str::to_owned);
-        list.iter().filter_map(|coding| Some((text(coding, "system"), text(coding, "code")?))).collect()
-    };
     let (ones, others) = (codings(one), codings(other));
     if ones.is_empty() || others.is_empty() {
         return one["text"].as_str().is_some() && one["text"] == other["text"];
     }
+    // a message gives few codings, a client may give thousands
+    if ones.len() * others.len() <= FEW_PAIRS {
+        return ones.iter().any(|coding| others.contains(coding));
+    }
+    let others: HashSet<_> = others.into_iter().collect();
     ones.iter().any(|coding| others.contains(coding))
+}
+
+/// System and code of each coding of a CodeableConcept.
+fn codings(concept: &Value) -> Vec<(Option<&str>, &str)> {
+    let list = concept["coding"].as_array().map_or(&[][..], Vec::as_slice);
+    list.iter().filter_map(|coding| Some((coding["system"].as_str(), coding["code"].as_str()?))).collect()
 }

@@ -1,7 +1,7 @@
 //! From changes to a plan: targets are found, contents merged, links resolved, versions prepared.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use hilum_fhir::imaging::{Study, set_attention};
 use hilum_fhir::merge::{merge, same_content};
@@ -16,11 +16,14 @@ use serde_json::{Value, json};
 use super::{Draft, Imaging, Plan, Planned, Remark, RemarkKind, Seen, Speaker};
 use crate::commit::apply::prepare;
 use crate::query::identifiers::{identifier_list, identifiers};
-use crate::query::lookup::{Base, Lookup, base, patient_type};
+use crate::query::lookup::{Base, Lookup, Number, base, patient_type};
 use crate::{Effect, Error, ErrorKind};
 
 /// A time further ahead of our clock than this is a wrong clock, and orders nothing.
 const AHEAD_MAX_MS: i64 = 10 * 60 * 1_000;
+
+/// Identifiers of one resource.
+const IDENTIFIERS_MAX: usize = 1_000;
 
 /// The look-ups that a plan of these changes begins with.
 pub(crate) fn asks(changes: &[Change]) -> Vec<Ask> {
@@ -103,6 +106,8 @@ pub(crate) fn plan(
         by_value: HashMap::new(),
         urls: HashMap::new(),
         seen: Vec::new(),
+        seen_numbers: HashMap::new(),
+        steps: 0,
         imaging: Vec::new(),
         remarks: Vec::new(),
     };
@@ -134,6 +139,10 @@ pub(super) struct Planner<'c> {
     /// Full URLs of the changes so far.
     pub(super) urls: HashMap<String, usize>,
     pub(super) seen: Vec<Seen>,
+    /// Which of them looked for a number.
+    pub(super) seen_numbers: HashMap<Number, usize>,
+    /// Steps so far: look-ups and comparisons.
+    pub(super) steps: usize,
     imaging: Vec<Imaging>,
     pub(super) remarks: Vec<Remark>,
 }
@@ -451,6 +460,8 @@ impl Planner<'_> {
             unread: false,
             is_new_id: false,
             content,
+            entries: None,
+            known_as: HashSet::new(),
             touched: false,
             clock: None,
             heard: None,
@@ -468,21 +479,20 @@ impl Planner<'_> {
 
     /// Sets the content, which says nothing of any sender's time.
     pub(super) fn put(&mut self, at: usize, content: Option<Resource>) {
-        if let Some(content) = &content {
-            for identifier in identifiers(content) {
-                let value = (identifier.resource_type, identifier.value.clone());
-                for bearers in [
-                    self.by_identifier.entry(identifier).or_default(),
-                    self.by_value.entry(value).or_default(),
-                ] {
-                    if !bearers.contains(&at) {
-                        bearers.push(at);
-                    }
-                }
+        for identifier in content.iter().flat_map(identifiers) {
+            if !self.drafts[at].known_as.insert(identifier.clone()) {
+                continue;
             }
+            let of_value = (identifier.resource_type, identifier.value.clone());
+            let of_value = self.by_value.entry(of_value).or_default();
+            if of_value.last() != Some(&at) {
+                of_value.push(at);
+            }
+            self.by_identifier.entry(identifier).or_default().push(at);
         }
         let draft = &mut self.drafts[at];
         draft.content = content;
+        draft.entries = None;
         draft.touched = true;
     }
 
@@ -492,8 +502,8 @@ impl Planner<'_> {
     }
 
     pub(super) fn edit(&mut self, at: usize, change: &Change, work: impl FnOnce(&mut Resource)) {
-        let mut content =
-            self.drafts[at].content.clone().unwrap_or_else(|| Resource::new(self.drafts[at].resource_type));
+        let draft = &mut self.drafts[at];
+        let mut content = draft.content.take().unwrap_or_else(|| Resource::new(draft.resource_type));
         work(&mut content);
         self.set(at, Some(content), change);
     }
@@ -510,11 +520,13 @@ impl Planner<'_> {
                 continue;
             }
             let Some(content) = self.drafts[at].content.take() else { continue };
-            let prepared = self.prepared(at, content, conditional.contains(&at)).map_err(|error| {
-                let is_of = |planned: &Planned| matches!(planned, Planned::Draft(of, _) if *of == at);
-                error.about(results.iter().rposition(is_of))
-            })?;
+            let prepared =
+                self.prepared(at, content, conditional.binary_search(&at).is_ok()).map_err(|error| {
+                    let is_of = |planned: &Planned| matches!(planned, Planned::Draft(of, _) if *of == at);
+                    error.about(results.iter().rposition(is_of))
+                })?;
             self.drafts[at].content = Some(prepared);
+            self.drafts[at].entries = None;
             successors.extend(self.new_successor(at)?.map(|successor| (at, successor)));
         }
         for planned in &mut results {
@@ -537,6 +549,7 @@ impl Planner<'_> {
     /// The content with its links resolved, and prepared when it says something new.
     fn prepared(&mut self, at: usize, content: Resource, is_conditional: bool) -> Result<Resource, Error> {
         let content = if is_conditional { self.linked(content)? } else { content };
+        refuse_many_identifiers(&content)?;
         let content = if self.speaker.is_message { self.valid(content)? } else { content };
         let draft = &mut self.drafts[at];
         let unchanged = draft.base.as_ref().filter(|b| !b.head.deleted).and_then(|b| b.resource.as_ref());
@@ -549,6 +562,17 @@ impl Planner<'_> {
     }
 }
 
+/// Each identifier is an index row, and looked up when the next message names it.
+fn refuse_many_identifiers(content: &Resource) -> Result<(), Error> {
+    if identifier_list(content).len() <= IDENTIFIERS_MAX {
+        return Ok(());
+    }
+    let text = format!("a resource has at most {IDENTIFIERS_MAX} identifiers");
+    let place = format!("{}.identifier", content.resource_type());
+    let issue = Issue::error(IssueCode::TooLong, text).hl7(207).at(place);
+    Err(Error::refused(ErrorKind::Conflict, issue))
+}
+
 fn target_id(target: &Target) -> Option<String> {
     match target {
         Target::Id(_, id) => Some(id.clone()),
@@ -559,11 +583,11 @@ fn target_id(target: &Target) -> Option<String> {
 /// What a message says of a Patient, without the numbers of those it replaced.
 fn without_numbers(said: &Resource, others: &[Match]) -> Resource {
     let mut said = said.clone();
+    let others: HashSet<(Option<&str>, &str)> =
+        others.iter().map(|other| (other.system.as_deref(), other.value.as_str())).collect();
     let is_other = |identifier: &Value| {
-        others.iter().any(|other| {
-            identifier["system"].as_str() == other.system.as_deref()
-                && identifier["value"].as_str() == Some(&other.value)
-        })
+        let value = identifier["value"].as_str();
+        value.is_some_and(|value| others.contains(&(identifier["system"].as_str(), value)))
     };
     let own: Vec<Value> =
         identifier_list(&said).iter().filter(|identifier| !is_other(identifier)).cloned().collect();

@@ -270,9 +270,9 @@ fn add_identifiers(patient: &mut Resource, from: &Resource, numbers: &[Match]) {
 /// Adds a Patient.link once.
 fn link(patient: &mut Resource, other: &str, kind: &str) {
     let entry = json!({ "other": { "reference": other }, "type": kind });
-    let mut links = patient.get("link").and_then(Value::as_array).cloned().unwrap_or_default();
-    if !links.contains(&entry) {
-        links.push(entry);
-        patient.set("link", Value::Array(links));
+    match patient.object_mut().get_mut("link") {
+        Some(Value::Array(links)) if links.contains(&entry) => {}
+        Some(Value::Array(links)) => links.push(entry),
+        _ => patient.set("link", Value::Array(vec![entry])),
     }
 }
