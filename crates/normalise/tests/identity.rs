@@ -272,14 +272,31 @@ fn an_unknown_kind_of_message_in_an_overlay_is_an_error() {
     assert!(errors[0].to_string().contains("\"appointment\" is no kind of message"), "{errors:?}");
 }
 
-/// What is made of a repetition is bounded, and what is beyond the bound is looked at once: counted, not timed.
+/// What is made of a repetition is bounded, and what is beyond the bound is refused and not cut: counted, not timed.
 #[test]
 fn many_repetitions_make_a_bounded_result() {
-    let names = v2("ADT^A08", &format!("PID|1||77||{}\r", "N^F~".repeat(50_000)));
-    let mapped = map(&names, &context());
+    let named = |count: usize| v2("ADT^A08", &format!("PID|1||77||{}\r", ["N^F"].repeat(count).join("~")));
+    let mapped = map(&named(1_000), &context());
     let Action::Merge(_, patient, _) = &mapped.changes[0].action else { panic!("a patient") };
     assert_eq!(patient.get("name").unwrap().as_array().unwrap().len(), 1_000);
-    assert_eq!(mapped.unmapped.len(), 1_000);
+    // the mapping refuses what fills a list, the reader what no field has
+    for (count, figure) in [(1_001, "1000 repetitions"), (50_000, "10000 repetitions")] {
+        let mapped = map(&named(count), &context());
+        let issue = mapped.issues.iter().find(|issue| issue.rejects()).unwrap();
+        assert_eq!(issue.location.as_deref(), Some("PID-5"));
+        assert!(issue.diagnostics.contains(figure) && mapped.changes.is_empty(), "{issue:?}");
+    }
+    let telecoms = r#"<telecom value="tel:1"/>"#.repeat(1_001);
+    let mapped = map(
+        &v3(&format!(r#"<id root="1.2" extension="1"/><patientPerson>{telecoms}</patientPerson>"#)),
+        &context(),
+    );
+    let issue = mapped.issues.iter().find(|issue| issue.rejects()).unwrap();
+    let place = issue.location.as_deref().unwrap();
+    assert!(
+        place.ends_with("/patientPerson/telecom") && issue.diagnostics.contains("1000 times"),
+        "{issue:?}"
+    );
     let numbers = map(&v2("ADT^A08", &format!("PID|1||{}\r", "1~".repeat(100_000))), &context());
     assert!(numbers.rejected() && numbers.lineage.is_empty());
     let numbers = map(&v3(&r#"<id root="1.2" extension="1"/>"#.repeat(101)), &context());

@@ -235,8 +235,8 @@ struct Measure {
     places: usize,
     /// Where the most repetitions are, and how many.
     repeats: (usize, usize),
-    /// The largest number of a field, component or subcomponent.
-    largest: usize,
+    /// In which field the largest number of a field, component or subcomponent is, and that number.
+    largest: (usize, usize),
 }
 
 impl Measure {
@@ -265,7 +265,10 @@ impl Measure {
             }
             is_empty = true;
             measure.places += 1;
-            measure.largest = measure.largest.max(field).max(component).max(subcomponent);
+            let largest = field.max(component).max(subcomponent);
+            if largest > measure.largest.1 {
+                measure.largest = (field, largest);
+            }
             if repeat > measure.repeats.1 {
                 measure.repeats = (field, repeat);
             }
@@ -280,9 +283,10 @@ impl Measure {
             let text = format!("the field has more than {} repetitions", limits.repeats_max);
             return Some((format!("-{field}"), text));
         }
-        if self.largest > usize::from(u16::MAX) {
+        let (field, largest) = self.largest;
+        if largest > usize::from(u16::MAX) {
             let text = format!("the segment has a field, component or subcomponent beyond {}", u16::MAX);
-            return Some((String::new(), text));
+            return Some((if field < largest { format!("-{field}") } else { String::new() }, text));
         }
         if self.values > left {
             return Some((String::new(), format!("the message has more than {} values", limits.leaves_max)));
