@@ -302,7 +302,37 @@ impl Store {
         count: u32,
     ) -> Result<Vec<SubmissionRow>, Error> {
         let id = id.to_owned();
-        self.ask(site, move |rows| submission::of(rows, resource_type, &id, count)).await
+        self.ask(site, move |rows| {
+            submission::numbered(rows, &submission::numbers_of(rows, resource_type, &id, count)?)
+        })
+        .await
+    }
+
+    /// The numbers of the submissions that caused the versions of a resource, newest first, at most `count`: many of them take little memory.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn submission_numbers_of(
+        &self,
+        site: &Site,
+        resource_type: ResourceType,
+        id: &str,
+        count: u32,
+    ) -> Result<Vec<u64>, Error> {
+        let id = id.to_owned();
+        self.ask(site, move |rows| submission::numbers_of(rows, resource_type, &id, count)).await
+    }
+
+    /// The submissions with these numbers that are there, in the order of the numbers.
+    ///
+    /// # Errors
+    /// `Unavailable`.
+    pub async fn submissions_numbered(
+        &self,
+        site: &Site,
+        numbers: Vec<u64>,
+    ) -> Result<Vec<SubmissionRow>, Error> {
+        self.ask(site, move |rows| submission::numbered(rows, &numbers)).await
     }
 
     /// The newest submissions before `before`, newest first, at most `count`.

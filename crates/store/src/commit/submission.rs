@@ -184,16 +184,22 @@ pub(crate) fn newest(db: Db<'_>, before: Option<u64>, count: u32) -> Result<Vec<
     db.submissions(before, count)?.into_iter().map(|row| told(db, row)).collect()
 }
 
-/// Those that caused the versions of a resource, newest first.
-pub(crate) fn of(
+/// The numbers of those that caused the versions of a resource, newest first.
+pub(crate) fn numbers_of(
     db: Db<'_>,
     resource_type: ResourceType,
     id: &str,
     count: u32,
-) -> Result<Vec<SubmissionRow>, Error> {
-    let Some(head) = db.head(resource_type, id)? else { return Ok(Vec::new()) };
-    let sequences = db.submissions_of(head.rid, count)?;
-    sequences.into_iter().filter_map(|sequence| one(db, sequence).transpose()).collect()
+) -> Result<Vec<u64>, Error> {
+    match db.head(resource_type, id)? {
+        Some(head) => db.submissions_of(head.rid, count),
+        None => Ok(Vec::new()),
+    }
+}
+
+/// Those with these numbers that are there, in the order of the numbers.
+pub(crate) fn numbered(db: Db<'_>, numbers: &[u64]) -> Result<Vec<SubmissionRow>, Error> {
+    numbers.iter().filter_map(|number| one(db, *number).transpose()).collect()
 }
 
 /// Numbers looked at for one page when no index leads to what is asked for.

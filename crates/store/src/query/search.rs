@@ -29,6 +29,10 @@ use crate::{Error, ErrorKind, Page, Version};
 const PROBE_MAX: i64 = 1000;
 /// Rows fetched from the index at a time.
 const STEP: usize = 256;
+/// Bytes of the bodies that a page includes; then it says that more would be (as with `includes_max`).
+const INCLUDED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Bytes of the bodies that match on a page; one that comes to them is shorter than `_count` and has a next one.
+const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Levels of `:iterate`.
 const ITERATIONS_MAX: usize = 4;
 
@@ -214,19 +218,24 @@ impl Search<'_> {
     ) -> Result<(Vec<Version>, Option<Position>), Error> {
         let stream = self.stream(descending);
         let mut found: Vec<(Position, Version)> = Vec::new();
+        let mut bytes = 0;
         stream.run(after, &mut |_, candidate, version| {
             if !as_of.is_changed(candidate.rid) {
+                bytes += version.body.len();
                 found.push((Position { ord: candidate.ord, rid: candidate.rid }, version));
             }
-            found.len() <= size
+            found.len() <= size && bytes <= PAGE_BYTES_MAX
         })?;
+        // what goes beyond the bytes begins the next page, unless it is the only one
+        let is_heavy = bytes > PAGE_BYTES_MAX;
+        let size = if is_heavy { size.min(found.len().max(2) - 1) } else { size };
         let earlier = as_of.earlier.into_iter().map(|earlier| (earlier.position(), earlier.version));
         found.extend(earlier.filter(|(position, _)| after.is_none_or(|p| stream.is_after(*position, p))));
         found.sort_by_key(|(position, _)| *position);
         if descending {
             found.reverse();
         }
-        let more = found.len() > size;
+        let more = is_heavy || found.len() > size;
         found.truncate(size);
         let last = found.last().filter(|_| more).map(|(position, _)| *position);
         Ok((found.into_iter().map(|(_, version)| version).collect(), last))
@@ -242,9 +251,11 @@ impl Search<'_> {
         let context = self.context();
         let place = |resource: &Resource, version: &Version| {
             let keys = self.query.sort.iter().map(|sort| sort_key(sort, resource, version, &context));
-            (keys.collect::<Vec<SortKey>>(), version.id.clone())
+            (keys.collect::<Vec<SortKey>>(), version.id.clone()) as Place
         };
-        let mut all = Vec::new();
+        let after = after.map(|after| self.ended_with(after)).transpose()?;
+        let after = after.map(|(resource, version)| place(&resource, &version));
+        let mut first = First { wanted: size + 1, after, all: Vec::new() };
         self.stream(false).run(None, &mut |resource, candidate, version| {
             if as_of.is_changed(candidate.rid) {
                 return true;
@@ -260,18 +271,13 @@ impl Search<'_> {
                     Err(_) => return true,
                 },
             };
-            all.push((place(resource, &version), candidate, version));
+            first.take(place(resource, &version), candidate, version);
             true
         })?;
         for earlier in as_of.earlier {
-            all.push((place(&earlier.resource, &earlier.version), earlier.candidate, earlier.version));
+            first.take(place(&earlier.resource, &earlier.version), earlier.candidate, earlier.version);
         }
-        all.sort_by(|a, b| a.0.cmp(&b.0));
-        if let Some(after) = after {
-            let (resource, version) = self.ended_with(after)?;
-            let place = place(&resource, &version);
-            all.retain(|(other, ..)| *other > place);
-        }
+        let mut all = first.in_order();
         let more = all.len() > size;
         all.truncate(size);
         let last = all.last().filter(|_| more).map(|(_, c, _)| Position { ord: c.vid, rid: c.rid });
@@ -339,6 +345,7 @@ impl Search<'_> {
         let mut known: HashSet<(ResourceType, String)> =
             matches.iter().map(|v| (v.resource_type, v.id.clone())).collect();
         let mut added: Vec<Version> = Vec::new();
+        let mut bytes = 0;
         let mut from = 0;
         for round in 0..ITERATIONS_MAX {
             let sources: Vec<Version> = if round == 0 { matches.to_vec() } else { added[from..].to_vec() };
@@ -356,10 +363,12 @@ impl Search<'_> {
                     if !known.insert((resource_type, id.clone())) {
                         continue;
                     }
-                    if added.len() >= max {
+                    if added.len() >= max || bytes >= INCLUDED_BYTES_MAX {
                         return Ok((added, true));
                     }
-                    added.extend(self.rows.current(resource_type, &id)?.filter(|v| !v.body.is_empty()));
+                    let found = self.rows.current(resource_type, &id)?.filter(|v| !v.body.is_empty());
+                    bytes += found.as_ref().map_or(0, |version| version.body.len());
+                    added.extend(found);
                 }
             }
             if added.len() == from {
@@ -584,6 +593,38 @@ impl Stream<'_> {
             }
         }
         Ok(true)
+    }
+}
+
+/// Where a match stands in an order that is made in memory: by its keys, then by its id.
+type Place = (Vec<SortKey>, String);
+
+/// The first of an order behind a place: the bodies of twice as many as are wanted are held at most, however many match.
+struct First {
+    wanted: usize,
+    after: Option<Place>,
+    all: Vec<(Place, Candidate, Version)>,
+}
+
+impl First {
+    fn take(&mut self, place: Place, candidate: Candidate, version: Version) {
+        if self.after.as_ref().is_some_and(|after| place <= *after) {
+            return;
+        }
+        self.all.push((place, candidate, version));
+        if self.all.len() >= 2 * self.wanted {
+            self.sort_out();
+        }
+    }
+
+    fn sort_out(&mut self) {
+        self.all.sort_by(|a, b| a.0.cmp(&b.0));
+        self.all.truncate(self.wanted);
+    }
+
+    fn in_order(mut self) -> Vec<(Place, Candidate, Version)> {
+        self.sort_out();
+        self.all
     }
 }
 
