@@ -1,6 +1,8 @@
 //! Secrets in Endpoint.header and Subscription.channel.header leave the store masked as `Name: ********`, unless the caller holds
 //! `endpoint.reveal`; a write that sends the mask back keeps the stored value.
 
+use std::collections::{HashMap, VecDeque};
+
 use axum::http::StatusCode;
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
@@ -42,16 +44,18 @@ pub(crate) fn restore(resource: &mut Resource, stored: &[u8]) {
     let Some(old) = headers(&mut old).map(|list| list.clone()) else { return };
     let mut value = resource.to_value();
     let Some(sent) = headers(&mut value) else { return };
-    let mut before: Vec<String> = Vec::new();
+    let mut kept: HashMap<&str, VecDeque<&Value>> = HashMap::new();
+    for header in &old {
+        if let Some((name, _)) = split(header) {
+            kept.entry(name).or_default().push_back(header);
+        }
+    }
     for header in sent {
         let Some((name, secret)) = split(header) else { continue };
-        let (name, is_masked) = (name.to_owned(), secret == MASK);
-        let place = before.iter().filter(|known| **known == name).count();
-        let kept = old.iter().filter(|old| split(old).is_some_and(|(known, _)| known == name)).nth(place);
-        if let Some(kept) = kept.filter(|_| is_masked) {
-            *header = kept.clone();
+        let stored = kept.get_mut(name).and_then(VecDeque::pop_front);
+        if let Some(stored) = stored.filter(|_| secret == MASK) {
+            *header = stored.clone();
         }
-        before.push(name);
     }
     if let Ok(restored) = Resource::from_value(value) {
         *resource = restored;
@@ -60,6 +64,9 @@ pub(crate) fn restore(resource: &mut Resource, stored: &[u8]) {
 
 /// Whether a resource carries the mask.
 pub(crate) fn is_masked(resource: &Resource) -> bool {
+    if !matches!(resource.resource_type().name(), "Endpoint" | "Subscription") {
+        return false;
+    }
     let mut value = resource.to_value();
     headers(&mut value)
         .is_some_and(|list| list.iter().any(|header| split(header).is_some_and(|(_, secret)| secret == MASK)))

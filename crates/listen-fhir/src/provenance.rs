@@ -4,6 +4,8 @@
 //! A search for a target, a patient or an id looks at the submissions of those; any other goes through all submissions, newest first, so many
 //! at a time: a page that is not full then has a link to the next, and nothing is left out.
 
+use std::collections::HashSet;
+
 use axum::http::StatusCode;
 use hilum_fhir::search::{Condition, Context, Include, Prefix, Query, Reference, Summary, Total, index};
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
@@ -15,10 +17,14 @@ use crate::answer::Refusal;
 use crate::ask::Ask;
 
 const PREFIX: &str = "submission-";
-/// Submissions read at a time.
-const STEP: u32 = 200;
+/// Bytes of the Provenances that a page includes; one of 10,000 targets has about 1 MiB.
+const INCLUDED_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Submissions read at a time; one of 10,000 targets has about 1 MiB.
+const STEP: u32 = 50;
 /// Submissions looked at for one page.
 const PAGE_LOOKED_MAX: usize = 5_000;
+/// Targets of the Provenances on one page, about 100 bytes each; a page that comes to them is shorter and has a next one.
+const PAGE_TARGETS_MAX: usize = 100_000;
 /// A clock may have been set back: submissions are in the order of their times but for so much.
 const CLOCK_SLACK_MS: i64 = 2 * 86_400_000;
 
@@ -86,7 +92,9 @@ pub(crate) async fn revinclude(
     page: &mut Page,
 ) -> Result<(), Refusal> {
     let limit = door.settings.limits.search.includes_max;
-    let mut rows: Vec<SubmissionRow> = Vec::new();
+    let room = (limit as usize).saturating_sub(page.includes.len());
+    let (mut known, mut rendered) = (HashSet::new(), Vec::new());
+    let mut bytes = 0;
     for found in &page.matches {
         let wanted = |include: &Include| {
             is_provenance(include.source)
@@ -97,15 +105,23 @@ pub(crate) async fn revinclude(
             continue;
         }
         let store = door.intake.store();
-        for row in store.submissions_of(ask.site()?, found.resource_type, &found.id, limit).await? {
-            if !rows.iter().any(|known| known.sequence == row.sequence) {
-                rows.push(row);
+        let site = ask.site()?;
+        for number in store.submission_numbers_of(site, found.resource_type, &found.id, limit).await? {
+            if known.contains(&number) {
+                continue;
             }
+            if rendered.len() >= room || bytes >= INCLUDED_BYTES_MAX {
+                page.includes_cut = true;
+                page.includes.append(&mut rendered);
+                return Ok(());
+            }
+            known.insert(number);
+            let row = store.submission(site, number).await?;
+            rendered.extend(row.map(|row| version(&row)));
+            bytes += rendered.last().map_or(0, |version| version.body.len());
         }
     }
-    let room = (limit as usize).saturating_sub(page.includes.len());
-    page.includes_cut |= rows.len() > room;
-    page.includes.extend(rows.iter().take(room).map(version));
+    page.includes.append(&mut rendered);
     Ok(())
 }
 
@@ -118,6 +134,9 @@ async fn include(
     page: &mut Page,
 ) -> Result<(), Refusal> {
     let limit = door.settings.limits.search.includes_max as usize;
+    let known = page.matches.iter().chain(&page.includes);
+    let mut known: HashSet<(ResourceType, String)> =
+        known.map(|version| (version.resource_type, version.id.clone())).collect();
     for (of, id, _) in rows.iter().flat_map(|row| &row.targets) {
         let wanted = |include: &Include| {
             let only_patients = include.parameter.is_some_and(|parameter| parameter.name == "patient");
@@ -126,10 +145,7 @@ async fn include(
                 && include.target.is_none_or(|wanted| wanted == *of)
                 && (!only_patients || of.name() == "Patient")
         };
-        let known = page.matches.iter().chain(&page.includes);
-        if !query.includes.iter().any(wanted)
-            || known.into_iter().any(|v| v.resource_type == *of && v.id == *id)
-        {
+        if !query.includes.iter().any(wanted) || !known.insert((*of, id.clone())) {
             continue;
         }
         if page.includes.len() >= limit {
@@ -153,8 +169,8 @@ struct Search<'s> {
     ask: &'s Ask,
     query: &'s Query,
     context: Context,
-    /// The only submissions that can match, newest first; `None` = all.
-    candidates: Option<Vec<SubmissionRow>>,
+    /// The only submissions that can match by their numbers, newest first; `None` = all.
+    candidates: Option<Vec<u64>>,
     /// No submission received earlier can match, in milliseconds since 1970.
     earliest: i64,
 }
@@ -171,39 +187,30 @@ impl<'s> Search<'s> {
         Ok(Self { door, ask, query, context: ask.context()?, candidates, earliest: earliest(query) })
     }
 
-    /// At most `count` matches before a submission, after looking at no more than `looked_max`.
+    /// At most `count` matches before a submission, after looking at no more than `looked_max`; fewer when they are large.
     async fn page(&self, before: Option<u64>, count: usize, looked_max: usize) -> Result<Found, Refusal> {
-        let mut found = Found { rows: Vec::new(), next: before };
-        let mut looked = 0;
-        loop {
-            let rows = self.before(found.next).await?;
-            if rows.is_empty() {
-                return Ok(Found { next: None, ..found });
+        let (mut rows, mut targets) = (Vec::new(), 0);
+        let mut take = |row: SubmissionRow| {
+            targets += row.targets.len();
+            if rows.len() == count || (targets > PAGE_TARGETS_MAX && !rows.is_empty()) {
+                return false;
             }
-            for row in rows {
-                if row.received.millis() < self.earliest {
-                    return Ok(Found { next: None, ..found });
-                }
-                if looked == looked_max {
-                    return Ok(found);
-                }
-                looked += 1;
-                let matches = self.matches(&row)?;
-                if matches && found.rows.len() == count {
-                    return Ok(Found { next: Some(row.sequence + 1), ..found });
-                }
-                found.next = Some(row.sequence);
-                found.rows.extend(matches.then_some(row));
-            }
-            tokio::task::yield_now().await;
-        }
+            rows.push(row);
+            true
+        };
+        let next = self.look(before, looked_max, &mut take).await?;
+        Ok(Found { rows, next })
     }
 
     /// How many match in all.
     async fn count(&self, looked_max: usize) -> Result<u64, Refusal> {
-        let found = self.page(None, usize::MAX, looked_max).await?;
-        match found.next {
-            None => Ok(found.rows.len() as u64),
+        let mut count = 0;
+        let mut take = |_| {
+            count += 1;
+            true
+        };
+        match self.look(None, looked_max, &mut take).await? {
+            None => Ok(count),
             Some(_) => {
                 let text = "there are too many submissions to count; narrow the search by target or recorded";
                 Err(Refusal::new(
@@ -214,14 +221,51 @@ impl<'s> Search<'s> {
         }
     }
 
+    /// Hands over what matches before a submission until one is not taken, or so many were looked at; before which submission that goes on.
+    async fn look(
+        &self,
+        before: Option<u64>,
+        looked_max: usize,
+        take: &mut (dyn FnMut(SubmissionRow) -> bool + Send),
+    ) -> Result<Option<u64>, Refusal> {
+        let (mut next, mut looked) = (before, 0);
+        loop {
+            let rows = self.before(next).await?;
+            if rows.is_empty() {
+                return Ok(None);
+            }
+            for row in rows {
+                if row.received.millis() < self.earliest {
+                    return Ok(None);
+                }
+                if looked == looked_max {
+                    return Ok(next);
+                }
+                looked += 1;
+                let number = row.sequence;
+                if self.matches(&row)? && !take(row) {
+                    return Ok(Some(number + 1));
+                }
+                next = Some(number);
+            }
+            tokio::task::yield_now().await;
+        }
+    }
+
     async fn before(&self, before: Option<u64>) -> Result<Vec<SubmissionRow>, Refusal> {
-        match &self.candidates {
-            None => Ok(self.door.intake.store().submissions(self.ask.site()?, before, STEP).await?),
-            Some(rows) => {
-                let rest = rows.iter().filter(|row| before.is_none_or(|before| row.sequence < before));
-                Ok(rest.take(STEP as usize).cloned().collect())
+        let (store, site) = (self.door.intake.store(), self.ask.site()?);
+        let Some(numbers) = &self.candidates else {
+            return Ok(store.submissions(site, before, STEP).await?);
+        };
+        let start = before.map_or(0, |before| numbers.partition_point(|number| *number >= before));
+        // retention may have removed all of a step
+        for some in numbers[start..].chunks(STEP as usize) {
+            let rows = store.submissions_numbered(site, some.to_vec()).await?;
+            if !rows.is_empty() {
+                return Ok(rows);
             }
         }
+        Ok(Vec::new())
     }
 
     fn matches(&self, row: &SubmissionRow) -> Result<bool, Refusal> {
@@ -234,12 +278,12 @@ impl<'s> Search<'s> {
     }
 }
 
-/// The submissions a search names by target, patient or id.
-async fn candidates(door: &Door, ask: &Ask, query: &Query) -> Result<Option<Vec<SubmissionRow>>, Refusal> {
+/// The numbers of the submissions a search names by target, patient or id, newest first.
+async fn candidates(door: &Door, ask: &Ask, query: &Query) -> Result<Option<Vec<u64>>, Refusal> {
     let (store, site) = (door.intake.store(), ask.site()?);
     let most = door.settings.limits.search.candidates_max;
     for filter in &query.filters {
-        let mut rows = Vec::new();
+        let mut numbers = Vec::new();
         match &filter.condition {
             Condition::Reference(wanted)
                 if matches!(filter.parameter.name, "target" | "patient")
@@ -247,20 +291,18 @@ async fn candidates(door: &Door, ask: &Ask, query: &Query) -> Result<Option<Vec<
             {
                 for reference in wanted {
                     if let Reference::Local(of, id) = reference {
-                        rows.extend(store.submissions_of(site, *of, id, most).await?);
+                        numbers.extend(store.submission_numbers_of(site, *of, id, most).await?);
                     }
                 }
             }
             Condition::Id(ids) => {
-                for number in ids.iter().filter_map(|id| id.strip_prefix(PREFIX)?.parse().ok()) {
-                    rows.extend(store.submission(site, number).await?);
-                }
+                numbers.extend(ids.iter().filter_map(|id| id.strip_prefix(PREFIX)?.parse::<u64>().ok()));
             }
             _ => continue,
         }
-        rows.sort_unstable_by_key(|row| std::cmp::Reverse(row.sequence));
-        rows.dedup_by_key(|row| row.sequence);
-        return Ok(Some(rows));
+        numbers.sort_unstable_by_key(|number| std::cmp::Reverse(*number));
+        numbers.dedup();
+        return Ok(Some(numbers));
     }
     Ok(None)
 }
