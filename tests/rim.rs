@@ -518,3 +518,37 @@ fn a_write_of_a_bundle_may_name_its_resource_by_an_own_address() {
     let reply = asking.open("POST", "", &[], &bundle("transaction", &[request("DELETE", foreign)]));
     assert_eq!(reply.status, 400, "{reply:?}");
 }
+
+#[test]
+fn one_resource_is_written_once_in_a_transaction_also_by_conditions() {
+    let asking = Asking::new();
+    let path = asking.made(&patient("1", "1970-01-01"));
+    let put = |url: &str, born: &str, id: Option<&str>| {
+        let mut content = patient("1", born);
+        if let Some(id) = id {
+            content["id"] = id.into();
+        }
+        json!({ "resource": content, "request": { "method": "PUT", "url": url } })
+    };
+    let by_condition = || put("Patient?identifier=urn:mrn%7C1", "1971-01-01", None);
+    let by_id = put(&path[1..], "1972-01-01", Some(&path[9..]));
+    let created =
+        json!({ "resource": patient("2", "1970-01-01"), "request": { "method": "POST", "url": "Patient" } });
+    let again = json!({ "resource": patient("2", "1971-01-01"), "request": { "method": "PUT", "url": "Patient?identifier=urn:mrn%7C2" } });
+    for entries in [
+        vec![by_condition(), by_condition()],
+        vec![by_id.clone(), by_condition()],
+        vec![request("DELETE", &path[1..]), by_id],
+        vec![created, again],
+    ] {
+        let reply = asking.open("POST", "", &[], &bundle("transaction", &entries));
+        assert!(matches!(reply.status, 400 | 409), "{entries:?}: {reply:?}");
+    }
+    assert_eq!(asking.current(&path)["birthDate"], "1970-01-01");
+    let twice = [
+        by_condition(),
+        request("DELETE", "Patient?identifier=nobody"),
+        request("DELETE", "Patient?identifier=nobody"),
+    ];
+    assert_eq!(asking.open("POST", "", &[], &bundle("transaction", &twice)).status, 200);
+}

@@ -112,10 +112,12 @@ pub(crate) fn plan(
         remarks: Vec::new(),
     };
     let mut results = Vec::with_capacity(changes.len());
+    let mut written = HashSet::new();
     for (number, change) in changes.iter().enumerate() {
         let said = planner.remarks.len();
         let planned = planner.change(change).map_err(|error| error.about(Some(number)))?;
         planner.remarks[said..].iter_mut().for_each(|remark| remark.issue.change = Some(number));
+        planner.refuse_twice(&planned, &mut written).map_err(|error| error.about(Some(number)))?;
         if let (Some(url), Planned::Draft(at, _)) = (&change.full_url, &planned) {
             planner.urls.insert(url.clone(), *at);
         }
@@ -189,6 +191,21 @@ impl Planner<'_> {
                 Ok(self.imaging(Imaging::Step(step.clone(), patient)))
             }
         }
+    }
+
+    /// Refuses a client's second write of one resource in one submission, also when a condition led there: which of them is meant is not known
+    /// (R4 http, "Transaction Processing Rules").
+    fn refuse_twice(&self, planned: &Planned, written: &mut HashSet<usize>) -> Result<(), Error> {
+        let Planned::Draft(at, Effect::Created | Effect::Updated | Effect::Deleted) = planned else {
+            return Ok(());
+        };
+        let draft = &self.drafts[*at];
+        if self.speaker.is_message || !draft.touched || written.insert(*at) {
+            return Ok(());
+        }
+        let text = "the transaction writes this resource a second time; write each resource once";
+        let issue = Issue::error(IssueCode::Conflict, text).at(draft.resource_type.name());
+        Err(Error::refused(ErrorKind::Conflict, issue))
     }
 
     fn imaging(&mut self, imaging: Imaging) -> Planned {
