@@ -10,6 +10,7 @@ mod hl7;
 mod identity;
 mod instance;
 mod mpps;
+mod overlay;
 mod rules;
 mod v2;
 mod v3;

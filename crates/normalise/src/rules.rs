@@ -1,12 +1,15 @@
 //! Rule tables, compiled: CSV rows to interned paths, conditions and code tables. No string of a table is interpreted per message.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use crate::RuleError;
 use crate::identity::Kind;
+use crate::{RuleError, overlay};
 
 /// The tables that ship with the program: (folder/name, text).
 const BUILT_IN: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/maps.rs"));
+
+/// What a row that removes says when it removes nothing.
+pub(crate) const NOTHING_TO_REMOVE: &str = "there is no row to remove with this source";
 
 /// All tables.
 #[derive(Debug, Default)]
@@ -154,24 +157,30 @@ pub(crate) enum Condition<N = u16> {
 }
 
 impl Tables {
-    /// Compiles the built-in tables and overlays. An overlay file named `segments/X`, `datatypes/X`, `tables/X` or `v3/X` (a path ending so)
-    /// adds to the table X: the same source and target replaces, a leading `-` in the source removes, else it is added.
+    /// Compiles the built-in tables and overlays. An overlay file named `segments/X`, `datatypes/X`, `tables/X`, `messages/X` or `v3/X` (a path
+    /// ending so) adds to the table X: the same source and target replaces, a leading `-` in the source removes, else it is added.
+    ///
+    /// # Errors
+    /// Everything in them that is not understood, or would never act.
     pub(crate) fn compile(overlays: &[(String, String)]) -> Result<Self, Vec<RuleError>> {
         let mut tables = Self::default();
         let mut errors = Vec::new();
         for (name, text) in BUILT_IN {
             tables.file(name, name, text, false, &mut errors);
         }
+        let built_in: HashSet<&str> = BUILT_IN.iter().map(|(name, _)| *name).collect();
+        let mut new = Vec::new();
         for (path, text) in overlays {
-            let mut parts = path.rsplit(['/', '\\']);
-            let stem = parts.next().unwrap_or_default().trim_end_matches(".csv").to_owned();
-            let folder = parts
-                .next()
-                .filter(|f| ["segments", "datatypes", "tables", "messages", "v3"].contains(f))
-                .unwrap_or("segments");
-            tables.file(&format!("{folder}/{stem}"), path, text, true, &mut errors);
+            match overlay::table_of(path, &built_in) {
+                Ok(table) => {
+                    tables.file(&table, path, text, true, &mut errors);
+                    new.extend((!built_in.contains(table.as_str())).then(|| (path.clone(), table)));
+                }
+                Err(reason) => errors.push(RuleError { file: path.clone(), line: 1, reason }),
+            }
         }
         tables.check_names(&mut errors);
+        tables.check_new(&new, &mut errors);
         if errors.is_empty() { Ok(tables) } else { Err(errors) }
     }
 
@@ -185,6 +194,14 @@ impl Tables {
 
     fn file(&mut self, name: &str, path: &str, text: &str, overlay: bool, errors: &mut Vec<RuleError>) {
         let mut reader = csv::ReaderBuilder::new().flexible(true).from_reader(text.as_bytes());
+        let columns = match reader.headers() {
+            Ok(header) => {
+                let wrong = overlay::check_columns(name, header).err().filter(|_| overlay);
+                errors.extend(wrong.map(|reason| RuleError { file: path.to_owned(), line: 1, reason }));
+                header.len()
+            }
+            Err(_) => 0,
+        };
         for (at, record) in reader.records().enumerate() {
             let line = at + 2;
             let fail = |reason: String| RuleError { file: path.to_owned(), line, reason };
@@ -195,6 +212,10 @@ impl Tables {
                     continue;
                 }
             };
+            if overlay && record.len() > columns {
+                errors.push(fail(format!("the line has {} columns, the first one {columns}", record.len())));
+                continue;
+            }
             let cell = |n: usize| record.get(n).unwrap_or_default().trim();
             let some = |n: usize| Some(cell(n)).filter(|t| !t.is_empty()).map(str::to_owned);
             if let Some(table) = name.strip_prefix("tables/") {
@@ -216,8 +237,11 @@ impl Tables {
                 let map = name.split_once('/').map_or(name, |(_, map)| map);
                 let rows = self.maps.entry(map.to_owned()).or_default();
                 if let Some(removed) = cell(0).strip_prefix('-') {
-                    let source = source(removed);
+                    let (source, before) = (source(removed), rows.len());
                     rows.retain(|row| Some(&row.source) != source.as_ref());
+                    if rows.len() == before {
+                        errors.push(fail(NOTHING_TO_REMOVE.to_owned()));
+                    }
                     continue;
                 }
                 match row(&format!("{name}:{line}"), [cell(0), cell(1), cell(2), cell(3), cell(4), cell(6)]) {
@@ -232,6 +256,25 @@ impl Tables {
                     }
                     Err(reason) => errors.push(fail(reason)),
                 }
+            }
+        }
+    }
+
+    /// Tables that only an overlay has act when a rule names them.
+    fn check_new(&self, new: &[(String, String)], errors: &mut Vec<RuleError>) {
+        let rows = || self.maps.values().flatten();
+        for (path, table) in new {
+            let (folder, name) = table.split_once('/').unwrap_or_default();
+            let is_named = match folder {
+                "tables" => {
+                    rows().any(|row| row.vocabulary.as_deref() == Some(name)) || self.v3.names_table(name)
+                }
+                "datatypes" => rows().any(|row| matches!(&row.convert, Convert::Map(map) if map == name)),
+                _ => self.v3.names_map(name),
+            };
+            if !is_named {
+                let reason = format!("no rule names {table}, so it would never act");
+                errors.push(RuleError { file: path.clone(), line: 1, reason });
             }
         }
     }

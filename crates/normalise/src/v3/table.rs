@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use crate::rules::{Condition, Step, condition, steps};
+use crate::rules::{Condition, NOTHING_TO_REMOVE, Step, condition, steps};
 
 /// The tables.
 #[derive(Debug, Default)]
@@ -121,9 +121,9 @@ impl Maps {
         }
         let rows = self.maps.entry(map.to_owned()).or_default();
         if let Some(removed) = cells[0].strip_prefix('-') {
-            let removed = source(removed)?;
+            let (removed, before) = (source(removed)?, rows.len());
             rows.retain(|row| row.source != removed);
-            return Ok(());
+            return if rows.len() < before { Ok(()) } else { Err(NOTHING_TO_REMOVE.to_owned()) };
         }
         let row = row(rule, cells)?;
         let same = |known: &&mut Row| overlay && known.source == row.source && known.target == row.target;
@@ -132,6 +132,16 @@ impl Maps {
             None => rows.push(row),
         }
         Ok(())
+    }
+
+    /// Whether a rule names a map.
+    pub(crate) fn names_map(&self, name: &str) -> bool {
+        self.maps.values().flatten().any(|row| matches!(&row.convert, Convert::Map(map) if map == name))
+    }
+
+    /// Whether a rule names a code table.
+    pub(crate) fn names_table(&self, name: &str) -> bool {
+        self.maps.values().flatten().any(|row| row.vocabulary.as_deref() == Some(name))
     }
 
     /// Names of maps and code tables that do not exist: file and reason.
