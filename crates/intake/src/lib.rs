@@ -98,12 +98,19 @@ impl Intake {
     /// Accepts a submission: maps it, commits it with its original, and only then says so.
     ///
     /// A panic while mapping is a bug of ours: it is counted and answered `Deferred`.
-    pub async fn accept(&self, submission: Submission) -> Receipt {
+    pub async fn accept(&self, mut submission: Submission) -> Receipt {
         let about = submission.about();
         if let Err(error) = self.store.accepting(&submission.site) {
             return deferred(&submission, &about, error);
         }
-        match self.normalise(&submission, submission.received).await {
+        let mapped = match &mut submission.payload {
+            // what a request says is what it changes: it is handed on and not copied
+            Payload::Fhir(changes) => {
+                Ok(Normalised { changes: std::mem::take(changes), ..Normalised::default() })
+            }
+            _ => self.normalise(&submission, submission.received).await,
+        };
+        match mapped {
             Ok(normalised) if normalised.rejected() => self.keep(submission, about, normalised.issues).await,
             Ok(normalised) => self.commit(submission, about, normalised).await,
             Err(error) => deferred(&submission, &about, error),
