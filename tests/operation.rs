@@ -6,6 +6,7 @@ mod harness;
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::process::Command;
 
 use harness::doors::{DOORS, Item};
 use harness::{Edge, http};
@@ -105,5 +106,41 @@ fn metrics_are_for_keys_with_their_scope() {
         http::send(edge.http, "GET", "/metrics", &[], "").status,
         200,
         "loopback without authentication"
+    );
+}
+
+#[test]
+fn an_overlay_of_a_site_is_for_that_site_alone_and_a_wrong_one_fails_the_check() {
+    let dir = tempfile::tempdir().unwrap();
+    let overlay = dir.path().join("tables/AdministrativeSex.csv");
+    std::fs::create_dir(overlay.parent().unwrap()).unwrap();
+    std::fs::write(&overlay, "code,system,target,display\nQ,,other,\n").unwrap();
+    let config = format!(
+        "[[listen]]\nprotocol = \"mllp\"\naddress = \"127.0.0.1:0\"\n[[site]]\nid = \"north\"\noverlays = [{overlay:?}]\n[[site]]\nid = \"south\"\n"
+    );
+    std::fs::write(dir.path().join("hilum.toml"), config).unwrap();
+    let message = dir.path().join("a.hl7");
+    std::fs::write(
+        &message,
+        "MSH|^~\\&|A|B|C|D|20240101||ADT^A28|1|P|2.5\rPID|1||1^^^H^MR||Doe^Jo||19700101|Q\r",
+    )
+    .unwrap();
+    let gender = |site: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
+        command
+            .arg("--config")
+            .arg(dir.path().join("hilum.toml"))
+            .args(["map", "--site", site])
+            .arg(&message);
+        String::from_utf8_lossy(&command.output().unwrap().stdout).contains("\"other\"")
+    };
+    assert!(gender("north") && !gender("south"));
+    std::fs::write(&overlay, "code,target\nQ,other\n").unwrap();
+    let mut check = Command::new(env!("CARGO_BIN_EXE_hilum"));
+    let checked = check.arg("--config").arg(dir.path().join("hilum.toml")).arg("check").output().unwrap();
+    let said = String::from_utf8_lossy(&checked.stderr).into_owned();
+    assert!(
+        !checked.status.success() && said.contains("AdministrativeSex.csv:1:") && said.contains("north"),
+        "{said}"
     );
 }

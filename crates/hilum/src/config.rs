@@ -292,6 +292,9 @@ pub(crate) struct Site {
     /// What becomes of a message whose patient has no number: `reject` or `keep`.
     #[serde(default)]
     pub(crate) unidentified: Unidentified,
+    /// Rule files for this site alone, applied after those of `[mapping]`, in order.
+    #[serde(default)]
+    pub(crate) overlays: Vec<PathBuf>,
     /// Outbound targets admitted in spite of the address rules.
     #[serde(default)]
     pub(crate) outbound_allow: Vec<String>,

@@ -15,9 +15,9 @@ mod told;
 mod upkeep;
 pub mod view;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use bytes::Bytes;
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_normalise::{Context, Lineage, Normalised, Payload, Rules};
@@ -66,33 +66,50 @@ pub enum Verdict<'a> {
     Rejected(&'a [Issue]),
 }
 
+/// The rules by which submissions are mapped: those of all sites, and others for sites with overlays of their own.
+#[derive(Debug)]
+pub struct SiteRules {
+    common: Arc<Rules>,
+    own: HashMap<String, Arc<Rules>>,
+}
+
+impl SiteRules {
+    /// The rules of a site.
+    pub fn of(&self, site: &str) -> &Arc<Rules> {
+        self.own.get(site).unwrap_or(&self.common)
+    }
+
+    /// With rules that hold for one site alone, in place of those of all.
+    #[must_use]
+    pub fn with(mut self, site: &str, rules: Arc<Rules>) -> Self {
+        self.own.insert(site.to_owned(), rules);
+        self
+    }
+}
+
+impl From<Rules> for SiteRules {
+    fn from(common: Rules) -> Self {
+        Self { common: Arc::new(common), own: HashMap::new() }
+    }
+}
+
 /// The way in. Cheap to clone.
 #[derive(Clone)]
 pub struct Intake {
     store: Store,
-    rules: Arc<ArcSwap<Rules>>,
+    rules: Arc<SiteRules>,
     authorities: Arc<Authorities>,
 }
 
 impl Intake {
     /// An intake that writes to `store` and maps by `rules`.
-    pub fn new(store: Store, rules: Rules) -> Self {
-        Self { store, rules: Arc::new(ArcSwap::from_pointee(rules)), authorities: Arc::default() }
+    pub fn new(store: Store, rules: impl Into<SiteRules>) -> Self {
+        Self { store, rules: Arc::new(rules.into()), authorities: Arc::default() }
     }
 
     /// The store, for sites, credentials and reads.
     pub fn store(&self) -> &Store {
         &self.store
-    }
-
-    /// The rules in force.
-    pub fn rules(&self) -> Arc<Rules> {
-        self.rules.load_full()
-    }
-
-    /// Replaces the rules from the next submission on.
-    pub fn replace_rules(&self, rules: Rules) {
-        self.rules.store(Arc::new(rules));
     }
 
     /// Accepts a submission: maps it, commits it with its original, and only then says so.
@@ -126,7 +143,7 @@ impl Intake {
         submission: &Submission,
         received: Timestamp,
     ) -> Result<Normalised, store::Error> {
-        let rules = self.rules.load_full();
+        let rules = self.rules.of(submission.site.id()).clone();
         let context = self.context(&submission.site, received).await?;
         let is_large =
             submission.original.as_ref().is_some_and(|bytes| bytes.len() > MAPPED_INLINE_BYTES_MAX);

@@ -24,6 +24,7 @@ const TAGS_LISTED_MAX: usize = 1_000;
 /// Shows what files mean. Nothing is stored.
 pub(crate) fn run(config: &Config, arguments: &Map) -> Result<ExitCode> {
     let rules = super::rules(config)?;
+    let rules = rules.of(&arguments.site);
     let site = config.sites()?.into_iter().find(|s| s.id == arguments.site);
     let site = site.with_context(|| format!("there is no site {:?} in the configuration", arguments.site))?;
     let mut all_fine = true;
@@ -33,7 +34,7 @@ pub(crate) fn run(config: &Config, arguments: &Map) -> Result<ExitCode> {
         // the same file shows the same full URLs each time
         context.seed = 0;
         let messages = messages(&path, &bytes, &config.limits);
-        all_fine &= show(&path, &messages, &rules, &context, arguments);
+        all_fine &= show(&path, &messages, rules, &context, arguments);
     }
     Ok(if all_fine { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -16,7 +16,12 @@ pub(crate) mod site;
 pub(crate) mod study;
 pub(crate) mod submissions;
 
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use anyhow::{Context, Result};
+use hilum_intake::SiteRules;
 use hilum_intake::normalise::Rules;
 use hilum_intake::store::Control;
 
@@ -35,10 +40,28 @@ pub(crate) fn control(config: &Config) -> Result<Control> {
     Ok(control)
 }
 
-/// The rule tables with the configured overlays.
-pub(crate) fn rules(config: &Config) -> Result<Rules> {
-    let mut overlays = Vec::new();
-    for path in &config.mapping.overlays {
+/// The rule tables of all sites, with the configured overlays. Sites with the same list of their own share what is compiled of it.
+pub(crate) fn rules(config: &Config) -> Result<SiteRules> {
+    let common = &config.mapping.overlays;
+    let mut rules = SiteRules::from(compiled(config, common)?);
+    let mut known: HashMap<&[PathBuf], Arc<Rules>> = HashMap::new();
+    for site in config.site.iter().filter(|site| !site.overlays.is_empty()) {
+        let own = match known.get(site.overlays.as_slice()) {
+            Some(own) => own.clone(),
+            None => {
+                let all: Vec<PathBuf> = common.iter().chain(&site.overlays).cloned().collect();
+                Arc::new(compiled(config, &all).with_context(|| format!("overlays of the site {}", site.id))?)
+            }
+        };
+        rules = rules.with(&site.id, own.clone());
+        known.insert(&site.overlays, own);
+    }
+    Ok(rules)
+}
+
+fn compiled(config: &Config, paths: &[PathBuf]) -> Result<Rules> {
+    let mut overlays = Vec::with_capacity(paths.len());
+    for path in paths {
         let text = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the overlay {}", path.display()))?;
         overlays.push((path.display().to_string(), text));
