@@ -17,10 +17,12 @@ use crate::backoff::back_off;
 use crate::channel::Outcome;
 use crate::channel::rest_hook::RestHook;
 use crate::subscription::{self, Subscription};
-use crate::{Options, TICK, context, note_trouble, now_ms};
+use crate::{Options, context, note_trouble, now_ms};
 
 /// Failed answers of the kind that repeats before a Subscription is put in error.
 const REFUSALS_MAX: u32 = 3;
+/// After trouble of the store, and while the site is disabled, a courier looks again so much later.
+const LOOK_AGAIN_MS: i64 = 1_000;
 /// A connection that was not used for so long is closed.
 const REST_AFTER: Duration = Duration::from_secs(60);
 const GONE: &str = "the receiver said gone";
@@ -74,7 +76,7 @@ impl Courier {
                 Ok(next) => next,
                 Err(error) => {
                     note_trouble(&self.site, &error);
-                    Next::Wait(Some(now_ms() + i64::try_from(TICK.as_millis()).unwrap_or(1_000)))
+                    Next::Wait(Some(now_ms() + LOOK_AGAIN_MS))
                 }
             };
             match next {
@@ -104,7 +106,7 @@ impl Courier {
     async fn step(&mut self) -> Result<Next, Error> {
         let Some(site) = self.store.control().site(self.site.id())? else {
             // a site that is disabled sends nothing
-            return Ok(Next::Wait(Some(now_ms() + i64::try_from(TICK.as_millis()).unwrap_or(1_000))));
+            return Ok(Next::Wait(Some(now_ms() + LOOK_AGAIN_MS)));
         };
         self.site = site;
         let Some(subscription) = subscription::current(&self.store, &self.site, &self.id).await? else {

@@ -174,13 +174,7 @@ impl Router {
     }
 
     async fn learn(&mut self, subscriptions: Vec<Subscription>) -> Result<(), Error> {
-        let cursors: HashMap<String, u64> = self
-            .store
-            .destinations(&self.site)
-            .await?
-            .into_iter()
-            .map(|destination| (destination.reference, destination.cursor))
-            .collect();
+        let cursors = self.cursors().await?;
         let mut references = Vec::with_capacity(subscriptions.len());
         for subscription in subscriptions {
             let reference = subscription.reference.clone();
@@ -222,27 +216,26 @@ impl Router {
     async fn take_own(&mut self, references: Vec<String>) -> Result<(), Error> {
         let own: HashSet<String> =
             self.store.delivers_to(&self.site, references.clone()).await?.into_iter().collect();
-        let is_new = |reference: &&String| {
-            own.contains(*reference) && self.routes.get(*reference).is_some_and(|route| !route.is_own)
-        };
-        let taken = references.iter().any(|reference| is_new(&reference));
-        let stored = if taken { self.store.destinations(&self.site).await? } else { Vec::new() };
-        for destination in stored
-            .iter()
-            .filter(|destination| is_new(&&destination.reference))
-            .map(|d| (d.reference.clone(), d.cursor))
-            .collect::<Vec<_>>()
-        {
-            if let Some(route) = self.routes.get_mut(&destination.0) {
-                (route.cursor, route.stored_cursor, route.may_wait) = (destination.1, destination.1, true);
-            }
-        }
+        let is_taken_over =
+            |route: &Route| !route.is_own && own.contains(route.subscription.reference.as_str());
+        let taken = references.iter().filter_map(|reference| self.routes.get(reference)).any(is_taken_over);
+        let cursors = if taken { self.cursors().await? } else { HashMap::new() };
         for reference in &references {
-            if let Some(route) = self.routes.get_mut(reference) {
-                route.is_own = own.contains(reference);
+            let Some(route) = self.routes.get_mut(reference) else { continue };
+            if is_taken_over(route)
+                && let Some(cursor) = cursors.get(reference)
+            {
+                (route.cursor, route.stored_cursor, route.may_wait) = (*cursor, *cursor, true);
             }
+            route.is_own = own.contains(reference);
         }
         Ok(())
+    }
+
+    /// How far each destination is served, as it is stored.
+    async fn cursors(&self) -> Result<HashMap<String, u64>, Error> {
+        let destinations = self.store.destinations(&self.site).await?.into_iter();
+        Ok(destinations.map(|destination| (destination.reference, destination.cursor)).collect())
     }
 
     /// A courier for each own Subscription that is not off.
