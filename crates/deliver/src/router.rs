@@ -125,6 +125,9 @@ impl Router {
 
     /// Matches what was written since, batch by batch.
     async fn follow(&mut self) -> Result<(), Error> {
+        if self.pass_by().await? {
+            return Ok(());
+        }
         while let Some(after) = self.behind() {
             let entries = self.store.feed(&self.site, after, BATCH).await?;
             let Some(last) = entries.last().map(|entry| entry.position) else { return Ok(()) };
@@ -137,6 +140,19 @@ impl Router {
             }
         }
         Ok(())
+    }
+
+    /// Where there is nothing to match for, only a new Subscription is news: the contents of the feed are not read.
+    async fn pass_by(&mut self) -> Result<bool, Error> {
+        let (Some(seen), false) = (self.seen, self.routes.values().any(|route| route.is_own)) else {
+            return Ok(false);
+        };
+        let newest = *self.store.watch(&self.site)?.borrow();
+        if self.store.has_changed(&self.site, subscription_type(), seen).await? {
+            return Ok(false);
+        }
+        self.seen = Some(seen.max(newest));
+        Ok(true)
     }
 
     /// The feed position from which there is something to look at.
