@@ -1,8 +1,10 @@
 //! A request, read: who asks, for what, in which form, and how the answer should look.
 
+use std::borrow::Cow;
+
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, Method, StatusCode, header};
 use bytes::Bytes;
 use hilum_fhir::search::{Context, Query, decode_pairs};
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, json};
@@ -12,6 +14,24 @@ use hilum_listen::{Called, Caller, missing_scope};
 use crate::Door;
 use crate::answer::Refusal;
 
+/// R4 http, section 3.1.0.1.10.
+pub(crate) const PREFER: HeaderName = HeaderName::from_static("prefer");
+/// R4 http, section 3.1.0.8.1.
+pub(crate) const IF_NONE_EXIST: HeaderName = HeaderName::from_static("if-none-exist");
+/// Names of JSON in FHIR 4.0, and what asks for anything. Where a query wrote a plus sign as it is, a space has come out.
+const JSON_TYPES: [&str; 10] = [
+    "application/fhir+json",
+    "application/fhir json",
+    "application/json",
+    "application/json+fhir",
+    "application/json fhir",
+    "text/json",
+    "json",
+    "*/*",
+    "application/*",
+    "text/html",
+];
+
 /// What the writer of a request wants back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Return {
@@ -19,6 +39,17 @@ pub(crate) enum Return {
     #[default]
     Representation,
     Outcome,
+}
+
+impl Return {
+    /// What the header `Prefer` says.
+    fn of(prefer: &str) -> Self {
+        match prefer {
+            _ if prefer.contains("return=minimal") => Self::Minimal,
+            _ if prefer.contains("return=OperationOutcome") => Self::Outcome,
+            _ => Self::Representation,
+        }
+    }
 }
 
 /// A request.
@@ -42,27 +73,24 @@ pub(crate) struct Ask {
 
 impl Ask {
     pub(crate) async fn read(door: &Door, request: Request<Body>) -> Result<Self, Refusal> {
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
         let body =
             to_bytes(body, door.settings.limits.http.body_inflated_bytes_max).await.unwrap_or_default();
         let (prefix, rest) = split_base(parts.uri.path());
-        let called = parts.extensions.get::<Called>().cloned().ok_or_else(|| {
+        let called = parts.extensions.remove::<Called>().ok_or_else(|| {
             let issue = Issue::error(IssueCode::Exception, "the request came through no listener");
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, issue)
         })?;
-        let prefer = lines(&parts.headers, "prefer").unwrap_or_default();
+        let prefer = lines(&parts.headers, PREFER).unwrap_or_default();
+        let (strict, returns) = (prefer.contains("handling=strict"), Return::of(&prefer));
         let ask = Self {
             segments: rest.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             query: decode_pairs(parts.uri.query().unwrap_or_default()),
-            base: format!("{}{prefix}", called.root),
+            base: [&called.root, prefix].concat(),
             called,
-            caller: parts.extensions.get::<Caller>().cloned(),
-            strict: prefer.contains("handling=strict"),
-            returns: match prefer.as_str() {
-                p if p.contains("return=minimal") => Return::Minimal,
-                p if p.contains("return=OperationOutcome") => Return::Outcome,
-                _ => Return::Representation,
-            },
+            caller: parts.extensions.remove::<Caller>(),
+            strict,
+            returns,
             pretty: false,
             method: parts.method,
             headers: parts.headers,
@@ -100,7 +128,7 @@ impl Ask {
     /// Only JSON is served; anything else asked for is refused.
     fn negotiated(mut self) -> Result<Self, Refusal> {
         self.pretty = is_pretty(&self.query);
-        let wanted = named(&self.query, "_format").map(str::to_owned).or_else(|| self.header("accept"));
+        let wanted = named(&self.query, "_format").map(Cow::Borrowed).or_else(|| self.header(header::ACCEPT));
         check_format(&wanted.unwrap_or_default())?;
         Ok(self)
     }
@@ -111,7 +139,7 @@ impl Ask {
     }
 
     /// A header; several lines of it are one list (RFC 9110 section 5.3).
-    pub(crate) fn header(&self, name: &str) -> Option<String> {
+    pub(crate) fn header(&self, name: HeaderName) -> Option<Cow<'_, str>> {
         lines(&self.headers, name)
     }
 
@@ -133,8 +161,9 @@ impl Ask {
     /// here.
     pub(crate) fn own_bases(&self, door: &Door) -> Result<Vec<String>, Refusal> {
         let of_site = format!("/site/{}/fhir", self.site()?.id());
+        let called = self.called.roots();
         let paths = ["/fhir", &of_site].into_iter().chain(door.settings.aliases.iter().map(String::as_str));
-        let roots = || self.called.roots.iter().chain(&door.settings.roots);
+        let roots = || called.iter().chain(&door.settings.roots);
         Ok(paths.flat_map(|path| roots().map(move |root| format!("{root}{path}"))).collect())
     }
 
@@ -178,7 +207,7 @@ impl Ask {
 
     /// The body as a resource.
     pub(crate) fn resource(&self, limits: &json::Limits) -> Result<Resource, Refusal> {
-        let content_type = self.header("content-type").unwrap_or_default();
+        let content_type = self.header(header::CONTENT_TYPE).unwrap_or_default();
         if !is_json(&content_type) || content_type.is_empty() {
             let issue = Issue::error(IssueCode::NotSupported, "send application/fhir+json");
             return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue));
@@ -194,9 +223,15 @@ pub(crate) fn lacking(of: ResourceType, right: Right) -> Refusal {
     Refusal::new(StatusCode::FORBIDDEN, missing_scope(&scope))
 }
 
-fn lines(headers: &HeaderMap, name: &str) -> Option<String> {
-    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|line| line.to_str().ok()).collect();
-    (!lines.is_empty()).then(|| lines.join(", "))
+fn lines(headers: &HeaderMap, name: HeaderName) -> Option<Cow<'_, str>> {
+    let mut lines = headers.get_all(name).iter().filter_map(|line| line.to_str().ok());
+    let mut list = Cow::Borrowed(lines.next()?);
+    for line in lines {
+        let list = list.to_mut();
+        list.push_str(", ");
+        list.push_str(line);
+    }
+    Some(list)
 }
 
 /// The value of a parameter.
@@ -221,18 +256,8 @@ pub(crate) fn check_format(wanted: &str) -> Result<(), Refusal> {
 /// A JSON media type of FHIR 4.0, generic names included. Names are in any case, values may be quoted (RFC 9110 section 8.3.1).
 fn is_json(text: &str) -> bool {
     let mut parts = text.split(';').map(str::trim);
-    let essence = essence(parts.next().unwrap_or_default()).replace(' ', "+");
-    let known = matches!(
-        essence.as_str(),
-        "application/fhir+json"
-            | "application/json"
-            | "application/json+fhir"
-            | "text/json"
-            | "json"
-            | "*/*"
-            | "application/*"
-            | "text/html"
-    );
+    let essence = parts.next().unwrap_or_default();
+    let known = JSON_TYPES.iter().any(|name| essence.eq_ignore_ascii_case(name));
     let fits = |parameter: &str| {
         let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
         let value = value.trim().trim_matches('"');

@@ -14,8 +14,8 @@ use hilum_intake::store::{Effect, Outcome, Right};
 use serde_json::{Value, json};
 
 use crate::answer::{Refusal, json as json_answer};
-use crate::ask::{Ask, Return};
-use crate::{Door, ask, mask, search, write};
+use crate::ask::{self, Ask, PREFER, Return};
+use crate::{Door, mask, search, write};
 
 /// One entry, read.
 enum Entry {
@@ -109,7 +109,7 @@ async fn batch(door: &Door, ask: &Ask, entries: &[Value]) -> Result<Response<Bod
 fn response(ask: &Ask, kind: &str, answers: impl Iterator<Item = (Bytes, Value)>) -> Response<Body> {
     let head = json!({ "resourceType": "Bundle", "type": kind });
     let keep =
-        ask.returns == Return::Representation && ask.header("prefer").is_some_and(|p| p.contains("return="));
+        ask.returns == Return::Representation && ask.header(PREFER).is_some_and(|p| p.contains("return="));
     let entries = answers.map(|(body, response)| {
         let is_read = response.get("location").is_none();
         let body = if keep || is_read { body } else { Bytes::new() };

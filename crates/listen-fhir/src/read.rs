@@ -1,7 +1,7 @@
 //! Read, vread, history.
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, header};
 use hilum_fhir::{Issue, IssueCode, ResourceType};
 use hilum_intake::store::{Operation, Right, Version};
 use serde_json::json;
@@ -55,7 +55,7 @@ fn version(ask: &Ask, found: Option<Version>) -> Result<Response<Body>, Refusal>
     }
     if not_modified(ask, &version) {
         let mut response = empty(StatusCode::NOT_MODIFIED);
-        response.headers_mut().insert(axum::http::header::ETAG, etag(version.version));
+        response.headers_mut().insert(header::ETAG, etag(version.version));
         return Ok(response);
     }
     let body = mask::body(ask, version.resource_type, &version.body);
@@ -65,14 +65,14 @@ fn version(ask: &Ask, found: Option<Version>) -> Result<Response<Body>, Refusal>
 
 /// RFC 9110 section 13.1: If-None-Match, else If-Modified-Since.
 fn not_modified(ask: &Ask, version: &Version) -> bool {
-    if let Some(tags) = ask.header("if-none-match") {
+    if let Some(tags) = ask.header(header::IF_NONE_MATCH) {
         let current = format!("\"{}\"", version.version);
         return tags
             .split(',')
             .map(|tag| tag.trim().trim_start_matches("W/"))
             .any(|tag| tag == "*" || tag == current);
     }
-    ask.header("if-modified-since")
+    ask.header(header::IF_MODIFIED_SINCE)
         .is_some_and(|since| since == crate::answer::http_date(version.last_updated))
 }
 

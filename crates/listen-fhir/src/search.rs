@@ -1,7 +1,7 @@
 //! Type searches. Bundles are put together from the stored bytes; a body is only parsed when it must be cut or masked.
 
 use axum::body::Body;
-use axum::http::{Response, StatusCode};
+use axum::http::{Response, StatusCode, header};
 use bytes::Bytes;
 use hilum_fhir::issue::operation_outcome;
 use hilum_fhir::search::{Options, Query, Summary, decode_pairs};
@@ -27,7 +27,7 @@ pub(crate) async fn get(door: &Door, ask: &Ask, of: ResourceType) -> Result<Resp
 
 /// `POST T/_search`: form body and URL count alike.
 pub(crate) async fn post(door: &Door, ask: &Ask, of: ResourceType) -> Result<Response<Body>, Refusal> {
-    let form = ask.header("content-type").is_none_or(|kind| essence(&kind) == FORM);
+    let form = ask.header(header::CONTENT_TYPE).is_none_or(|kind| essence(&kind) == FORM);
     if !form && !ask.body.is_empty() {
         let issue = Issue::error(IssueCode::NotSupported, format!("send {FORM}"));
         return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, issue));
@@ -79,7 +79,9 @@ fn parse(
     pairs: &[(String, String)],
 ) -> Result<(Query, Vec<Issue>), Refusal> {
     let limits = &door.settings.limits.search;
-    let bases = ask.own_bases(door)?;
+    // only an absolute address can be below one of them
+    let is_absolute = |(_, value): &(String, String)| value.contains("://");
+    let bases = if pairs.iter().any(is_absolute) { ask.own_bases(door)? } else { Vec::new() };
     let options = Options {
         strict: ask.strict,
         condition: false,

@@ -17,7 +17,7 @@ use hilum_intake::{Source, Submission, sha256};
 use serde_json::{Map, Value};
 
 use crate::answer::{Refusal, empty, of_receipt, of_version};
-use crate::ask::{Ask, Return, lacking};
+use crate::ask::{Ask, IF_NONE_EXIST, PREFER, Return, lacking};
 use crate::{Door, ask, mask, rules};
 
 /// `POST T`, conditional with `If-None-Exist`.
@@ -26,7 +26,7 @@ pub(crate) async fn create(door: &Door, ask: &Ask, of: ResourceType) -> Result<R
     let resource = body(door, ask, of)?;
     checked(ask, &resource, false)?;
     mask::refuse_mask(&resource)?;
-    let action = match ask.header("if-none-exist") {
+    let action = match ask.header(IF_NONE_EXIST) {
         Some(condition) => Action::Ensure(
             condition_target(door, ask, of, &decode_pairs(condition.trim_start_matches('?')))?,
             resource,
@@ -55,7 +55,7 @@ pub(crate) async fn update(
     }
     prepare_update(door, ask, &mut resource, id).await?;
     let precondition =
-        precondition(ask.header("if-match").as_deref(), ask.header("if-none-match").as_deref())?;
+        precondition(ask.header(header::IF_MATCH).as_deref(), ask.header(header::IF_NONE_MATCH).as_deref())?;
     let change =
         Change { precondition, ..Change::new(Action::Replace(Target::Id(of, id.to_owned()), resource)) };
     let outcome = accept_one(door, ask, change).await?;
@@ -74,7 +74,7 @@ pub(crate) async fn conditional_update(
     mask::refuse_mask(&resource)?;
     let target = condition_target(door, ask, of, &filters(ask))?;
     let precondition =
-        precondition(ask.header("if-match").as_deref(), ask.header("if-none-match").as_deref())?;
+        precondition(ask.header(header::IF_MATCH).as_deref(), ask.header(header::IF_NONE_MATCH).as_deref())?;
     let change = Change { precondition, ..Change::new(Action::Replace(target, resource)) };
     let outcome = accept_one(door, ask, change).await?;
     Ok(written(ask, &outcome))
@@ -88,7 +88,7 @@ pub(crate) async fn delete(
     id: &str,
 ) -> Result<Response<Body>, Refusal> {
     may_delete(door, ask, of)?;
-    let precondition = precondition(ask.header("if-match").as_deref(), None)?;
+    let precondition = precondition(ask.header(header::IF_MATCH).as_deref(), None)?;
     let change = Change { precondition, ..Change::new(Action::Delete(Target::Id(of, id.to_owned()))) };
     let outcome = accept_one(door, ask, change).await?;
     Ok(deleted(ask, &outcome))
@@ -102,7 +102,7 @@ pub(crate) async fn conditional_delete(
 ) -> Result<Response<Body>, Refusal> {
     may_delete(door, ask, of)?;
     let target = condition_target(door, ask, of, &filters(ask))?;
-    let precondition = precondition(ask.header("if-match").as_deref(), None)?;
+    let precondition = precondition(ask.header(header::IF_MATCH).as_deref(), None)?;
     let change = Change { precondition, ..Change::new(Action::Delete(target)) };
     let outcome = accept_one(door, ask, change).await?;
     Ok(deleted(ask, &outcome))
@@ -427,7 +427,7 @@ fn applied(ask: &Ask, response: &mut Response<Body>) {
     let applied = match ask.returns {
         Return::Minimal => "return=minimal",
         Return::Outcome => "return=OperationOutcome",
-        Return::Representation if ask.header("prefer").is_some_and(|p| p.contains("return=")) => {
+        Return::Representation if ask.header(PREFER).is_some_and(|p| p.contains("return=")) => {
             "return=representation"
         }
         Return::Representation => return,

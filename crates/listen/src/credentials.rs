@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::http::{HeaderMap, Method, Uri, header, request};
+use axum::http::{HeaderMap, HeaderName, Method, Uri, header, request};
 use hilum_fhir::{Issue, IssueCode, Timestamp};
 use hilum_intake::store::{Access, Scope, Site, Store};
 use parking_lot::Mutex;
 
 use crate::front::host;
 
+const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Paths answered without a credential, on every surface.
 const PUBLIC: [&str; 3] = ["/livez", "/readyz", "/.well-known/smart-configuration"];
 const PUBLIC_PREFIX: &str = "/api/documentation";
@@ -158,12 +159,12 @@ impl Credentials {
 
 /// The key as it is sent: in a header of its own, or as a bearer token (RFC 6750 section 2.1).
 fn presented(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = || {
-        let (scheme, token) = text("authorization")?.split_once(' ')?;
+        let (scheme, token) = text(header::AUTHORIZATION)?.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then_some(token)
     };
-    text("x-api-key").or_else(bearer).map(str::trim)
+    text(API_KEY).or_else(bearer).map(str::trim)
 }
 
 impl Caller {

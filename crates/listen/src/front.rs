@@ -6,6 +6,7 @@
 //! is not understood is passed over: no header of this kind makes a request fail.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::{iter, mem};
 
 use axum::http::uri::{Authority, Uri};
 use axum::http::{HeaderMap, header, request};
@@ -37,10 +38,21 @@ pub struct NotUnderstood(pub(crate) String);
 pub struct Called {
     /// What URLs of ours begin with: `https://fhir.hospital.example`, with the path a proxy put before.
     pub root: String,
-    /// The beginnings of URLs that mean this listener, as far as this request tells; in both schemes, for a proxy may have ended TLS.
-    pub roots: Vec<String>,
+    /// Other beginnings that mean this listener, where the request tells them.
+    others: Vec<String>,
     /// The caller's address; port 0 when a proxy did not say it.
     pub caller: SocketAddr,
+}
+
+impl Called {
+    /// The beginnings of URLs that mean this listener, as far as this request tells; in both schemes, for a proxy may have ended TLS.
+    pub fn roots(&self) -> Vec<String> {
+        let mut roots: Vec<String> =
+            iter::once(&self.root).chain(&self.others).flat_map(|root| in_both_schemes(root)).collect();
+        roots.sort_unstable();
+        roots.dedup();
+        roots
+    }
 }
 
 impl Front {
@@ -56,22 +68,24 @@ impl Front {
 
     /// The beginnings of URLs that mean this listener whoever asks, in both schemes; empty without `public_url`.
     pub fn roots(&self) -> Vec<String> {
-        self.public_url.as_deref().map(in_both_schemes).unwrap_or_default()
+        self.public_url.iter().flat_map(|root| in_both_schemes(root)).collect()
     }
 
     /// Who sent a request, and where to.
     pub(crate) fn called(&self, parts: &request::Parts, peer: &Peer) -> Called {
         let host = host(parts).unwrap_or("localhost");
         let scheme = if peer.encrypted { "https" } else { "http" };
-        let direct = Said { caller: peer.address, root: format!("{scheme}://{host}") };
-        let said = match self.trusts(peer.address.ip()) {
-            true => self.believed(&parts.headers, &direct, scheme, host),
-            false => direct.clone(),
-        };
-        let mut roots: Vec<String> = [&said.root, &direct.root].map(|root| in_both_schemes(root)).concat();
-        roots.sort_unstable();
-        roots.dedup();
-        Called { root: self.public_url.clone().unwrap_or(said.root), roots, caller: said.caller }
+        let direct = Said { caller: peer.address, root: [scheme, "://", host].concat() };
+        let mut others = Vec::new();
+        let mut said = direct;
+        if self.trusts(peer.address.ip()) {
+            let believed = self.believed(&parts.headers, &said, scheme, host);
+            others.push(mem::replace(&mut said, believed).root);
+        }
+        if let Some(public) = &self.public_url {
+            others.push(mem::replace(&mut said.root, public.clone()));
+        }
+        Called { root: said.root, others, caller: said.caller }
     }
 
     fn trusts(&self, address: IpAddr) -> bool {
@@ -203,9 +217,9 @@ pub(crate) fn host(parts: &request::Parts) -> Option<&str> {
     named.or_else(|| parts.uri.authority().map(Authority::as_str))
 }
 
-fn in_both_schemes(root: &str) -> Vec<String> {
+fn in_both_schemes(root: &str) -> [String; 2] {
     let rest = root.split_once("://").map_or(root, |(_, rest)| rest);
-    ["https", "http"].iter().map(|scheme| format!("{scheme}://{rest}")).collect()
+    ["https", "http"].map(|scheme| format!("{scheme}://{rest}"))
 }
 
 fn read_public_url(text: &str) -> Result<String, NotUnderstood> {

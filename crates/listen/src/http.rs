@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header};
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use hilum_fhir::{Issue, IssueCode, issue::operation_outcome};
@@ -31,7 +31,7 @@ use crate::{Cors, Credentials, Front, Peer, Session, Stream};
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 const RETRY_AFTER_SECONDS: &str = "2";
 const ENVELOPE_MPPS: [&str; 2] = ["/ingest", "/modality-performed-procedure-steps"];
-const REQUEST_ID: &str = "x-request-id";
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// An HTTP door: a router behind credentials and limits.
 pub struct HttpSession {
@@ -82,17 +82,17 @@ impl HttpSession {
 
     async fn answer(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let Some(cors) = &self.cors else { return self.answered(request, peer).await };
-        let path = request.uri().path().to_owned();
+        let envelope = Envelope::of(request.uri().path());
         let answered = cors.around(request, |request| self.answered(request, peer)).await;
-        answered.unwrap_or_else(|(status, issue)| refusal(&path, status, &issue))
+        answered.unwrap_or_else(|refused| refusal(envelope, &refused))
     }
 
     async fn answered(&self, request: Request<Incoming>, peer: &Peer) -> Response<Body> {
         let request_id = request_id(request.headers());
-        let path = request.uri().path().to_owned();
+        let envelope = Envelope::of(request.uri().path());
         let mut response = match self.handle(request, peer).await {
             Ok(response) => response,
-            Err((status, issue)) => refusal(&path, status, &issue),
+            Err(refused) => refusal(envelope, &refused),
         };
         response.headers_mut().entry(REQUEST_ID).or_insert(request_id);
         response
@@ -251,13 +251,29 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     })
 }
 
-/// A refusal in the words of the surface: `success:false` for MPPS, an OperationOutcome elsewhere.
-fn refusal(path: &str, status: StatusCode, issue: &Issue) -> Response<Body> {
-    let mpps = ENVELOPE_MPPS.iter().any(|prefix| path.starts_with(prefix));
-    let (content_type, body) = if mpps {
-        ("application/json", serde_json::json!({ "success": false, "error": issue.diagnostics }))
-    } else {
-        ("application/fhir+json", operation_outcome(std::slice::from_ref(issue)))
+/// The words in which a surface refuses.
+#[derive(Clone, Copy)]
+enum Envelope {
+    /// `success:false`
+    Mpps,
+    /// An OperationOutcome.
+    Fhir,
+}
+
+impl Envelope {
+    fn of(path: &str) -> Self {
+        if ENVELOPE_MPPS.iter().any(|prefix| path.starts_with(prefix)) { Self::Mpps } else { Self::Fhir }
+    }
+}
+
+/// A refusal in the words of the surface.
+fn refusal(envelope: Envelope, (status, issue): &Refusal) -> Response<Body> {
+    let status = *status;
+    let (content_type, body) = match envelope {
+        Envelope::Mpps => {
+            ("application/json", serde_json::json!({ "success": false, "error": issue.diagnostics }))
+        }
+        Envelope::Fhir => ("application/fhir+json", operation_outcome(std::slice::from_ref(issue))),
     };
     let mut response = Response::new(Body::from(body.to_string()));
     *response.status_mut() = status;
