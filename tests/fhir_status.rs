@@ -358,6 +358,35 @@ fn what_is_too_much_is_413_414_or_431() {
 }
 
 #[test]
+fn the_bodies_of_all_requests_together_are_bounded() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start_with_limit(dir.path(), "HTTP__BODIES_BYTES_MAX", 60_000);
+    let patient =
+        |letters| format!(r#"{{"resourceType":"Patient","name":[{{"family":"{}"}}]}}"#, "x".repeat(letters));
+    let (large, small) = (patient(39_000), patient(21_500));
+    let small = || ask(edge.http, ("POST", "/Patient", &[JSON], &small));
+    assert_eq!(ask(edge.http, ("POST", "/Patient", &[JSON], &large)).status, 201, "alone there is room");
+    let (part, rest) = large.as_bytes().split_at(39_000);
+    let begun = || {
+        let mut slow = http::Connection::open(edge.http).unwrap();
+        assert!(slow.begin("POST", "/fhir/Patient", &[JSON], large.len()).unwrap().is_none());
+        slow.write(part).unwrap();
+        slow
+    };
+    // of two at once the one that goes on is refused: once it is not the slow one
+    let mut both = (0..1_000).map(|_| (begun(), small()));
+    let (mut slow, refused) = both.find(|(_, reply)| reply.status != 201).expect("it is once");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(
+        refused.body.contains("limits.http.bodies_bytes_max") && refused.body.contains("60000"),
+        "{refused:?}"
+    );
+    assert!(refused.header("retry-after").is_some(), "{refused:?}");
+    assert_eq!(slow.finish("POST", rest).map(|reply| reply.status), Some(201), "what was begun goes on");
+    assert_eq!(small().status, 201, "there is room again");
+}
+
+#[test]
 fn a_disk_nearly_full_is_507_and_503_where_no_fhir_is_spoken() {
     let dir = tempfile::tempdir().unwrap();
     let edge = Edge::start_with_limit(dir.path(), "STORE__FREE_BYTES_MIN", i64::MAX);

@@ -191,6 +191,41 @@ fn leaves(tree: &str) -> Vec<String> {
 }
 
 #[test]
+fn only_intake_writes_what_peers_sent() {
+    for entry in fs::read_dir(root().join("crates")).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        // the store offers it, and an engine commits
+        if ["intake", "store", "rows"].contains(&name.as_str()) {
+            continue;
+        }
+        for (path, code) in code_of(&entry.path().join("src")) {
+            for banned in [".commit(", ".quarantine("] {
+                assert!(!code.contains(banned), "{} writes past intake: {banned}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn every_queue_has_a_bound() {
+    for (path, code) in code_of(&root().join("crates")) {
+        for banned in
+            ["unbounded_channel", "mpsc::unbounded", "mpsc::channel()", "channel::<()>()", "crossbeam"]
+        {
+            assert!(!code.contains(banned), "{} has a queue without a bound: {banned}", path.display());
+        }
+    }
+}
+
+/// The sources below a folder without their tests.
+fn code_of(dir: &Path) -> impl Iterator<Item = (PathBuf, String)> {
+    let is_test =
+        |path: &Path| path.ends_with("tests.rs") || path.components().any(|part| part.as_os_str() == "tests");
+    let files = sources(dir).into_iter().filter(move |(path, _)| !is_test(path));
+    files.map(|(path, text)| (path, text.split("#[cfg(test)]").next().unwrap_or_default().to_owned()))
+}
+
+#[test]
 fn files_are_short_documented_and_finished() {
     let own = root().join("tests/tidy.rs");
     let tests = sources(&root().join("tests")).into_iter().filter(|(path, _)| *path != own);

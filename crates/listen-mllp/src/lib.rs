@@ -10,7 +10,6 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -20,7 +19,7 @@ use hilum_intake::exchange::{Answer, not_admitted, send_again};
 use hilum_intake::store::Site;
 use hilum_intake::{Intake, Source};
 use hilum_listen::limits::Mllp as Limits;
-use hilum_listen::{Peer, Session, Stream};
+use hilum_listen::{Budget, Peer, Session, Share, Stream};
 use hilum_wire::er7;
 use hilum_wire::mllp::{self, Codec, Frame};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -41,14 +40,21 @@ pub struct Mllp {
     site: Option<Site>,
     ack_warnings: bool,
     /// Bytes of frames begun and not ended, of all connections.
-    unfinished_bytes: Arc<AtomicUsize>,
+    unfinished_bytes: Budget,
 }
 
 impl Mllp {
     /// A door; with `site` a port dedicated to one site.
     pub fn new(intake: Intake, limits: &hilum_listen::Limits, site: Option<Site>) -> Self {
         let er7 = limits.er7.reader();
-        Self { intake, limits: limits.mllp, er7, site, ack_warnings: true, unfinished_bytes: Arc::default() }
+        Self {
+            intake,
+            limits: limits.mllp,
+            er7,
+            site,
+            ack_warnings: true,
+            unfinished_bytes: Budget::new(limits.mllp.unfinished_bytes_max),
+        }
     }
 
     /// Whether a positive acknowledgement says what was remarked; it does unless told otherwise.
@@ -75,7 +81,7 @@ impl Session for Mllp {
                 frame_bytes_max: self.limits.frame_bytes_max,
                 junk_bytes_max: self.limits.junk_bytes_max,
             };
-            let unfinished = Unfinished { total: self.unfinished_bytes.clone(), bytes: 0 };
+            let unfinished = self.unfinished_bytes.share();
             let connection = Connection {
                 door: self,
                 peer,
@@ -97,30 +103,8 @@ struct Connection {
     stream: Stream,
     codec: Codec,
     buffer: BytesMut,
-    unfinished: Unfinished,
-}
-
-/// A connection's share of the bytes in unfinished frames; given back when it ends.
-struct Unfinished {
-    total: Arc<AtomicUsize>,
-    bytes: usize,
-}
-
-impl Unfinished {
-    /// Notes that `bytes` are held now. Returns those of the whole listener.
-    fn set(&mut self, bytes: usize) -> usize {
-        let before = self.total.fetch_add(bytes, Ordering::Relaxed);
-        self.total.fetch_sub(self.bytes, Ordering::Relaxed);
-        let total = before + bytes - self.bytes;
-        self.bytes = bytes;
-        total
-    }
-}
-
-impl Drop for Unfinished {
-    fn drop(&mut self) {
-        self.set(0);
-    }
+    /// The bytes of this connection in unfinished frames.
+    unfinished: Share,
 }
 
 /// Frames read ahead, and the one being answered.
@@ -180,7 +164,7 @@ impl Connection {
                         (true, since) => since,
                     };
                     let unfinished_bytes = if self.codec.is_inside() { self.buffer.len() } else { 0 };
-                    if self.unfinished.set(unfinished_bytes) > self.door.limits.unfinished_bytes_max {
+                    if !self.unfinished.hold(unfinished_bytes) {
                         return self.give_up(in_flight, "unfinished-bytes").await;
                     }
                 }

@@ -25,7 +25,7 @@ use tower::ServiceExt;
 
 use crate::credentials::Refusal;
 use crate::limits::Http as Limits;
-use crate::{Cors, Credentials, Front, Peer, Session, Stream};
+use crate::{Budget, Cors, Credentials, Front, Peer, Session, Share, Stream};
 
 /// ALPN names of an HTTP listener.
 pub const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
@@ -38,6 +38,7 @@ pub struct HttpSession {
     router: Router,
     credentials: Credentials,
     limits: Limits,
+    bodies: Budget,
     front: Front,
     cors: Option<Cors>,
 }
@@ -45,7 +46,8 @@ pub struct HttpSession {
 impl HttpSession {
     /// A door that callers reach directly, and scripts of other origins not at all.
     pub fn new(router: Router, credentials: Credentials, limits: Limits) -> Self {
-        Self { router, credentials, limits, front: Front::default(), cors: None }
+        let bodies = Budget::new(limits.bodies_bytes_max);
+        Self { router, credentials, limits, bodies, front: Front::default(), cors: None }
     }
 
     /// The door behind what stands in front of it.
@@ -110,7 +112,9 @@ impl HttpSession {
             parts.extensions.insert(caller);
         }
         parts.extensions.insert(called);
-        let body = self.body(&mut parts.headers, body).await?;
+        // held until the answer is there: a handler works on the body
+        let mut share = self.bodies.share();
+        let body = self.body(&mut parts.headers, body, &mut share).await?;
         let deadline = Duration::from_millis(self.limits.request_timeout_ms);
         let handled =
             AssertUnwindSafe(self.router.clone().oneshot(Request::from_parts(parts, Body::from(body))))
@@ -131,7 +135,12 @@ impl HttpSession {
     }
 
     /// The complete body within the limits, inflated when it was sent with `Content-Encoding: gzip`.
-    async fn body(&self, headers: &mut HeaderMap, mut body: Incoming) -> Result<Bytes, Refusal> {
+    async fn body(
+        &self,
+        headers: &mut HeaderMap,
+        mut body: Incoming,
+        share: &mut Share,
+    ) -> Result<Bytes, Refusal> {
         let limit = self.limits.body_bytes_max;
         let announced = headers
             .get(header::CONTENT_LENGTH)
@@ -152,9 +161,11 @@ impl HttpSession {
                 (StatusCode::BAD_REQUEST, Issue::error(IssueCode::Incomplete, "the body broke off"))
             })?;
             let Ok(data) = frame.into_data() else { continue };
-            if first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len() > limit {
+            let length = first.as_ref().map_or(0, Bytes::len) + rest.len() + data.len();
+            if length > limit {
                 return Err(too_long(StatusCode::PAYLOAD_TOO_LARGE, "the body", limit));
             }
+            self.hold(share, length)?;
             match &first {
                 None => first = Some(data),
                 Some(head) => {
@@ -167,10 +178,10 @@ impl HttpSession {
             }
         }
         let bytes = if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() };
-        self.inflated(headers, bytes)
+        self.inflated(headers, bytes, share)
     }
 
-    fn inflated(&self, headers: &mut HeaderMap, bytes: Bytes) -> Result<Bytes, Refusal> {
+    fn inflated(&self, headers: &mut HeaderMap, bytes: Bytes, share: &mut Share) -> Result<Bytes, Refusal> {
         let Some(encoding) = headers.remove(header::CONTENT_ENCODING) else { return Ok(bytes) };
         match encoding.to_str().unwrap_or_default() {
             "identity" => return Ok(bytes),
@@ -187,6 +198,7 @@ impl HttpSession {
             .limits
             .body_inflated_bytes_max
             .min(bytes.len().saturating_mul(self.limits.inflate_ratio_max));
+        self.hold(share, bytes.len() + limit)?;
         let mut inflated = Vec::new();
         let mut reader = flate2::read::MultiGzDecoder::new(&bytes[..]).take(limit as u64 + 1);
         reader.read_to_end(&mut inflated).map_err(|_| {
@@ -196,7 +208,21 @@ impl HttpSession {
             return Err(too_long(StatusCode::PAYLOAD_TOO_LARGE, "the inflated body", limit));
         }
         headers.remove(header::CONTENT_LENGTH);
+        self.hold(share, inflated.len())?;
         Ok(inflated.into())
+    }
+
+    /// Notes what a body holds.
+    fn hold(&self, share: &mut Share, bytes: usize) -> Result<(), Refusal> {
+        if share.hold(bytes) {
+            return Ok(());
+        }
+        metrics::counter!("hilum_http_bodies_refused_total").increment(1);
+        let limit = self.bodies.bytes_max();
+        let text = format!(
+            "the bodies of all requests of this listener hold more than {limit} bytes (limits.http.bodies_bytes_max), send again"
+        );
+        Err((StatusCode::SERVICE_UNAVAILABLE, Issue::error(IssueCode::Throttled, text)))
     }
 }
 

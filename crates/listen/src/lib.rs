@@ -4,6 +4,7 @@
 //! counts, encrypts, catches panics and drains; the session owns the conversation.
 
 pub mod admin;
+mod budget;
 mod cors;
 mod credentials;
 mod front;
@@ -16,6 +17,7 @@ mod socket;
 mod tcp;
 mod tls;
 
+pub use budget::{Budget, Share};
 pub use cors::Cors;
 pub use credentials::{Auth, Caller, Credentials, missing_scope};
 pub use front::{Called, Front, NotUnderstood};

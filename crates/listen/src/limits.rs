@@ -66,6 +66,8 @@ limits! {
         body_inflated_bytes_max: usize = 64 * MIB,
         /// Largest ratio of inflated to sent bytes.
         inflate_ratio_max: usize = 100,
+        /// Bytes of all bodies of a listener that are being received or worked on, after gzip; then the sender that goes on is told to send again.
+        bodies_bytes_max: usize = 512 * MIB,
         /// Bytes of the request target.
         uri_bytes_max: usize = 8 * KIB,
         /// Number of header lines (HTTP/1).

@@ -22,7 +22,7 @@ use super::connection::{Cause, Connection};
 use super::place::Place;
 use super::session::Session;
 use crate::folder::free_bytes;
-use crate::gate::Gate;
+use crate::gate::{Duty, Gate};
 use crate::jobs::{Job, copy};
 use crate::row::Counters;
 use crate::{Config, Error, ErrorKind, Health};
@@ -83,8 +83,10 @@ impl Committers {
         let mut started = Vec::new();
         for n in 0..threads.max(1) {
             let committer = Committer { shared: shared.clone(), connection: None, serves: None };
-            let thread = std::thread::Builder::new().name(format!("committer-{n}"));
-            started.push(thread.spawn(move || committer.go_on())?);
+            let name = format!("committer-{n}");
+            let duty = shared.gate.watch(&name);
+            let thread = std::thread::Builder::new().name(name);
+            started.push(thread.spawn(move || committer.go_on(duty))?);
         }
         Ok(Self { shared, threads: Mutex::new(started) })
     }
@@ -239,14 +241,15 @@ struct Failed {
 
 impl Committer {
     /// Runs until the queues are closed, and begins again after a panic: what was being written is not acknowledged, and the site is served on.
-    fn go_on(mut self) {
-        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+    fn go_on(mut self, duty: Duty) {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&duty))).is_err() {
             self.connection = None;
             metrics::counter!("hilum_panics_total", "place" => "committer").increment(1);
             let reason = "a committer panicked; it begins again";
             self.shared.gate.close(ErrorKind::Unavailable, reason.to_owned());
             self.served();
         }
+        duty.end();
     }
 
     /// Another committer may work for the site.
@@ -257,8 +260,9 @@ impl Committer {
         }
     }
 
-    fn run(&mut self) {
+    fn run(&mut self, duty: &Duty) {
         loop {
+            duty.rest();
             let mut state = self.shared.state.lock();
             let batch = state.take(self.shared.config.batch_jobs_max, self.shared.config.batch_bytes_max);
             let Some((lane, jobs, bytes)) = batch else {
@@ -274,6 +278,7 @@ impl Committer {
             };
             self.serves = Some(lane.number);
             drop(state);
+            duty.begin();
             self.shared.waiting_bytes.fetch_sub(bytes, Ordering::Relaxed);
             self.batch(&lane, jobs);
             self.served();

@@ -30,7 +30,7 @@ const NEXT_EPOCH: &str = "INSERT INTO deliverer(site,ref,epoch) VALUES($1,$2,1) 
 /// The destinations of this edge.
 pub(super) struct Deliverer {
     locks: Arc<Locks>,
-    asking: Mutex<Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>>,
+    asking: Mutex<Option<(mpsc::SyncSender<()>, std::thread::JoinHandle<()>)>>,
 }
 
 struct Locks {
@@ -48,7 +48,7 @@ impl Deliverer {
     /// Starts the thread that asks.
     pub(super) fn start(place: Arc<Place>) -> Result<Self, Error> {
         let locks = Arc::new(Locks { place, session: Mutex::new(None) });
-        let (stop, stopped) = mpsc::channel::<()>();
+        let (stop, stopped) = mpsc::sync_channel::<()>(1);
         let asking = locks.clone();
         let thread = std::thread::Builder::new().name("deliverer".into()).spawn(move || {
             while stopped.recv_timeout(QUESTION_EVERY) == Err(mpsc::RecvTimeoutError::Timeout) {

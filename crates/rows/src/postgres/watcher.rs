@@ -14,7 +14,7 @@ use super::control;
 use super::place::Place;
 use crate::Error;
 use crate::control::ControlListener;
-use crate::gate::Gate;
+use crate::gate::{Duty, Gate};
 
 /// How often the server is asked.
 const EVERY: Duration = Duration::from_millis(50);
@@ -25,7 +25,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The thread that asks. It ends by itself when this is dropped; nobody waits for it then.
 pub(super) struct Watcher {
-    running: Mutex<Option<(mpsc::Sender<()>, std::thread::JoinHandle<()>)>>,
+    running: Mutex<Option<(mpsc::SyncSender<()>, std::thread::JoinHandle<()>)>>,
 }
 
 struct Watch {
@@ -44,9 +44,11 @@ impl Watcher {
         control: Arc<dyn ControlListener>,
         gate: Arc<Gate>,
     ) -> Result<Self, Error> {
-        let (stop, stopped) = mpsc::channel();
+        let (stop, stopped) = mpsc::sync_channel(1);
+        let duty = gate.watch("watcher");
         let watch = Watch { place, committers, control, gate, connection: None, control_version: None };
-        let thread = std::thread::Builder::new().name("watcher".into()).spawn(move || watch.run(&stopped))?;
+        let thread =
+            std::thread::Builder::new().name("watcher".into()).spawn(move || watch.run(&stopped, duty))?;
         Ok(Self { running: Mutex::new(Some((stop, thread))) })
     }
 
@@ -60,10 +62,12 @@ impl Watcher {
 }
 
 impl Watch {
-    fn run(mut self, stopped: &mpsc::Receiver<()>) {
+    fn run(mut self, stopped: &mpsc::Receiver<()>, duty: Duty) {
         loop {
+            duty.begin();
             let looked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.look()));
             let panicked = |_| Err(Error::unavailable("the watcher panicked; it begins again"));
+            duty.rest();
             let wait = match looked.unwrap_or_else(panicked) {
                 Ok(()) => EVERY,
                 Err(error) => {
@@ -73,7 +77,7 @@ impl Watch {
                 }
             };
             if stopped.recv_timeout(wait) != Err(mpsc::RecvTimeoutError::Timeout) {
-                return;
+                return duty.end();
             }
         }
     }

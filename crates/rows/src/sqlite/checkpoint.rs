@@ -5,12 +5,14 @@
 //! front. Its file keeps its size: overwriting is faster than growing.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
 use crate::Error;
+use crate::gate::{Duty, Gate};
 
 /// Readers may hold up the second step, and with it the writer, for so long; then it is left for the next time.
 const READERS_PATIENCE: Duration = Duration::from_millis(100);
@@ -24,11 +26,12 @@ pub(super) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(super) fn start(site: &str, path: &Path) -> Result<Self, Error> {
+    pub(super) fn start(site: &str, path: &Path, gate: &Arc<Gate>) -> Result<Self, Error> {
         let (wake, woken) = sync_channel(1);
-        let path = path.to_owned();
-        let thread = std::thread::Builder::new().name(format!("log-{site}"));
-        let thread = thread.spawn(move || run(&path, &woken))?;
+        let (path, name) = (path.to_owned(), format!("log-{site}"));
+        let duty = gate.watch(&name);
+        let thread = std::thread::Builder::new().name(name);
+        let thread = thread.spawn(move || run(&path, &woken, duty))?;
         Ok(Self { wake, thread })
     }
 
@@ -52,10 +55,12 @@ impl Checkpoints {
     }
 }
 
-fn run(path: &Path, woken: &Receiver<()>) {
+fn run(path: &Path, woken: &Receiver<()>, duty: Duty) {
     let mut connection = None;
     while woken.recv().is_ok() {
+        duty.begin();
         let carried = carry_over(path, &mut connection);
+        duty.rest();
         if let Err(error) = carried {
             // the log grows until it succeeds; what is committed is safe in it
             metrics::counter!("hilum_store_checkpoints_failed_total").increment(1);
@@ -64,6 +69,7 @@ fn run(path: &Path, woken: &Receiver<()>) {
         }
         std::thread::sleep(PAUSE);
     }
+    duty.end();
 }
 
 fn carry_over(path: &Path, kept: &mut Option<Connection>) -> Result<(), Error> {
@@ -95,7 +101,7 @@ mod tests {
         let path = dir.path().join("site.db");
         let mut connection = super::super::writer::open(&path, 1 << 20).unwrap();
         connection.execute_batch("PRAGMA synchronous=OFF; CREATE TABLE t(v BLOB)").unwrap();
-        let checkpoints = Checkpoints::start("a", &path).unwrap();
+        let checkpoints = Checkpoints::start("a", &path, &crate::Gates::default().gate("site a")).unwrap();
         checkpoints.serve(&mut connection, PAGES_MAX).unwrap();
         let (until, mut rows) = (Instant::now() + Duration::from_secs(60), 0);
         let log = dir.path().join("site.db-wal");

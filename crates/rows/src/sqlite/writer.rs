@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use super::checkpoint::Checkpoints;
 use super::rows::{counters, set_counters};
 use crate::folder::{free_bytes, probe};
-use crate::gate::Gate;
+use crate::gate::{Duty, Gate};
 use crate::jobs::{Job, copy};
 use crate::row::Counters;
 use crate::{Config, Error, ErrorKind, Health};
@@ -53,8 +53,10 @@ impl Writer {
     ) -> Result<Self, Error> {
         let (jobs, waiting) = sync_channel(config.queue_jobs_max);
         let waiting_bytes = Arc::new(AtomicUsize::new(0));
-        let checkpoints = Checkpoints::start(site, &path)?;
+        let checkpoints = Checkpoints::start(site, &path, &gate)?;
         checkpoints.serve(&mut connection, CHECKPOINT_PAGES)?;
+        let name = format!("writer-{site}");
+        let duty = gate.watch(&name);
         let thread = Thread {
             path,
             connection: Some(connection),
@@ -67,8 +69,7 @@ impl Writer {
             waiting_bytes: waiting_bytes.clone(),
             probed: None,
         };
-        let thread =
-            std::thread::Builder::new().name(format!("writer-{site}")).spawn(move || thread.go_on())?;
+        let thread = std::thread::Builder::new().name(name).spawn(move || thread.go_on(duty))?;
         Ok(Self {
             jobs: Mutex::new(Some(jobs)),
             waiting_bytes,
@@ -123,8 +124,8 @@ struct Thread {
 impl Thread {
     /// Runs until the queue is closed, and begins again after a panic: what was being written is not acknowledged, and the gate is closed
     /// until a probe with new handles succeeds.
-    fn go_on(mut self) {
-        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run())).is_err() {
+    fn go_on(mut self, duty: Duty) {
+        while std::panic::catch_unwind(AssertUnwindSafe(|| self.run(&duty))).is_err() {
             self.connection = None;
             self.probed = Some(Instant::now());
             metrics::counter!("hilum_panics_total", "place" => "writer").increment(1);
@@ -139,11 +140,15 @@ impl Thread {
         if let Some(connection) = connection {
             let _ = connection.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);");
         }
+        duty.end();
     }
 
-    fn run(&mut self) {
+    fn run(&mut self, duty: &Duty) {
         loop {
-            match self.waiting.recv_timeout(TICK) {
+            duty.rest();
+            let received = self.waiting.recv_timeout(TICK);
+            duty.begin();
+            match received {
                 Ok(job) => self.batch(job),
                 Err(RecvTimeoutError::Timeout) => self.recover(),
                 Err(RecvTimeoutError::Disconnected) => return,
