@@ -153,13 +153,53 @@ fn if_match_and_if_none_match_hold_for_conditional_forms() {
 }
 
 #[test]
+fn if_none_exist_is_understood_in_every_form_that_clients_send() {
+    let asking = Asking::new();
+    let path = asking.made(&patient("1", "1970-01-01"));
+    let sent = patient("2", "1980-01-01");
+    let root = format!("http://{}/fhir", asking.edge.http);
+    let entry = |condition: &str| json!({ "resource": sent, "request": { "method": "POST", "url": "Patient", "ifNoneExist": condition } });
+    for query in ["birthdate=1970-01-01", "birthdate=1970-01-01&_id:missing=false"] {
+        for condition in [
+            format!("{query}"),
+            format!("?{query}"),
+            format!("Patient?{query}"),
+            format!("/Patient?{query}"),
+            format!("{root}/Patient?{query}"),
+        ] {
+            let found = asking.open("POST", "/Patient", &[&format!("If-None-Exist: {condition}")], &sent);
+            assert_eq!(found.status, 200, "{condition}: {found:?}");
+            assert!(
+                found.header("location").is_some_and(|place| place.contains(&path)),
+                "{condition}: {found:?}"
+            );
+            let found = asking.open("POST", "", &[], &bundle("batch", &[entry(&condition)])).json();
+            assert_eq!(found["entry"][0]["response"]["status"], "200 OK", "{condition}: {found}");
+        }
+    }
+    for condition in [
+        "Observation?code=1",
+        "http://elsewhere.example/fhir/Patient?birthdate=1970-01-01",
+        "Patient/1?birthdate=1970-01-01",
+    ] {
+        let refused = asking.open("POST", "/Patient", &[&format!("If-None-Exist: {condition}")], &sent);
+        assert_eq!(refused.status, 400, "{condition}: {refused:?}");
+        let refused = asking.open("POST", "", &[], &bundle("batch", &[entry(condition)])).json();
+        assert_eq!(refused["entry"][0]["response"]["status"], "400 Bad Request", "{condition}: {refused}");
+    }
+    let within_a_value = "If-None-Exist: identifier=urn:x|a?b";
+    assert_eq!(asking.open("POST", "/Patient", &[within_a_value], &sent).status, 201);
+}
+
+#[test]
 fn a_header_in_several_lines_is_one_list() {
     let asking = Asking::new();
     let path = asking.made(&patient("1", "1970-01-01"));
     let get = |path: &str, headers: &[&str]| asking.open("GET", path, headers, &Value::Null).status;
     assert_eq!(get(&path, &["Accept: application/fhir+xml", "Accept: application/fhir+json"]), 200);
     assert_eq!(get(&path, &["If-None-Match: W/\"7\"", "If-None-Match: W/\"1\""]), 304);
-    assert_eq!(get("/Patient?color=red", &["Prefer: return=minimal", "Prefer: handling=strict"]), 400);
+    assert_eq!(get("/Patient?color=red", &["Prefer: return=minimal"]), 400);
+    assert_eq!(get("/Patient?color=red", &["Prefer: return=minimal", "Prefer: handling=lenient"]), 200);
     let mut body = patient("1", "1970-01-02");
     body["id"] = path.rsplit('/').next().unwrap().into();
     let headers = ["If-Match: W/\"7\"", "If-Match: W/\"1\""];

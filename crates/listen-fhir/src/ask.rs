@@ -66,6 +66,7 @@ pub(crate) struct Ask {
     /// The addresses by which this listener can be meant.
     called: Called,
     pub(crate) caller: Option<Caller>,
+    /// Whether what a search asks for and is not served is refused: left out, a filter would show what it should hide. `handling=lenient` asks for that.
     pub(crate) strict: bool,
     pub(crate) returns: Return,
     pub(crate) pretty: bool,
@@ -82,7 +83,7 @@ impl Ask {
             Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, issue)
         })?;
         let prefer = lines(&parts.headers, PREFER).unwrap_or_default();
-        let (strict, returns) = (prefer.contains("handling=strict"), Return::of(&prefer));
+        let (strict, returns) = (!prefer.contains("handling=lenient"), Return::of(&prefer));
         let ask = Self {
             segments: rest.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect(),
             query: decode_pairs(parts.uri.query().unwrap_or_default()),

@@ -157,13 +157,7 @@ async fn read(
             mask::refuse_mask(&resource)?;
             match text("ifNoneExist") {
                 Some(condition) => {
-                    let target = write::condition_target(
-                        door,
-                        ask,
-                        of,
-                        &decode_pairs(condition.trim_start_matches('?')),
-                    )?;
-                    Change::new(Action::Ensure(target, resource))
+                    Change::new(Action::Ensure(write::none_exist(door, ask, of, condition)?, resource))
                 }
                 None => Change::new(Action::Create(resource)),
             }

@@ -27,10 +27,7 @@ pub(crate) async fn create(door: &Door, ask: &Ask, of: ResourceType) -> Result<R
     checked(ask, &resource, false)?;
     mask::refuse_mask(&resource)?;
     let action = match ask.header(IF_NONE_EXIST) {
-        Some(condition) => Action::Ensure(
-            condition_target(door, ask, of, &decode_pairs(condition.trim_start_matches('?')))?,
-            resource,
-        ),
+        Some(condition) => Action::Ensure(none_exist(door, ask, of, &condition)?, resource),
         None => Action::Create(resource),
     };
     let outcome = accept_one(door, ask, Change::new(action)).await?;
@@ -212,6 +209,26 @@ pub(crate) async fn prepare_update(
 
 fn filters(ask: &Ask) -> Vec<(String, String)> {
     ask.query.iter().filter(|(name, _)| name != "_format" && name != "_pretty").cloned().collect()
+}
+
+/// What `If-None-Exist` asks for. Clients send the query alone, with its question mark, behind the type, or as the whole URL of the search.
+pub(crate) fn none_exist(
+    door: &Door,
+    ask: &Ask,
+    of: ResourceType,
+    condition: &str,
+) -> Result<Target, Refusal> {
+    let below = ask.below_base(door, condition.trim())?;
+    let query = match below.split_once('?') {
+        Some((name, query)) if name.is_empty() || name == of.name() => query,
+        // a question mark within the value of a query is none of ours
+        Some((name, _)) if !name.contains('=') => {
+            let text = "If-None-Exist is a search for the type that is created: the query alone, or Type?query below a base of this server";
+            return Err(Refusal::new(StatusCode::BAD_REQUEST, Issue::error(IssueCode::Invalid, text)));
+        }
+        _ => below,
+    };
+    condition_target(door, ask, of, &decode_pairs(query))
 }
 
 /// A condition is a search, which the caller has to be allowed, and is always strict: a lenient one would change the wrong patient.

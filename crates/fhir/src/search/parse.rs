@@ -164,7 +164,9 @@ impl Reader<'_> {
     fn left_out(&mut self, name: &str, why: &str) {
         let text = format!("the search parameter {} {why}", printable(name));
         if self.options.strict {
-            self.refused(name, Issue::error(IssueCode::NotSupported, text));
+            let remedy =
+                if self.options.condition { "" } else { "; with Prefer: handling=lenient it is left out" };
+            self.refused(name, Issue::error(IssueCode::NotSupported, text + remedy));
         } else {
             let text = format!("{text} and was left out");
             self.warnings.push(Issue::warning(IssueCode::NotSupported, text).at(location(name)));
