@@ -62,6 +62,7 @@ fn routes() -> Vec<Route> {
         json!({ "resourceType": "Subscription", "id": "s", "status": status, "reason": "r", "criteria": "Patient?gender=female",
             "channel": { "type": "rest-hook", "endpoint": "https://hook.example" } })
     };
+    let meta = json!({ "resourceType": "Parameters", "parameter": [{ "name": "meta", "valueMeta": {} }] });
     let nothing = &Value::Null;
     let mut routes = vec![
         route("GET", "/fhir/metadata", nothing, &[]),
@@ -72,6 +73,12 @@ fn routes() -> Vec<Route> {
         route("GET", "/fhir/Patient/p/_history/1", nothing, &["system/Patient.r"]),
         route("GET", "/fhir/Patient?gender=female", nothing, &["system/Patient.s"]),
         route("POST", "/fhir/Patient/_search", nothing, &["system/Patient.s"]),
+        route("GET", "/fhir/Patient/p/$everything", nothing, &["system/Patient.r"]),
+        route("GET", "/fhir/Patient/p/$meta", nothing, &["system/Patient.r"]),
+        route("POST", "/fhir/Patient/p/$meta-add", &meta, &["system/Patient.r", "system/Patient.u"]),
+        route("POST", "/fhir/Patient/p/$meta-delete", &meta, &["system/Patient.r", "system/Patient.u"]),
+        route("GET", "/fhir/Patient/p/$validate", nothing, &["system/Patient.r"]),
+        route("POST", "/fhir", &entry("GET", "Patient/p/$everything", nothing), &["system/Patient.r"]),
         route("PUT", "/fhir/Patient/p", &known, &["system/Patient.u"]),
         route("PUT", "/fhir/Patient?identifier=nobody", &new, &["system/Patient.u", "system/Patient.s"]),
         route("DELETE", "/fhir/Patient/nobody", nothing, &["system/Patient.d"]),

@@ -203,6 +203,36 @@ fn metrics_in(source: &str, found: &mut BTreeMap<String, (&'static str, BTreeSet
 }
 
 #[test]
+fn every_operation_claimed_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let edge = Edge::start(dir.path());
+    let mut connection = Connection::open(edge.http).unwrap();
+    let json = ["Content-Type: application/fhir+json"];
+    for resource in resources(&capability(&edge)) {
+        let name = resource["type"].as_str().unwrap();
+        for operation in codes(&resource["operation"], "name") {
+            let path = format!("/fhir/{name}/absent/${operation}");
+            let options = connection.send("OPTIONS", &path, &json, b"").unwrap();
+            assert_eq!(options.status, 204, "{path}: {options:?}");
+            for method in
+                options.header("allow").unwrap().split(", ").filter(|m| !["HEAD", "OPTIONS"].contains(m))
+            {
+                let body: &[u8] = if method == "POST" {
+                    br#"{"resourceType":"Parameters","parameter":[{"name":"meta","valueMeta":{}}]}"#
+                } else {
+                    b""
+                };
+                let reply = connection.send(method, &path, &json, body).unwrap();
+                assert!(
+                    reply.body.contains("there is no such resource"),
+                    "{method} {path} looks for it: {reply:?}"
+                );
+            }
+        }
+    }
+}
+
+#[test]
 fn every_search_parameter_and_include_claimed_is_served() {
     let dir = tempfile::tempdir().unwrap();
     let edge = Edge::start(dir.path());

@@ -1,6 +1,8 @@
 //! Compiles the vendored FHIR definitions into the compact tables that are embedded in the library. Reads only the repository.
 #![allow(clippy::print_stdout, reason = "cargo reads instructions from there")]
 
+#[path = "build/compartments.rs"]
+mod compartments;
 #[path = "build/elements.rs"]
 mod elements;
 #[path = "build/expression.rs"]
@@ -29,6 +31,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     parameters.extend(read("definitions/hilum-SearchParameter.ndjson")?);
     let elements = elements::Elements::new(&structures, &value_sets);
     search::compile(&elements, &parameters, &Path::new(&out).join("search.tsv"))?;
+    let compartments = read("definitions/r4-CompartmentDefinition.ndjson.gz")?;
+    compartments::compile(&compartments, &Path::new(&out).join("compartments.tsv"))?;
     schema::compile(
         &structures,
         &value_sets,

@@ -8,6 +8,7 @@ mod ask;
 mod bundle;
 mod mask;
 mod metadata;
+mod operation;
 mod provenance;
 mod read;
 mod rules;
@@ -87,6 +88,13 @@ pub(crate) async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refu
     let segments: Vec<&str> = ask.segments.iter().map(String::as_str).collect();
     let reading = ask.method == Method::GET || ask.method == Method::HEAD;
     match (segments.as_slice(), &ask.method) {
+        ([name, operation], _) if operation.starts_with('$') => {
+            operation::call(door, ask, resource_type(name)?, None, operation).await
+        }
+        ([name, id, operation], _) if operation.starts_with('$') => {
+            ask::check_id(id)?;
+            operation::call(door, ask, resource_type(name)?, Some(id), operation).await
+        }
         (_, &Method::OPTIONS) => {
             if let Some(name) = segments.first().filter(|name| **name != "metadata") {
                 resource_type(name)?;
@@ -116,7 +124,6 @@ pub(crate) async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refu
             resource_type(name)?;
             Err(unsupported("the history of a type is not served; read the history of one resource"))
         }
-        ([_, operation], _) if operation.starts_with('$') => Err(unsupported("this operation is not served")),
         ([name, id], method) => {
             let of = resource_type(name)?;
             ask::check_id(id)?;

@@ -9,9 +9,9 @@ use hilum_fhir::search::{ParamType, parameters};
 use hilum_intake::now;
 use serde_json::{Value, json};
 
-use crate::Settings;
 use crate::answer::json as json_answer;
 use crate::ask::Ask;
+use crate::{Settings, operation};
 
 /// The extension of `CapabilityStatement.rest` with the limits of the edge.
 const LIMITS: &str = "urn:hilum:extension:limits";
@@ -86,6 +86,9 @@ fn resource(of: ResourceType, settings: &Settings) -> Value {
         "searchInclude": references().map(|p| format!("{of}:{}", p.name)).collect::<Vec<_>>(),
         "searchParam": searchable().map(|p| json!({ "name": p.name, "definition": p.url, "type": kind(p.param_type) })).collect::<Vec<_>>(),
     });
+    let operations = operation::of_type(of);
+    resource["operation"] =
+        operations.map(|o| json!({ "name": o.name, "definition": o.definition })).collect();
     if of.name() == "Provenance" {
         resource["documentation"] =
             "One Provenance is rendered for each submission; it is read, searched and included like a stored one, the newest first.".into();

@@ -14,7 +14,7 @@ use crate::ask::{Ask, check_format, essence, is_pretty, named};
 use crate::{Door, mask, provenance};
 
 /// The parameter that carries a page cursor.
-const CURSOR: &str = "_cursor";
+pub(crate) const CURSOR: &str = "_cursor";
 const FORM: &str = "application/x-www-form-urlencoded";
 /// Elements every answer keeps.
 const MANDATORY: [&str; 4] = ["resourceType", "id", "meta", "implicitRules"];
@@ -68,7 +68,7 @@ pub(crate) async fn bundle_of(
 }
 
 /// What is included is read.
-fn may_be_included(ask: &Ask, version: &Version) -> Result<bool, Refusal> {
+pub(crate) fn may_be_included(ask: &Ask, version: &Version) -> Result<bool, Refusal> {
     Ok(ask.access()?.may(version.resource_type, Right::Read) && ask.covers(Right::Read, version)?)
 }
 

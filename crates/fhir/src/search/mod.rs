@@ -4,6 +4,7 @@
 //! name-value pairs into a [`Query`]; [`index`] turns a resource into [`Entry`]s; [`Query::matches`] compares the
 //! two. The store writes entries as index rows and re-checks every candidate with `matches`.
 
+mod compartment;
 mod date;
 mod extract;
 mod matches;
@@ -18,6 +19,7 @@ mod tests;
 mod value;
 mod values;
 
+pub use compartment::compartment;
 pub use date::date_range;
 pub use extract::index;
 pub use normal::normal_form;
