@@ -1,6 +1,7 @@
 //! StructureDefinitions as lines. For each element of a resource or data type:
-//! `E path min max types binding targets` (tab separated; `*` = unbounded; types comma separated; `@path` = content reference;
-//! targets = resource types a Reference may name), required value sets as `V url code,code,…`.
+//! `E path min max types binding targets attribute` (tab separated; `*` = unbounded; types comma separated; `@path` = content reference;
+//! targets = resource types a Reference may name; attribute = `a` where XML writes an attribute and no element), in the order of the
+//! snapshot; required value sets as `V url code,code,…`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -59,9 +60,10 @@ fn line(element: &Value, lines: &mut String, wanted: &mut BTreeSet<String>) {
     } else {
         targets.into_iter().collect::<Vec<_>>().join(",")
     };
+    let attribute = if list(element, "representation").any(|r| r == "xmlAttr") { "a" } else { "" };
     let _ = writeln!(
         lines,
-        "E\t{path}\t{}\t{}\t{}\t{binding}\t{targets}",
+        "E\t{path}\t{}\t{}\t{}\t{binding}\t{targets}\t{attribute}",
         element["min"],
         text(element, "max"),
         types.join(",")

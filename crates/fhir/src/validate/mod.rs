@@ -1,8 +1,8 @@
 //! Base validation: the shape R4 demands of a resource (cardinality, JSON kinds, primitive formats, choice types, required bindings,
 //! reference targets), in one pass over the tree. Nothing recurses on input.
 
-mod primitive;
-mod schema;
+pub(crate) mod primitive;
+pub(crate) mod schema;
 
 use serde_json::{Map, Value};
 

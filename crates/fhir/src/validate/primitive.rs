@@ -13,7 +13,7 @@ type Verdict = Result<(), (IssueCode, &'static str)>;
 
 /// A primitive type, or several that are checked alike.
 #[derive(Clone, Copy)]
-pub(super) enum Primitive {
+pub(crate) enum Primitive {
     Boolean,
     Integer,
     UnsignedInt,

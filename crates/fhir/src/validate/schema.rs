@@ -7,43 +7,49 @@ use super::primitive::Primitive;
 
 /// All definitions. They name each other by number, so that a walk through a resource looks up only the first.
 #[derive(Default)]
-pub(super) struct Schema {
+pub(crate) struct Schema {
     by_name: HashMap<&'static str, usize>,
     all: Vec<Definition>,
 }
 
 /// A definition: `Patient`, `HumanName`, `Patient.contact`.
 #[derive(Default)]
-pub(super) struct Definition {
-    pub(super) name: &'static str,
+pub(crate) struct Definition {
+    pub(crate) name: &'static str,
     /// The fingerprints of the members' names, sorted: searched instead of the names, which lie elsewhere each.
     fingerprints: Vec<u64>,
     /// Members in the order of their fingerprints; choices under each of their names.
     children: Vec<(Box<str>, Child)>,
     /// What must be there: at most 64 members.
-    pub(super) required: Vec<Required>,
+    pub(crate) required: Vec<Required>,
+    /// Elements met so far, while the lines are read; a choice is one.
+    elements: u8,
 }
 
 /// A member.
-pub(super) struct Child {
+pub(crate) struct Child {
     /// Its definition: a primitive or data type, or a backbone path.
-    pub(super) of: &'static str,
-    pub(super) kind: Kind,
+    pub(crate) of: &'static str,
+    pub(crate) kind: Kind,
     /// Whether it is a list.
-    pub(super) repeats: bool,
+    pub(crate) repeats: bool,
     /// The element it is a choice of (`value` of `valueString`).
-    pub(super) choice: Option<&'static str>,
+    pub(crate) choice: Option<&'static str>,
     /// The codes of a required value set that can be enumerated.
-    pub(super) binding: Option<&'static [&'static str]>,
+    pub(crate) binding: Option<&'static [&'static str]>,
     /// Types a Reference may name; empty = any.
-    pub(super) targets: Vec<&'static str>,
+    pub(crate) targets: Vec<&'static str>,
     /// Which of the required members it is.
-    pub(super) required: Option<usize>,
+    pub(crate) required: Option<usize>,
+    /// Which element of the definition it is, in the order of the snapshot; below 128. The types of a choice have the same.
+    pub(crate) order: u8,
+    /// Whether XML writes it as an attribute and not as an element.
+    pub(crate) attribute: bool,
 }
 
 /// What a member holds.
 #[derive(Clone, Copy)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     Primitive(Primitive),
     /// A resource of any type.
     Resource,
@@ -52,17 +58,17 @@ pub(super) enum Kind {
 }
 
 /// A required member, under any of its names.
-pub(super) struct Required {
-    pub(super) label: String,
-    pub(super) names: Vec<&'static str>,
+pub(crate) struct Required {
+    pub(crate) label: String,
+    pub(crate) names: Vec<&'static str>,
 }
 
 impl Schema {
-    pub(super) fn get(&self, name: &str) -> Option<&Definition> {
+    pub(crate) fn get(&self, name: &str) -> Option<&Definition> {
         self.by_name.get(name).map(|at| &self.all[*at])
     }
 
-    pub(super) fn at(&self, number: usize) -> &Definition {
+    pub(crate) fn at(&self, number: usize) -> &Definition {
         &self.all[number]
     }
 
@@ -78,6 +84,7 @@ impl Schema {
     fn complete(&mut self) {
         for definition in &mut self.all {
             assert!(definition.required.len() <= 64, "{} has too many required members", definition.name);
+            assert!(definition.elements <= 128, "{} has too many elements", definition.name);
             definition.children.sort_by_key(|(name, _)| fingerprint(name));
             definition.children.shrink_to_fit();
             definition.fingerprints = definition.children.iter().map(|(name, _)| fingerprint(name)).collect();
@@ -91,7 +98,7 @@ impl Schema {
 }
 
 impl Definition {
-    pub(super) fn child(&self, name: &str) -> Option<&Child> {
+    pub(crate) fn child(&self, name: &str) -> Option<&Child> {
         let wanted = fingerprint(name);
         let first = self.fingerprints.partition_point(|known| *known < wanted);
         let same = self.children[first..].iter().zip(&self.fingerprints[first..]);
@@ -101,8 +108,14 @@ impl Definition {
             .map(|(_, child)| child)
     }
 
+    /// All members, choices under each of their names.
+    #[cfg(test)]
+    pub(crate) fn members(&self) -> impl Iterator<Item = (&str, &Child)> {
+        self.children.iter().map(|(name, child)| (&**name, child))
+    }
+
     /// The other names of the choice element that a member is a type of: `valueQuantity` of `valueString`.
-    pub(super) fn other_types(&self, name: &str) -> Vec<&str> {
+    pub(crate) fn other_types(&self, name: &str) -> Vec<&str> {
         let Some(choice) = self.child(name).and_then(|child| child.choice) else { return Vec::new() };
         let others =
             self.children.iter().filter(|(known, child)| child.choice == Some(choice) && **known != *name);
@@ -122,7 +135,7 @@ fn fingerprint(name: &str) -> u64 {
 
 const LINES: &str = include_str!(concat!(env!("OUT_DIR"), "/schema.tsv"));
 
-pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
+pub(crate) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
     let sets: HashMap<&str, Vec<&'static str>> = LINES
         .lines()
         .filter_map(|line| line.strip_prefix("V\t")?.split_once('\t'))
@@ -132,7 +145,7 @@ pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
         sets.into_iter().map(|(url, codes)| (url, &*Box::leak(codes.into_boxed_slice()))).collect();
     let mut schema = Schema::default();
     for line in LINES.lines() {
-        if let ["E", path, min, max, types, binding, targets] =
+        if let ["E", path, min, max, types, binding, targets, attribute] =
             line.split('\t').collect::<Vec<_>>().as_slice()
             && let Some((parent, name)) = path.rsplit_once('.')
         {
@@ -144,6 +157,7 @@ pub(super) static SCHEMA: LazyLock<Schema> = LazyLock::new(|| {
                 types,
                 binding: sets.get(binding).copied(),
                 targets,
+                attribute: *attribute == "a",
             };
             if *max != "0" {
                 element.add_to(schema.entry(parent));
@@ -162,6 +176,7 @@ struct Element {
     types: &'static str,
     binding: Option<&'static [&'static str]>,
     targets: &'static str,
+    attribute: bool,
 }
 
 impl Element {
@@ -192,9 +207,12 @@ impl Element {
                     binding: self.binding,
                     targets: self.targets.split(',').filter(|t| !t.is_empty()).collect(),
                     required: self.required.then_some(definition.required.len()),
+                    order: definition.elements,
+                    attribute: self.attribute,
                 },
             ));
         }
+        definition.elements += 1;
         if self.required {
             definition.required.push(Required { label: self.name.to_owned(), names });
         }
