@@ -115,7 +115,8 @@ fn note<'b>(few: &mut Vec<&'b [u8]>, many: &mut HashSet<&'b [u8]>, key: &'b [u8]
     !few.contains(&key) && many.insert(key)
 }
 
-fn refuse(bytes: &[u8], at: usize, why: &str) -> Issue {
+/// An issue that says at which line and column of a text; bytes of a line are counted from 1.
+pub(crate) fn refuse(bytes: &[u8], at: usize, why: &str) -> Issue {
     let before = &bytes[..at.min(bytes.len())];
     let line = memchr::memchr_iter(b'\n', before).count() + 1;
     let column = before.len() - memchr::memrchr(b'\n', before).map_or(0, |n| n + 1) + 1;

@@ -14,6 +14,7 @@ pub mod search;
 mod timestamp;
 mod types;
 pub mod validate;
+pub mod xml;
 
 pub use change::{
     Action, Change, Clue, Disagreement, Key, Keys, Match, PatientNumbers, Precondition, Target,
