@@ -8,6 +8,7 @@ pub mod imaging;
 pub mod issue;
 pub mod json;
 pub mod merge;
+pub mod patch;
 pub mod references;
 mod resource;
 pub mod search;
