@@ -90,7 +90,7 @@ fn attribute(text: &str) -> Option<(Attribute<'_>, &str)> {
     let value = rest.trim_start_matches(is_blank).strip_prefix('=')?.trim_start_matches(is_blank);
     let quote = value.chars().next().filter(|c| *c == '"' || *c == '\'')?;
     let (raw, rest) = value[1..].split_once(quote)?;
-    (!raw.contains('<')).then_some((Attribute { name, raw }, rest))
+    (!raw.contains('<') && split(name).is_ok()).then_some((Attribute { name, raw }, rest))
 }
 
 /// White space of XML.
