@@ -138,6 +138,12 @@ fn routes() -> Vec<Route> {
         ..route("POST", "/fhir/Patient", &new, &["system/Patient.c", "system/Patient.s"])
     };
     routes.push(condition);
+    routes.push(Route {
+        headers: &["Content-Type: application/json-patch+json"],
+        body: "[]".into(),
+        // a `test` in a patch tells what stands there
+        ..route("PATCH", "/fhir/Patient/p", nothing, &["system/Patient.u", "system/Patient.r"])
+    });
     routes
 }
 

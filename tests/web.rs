@@ -243,7 +243,7 @@ fn pages_of_listed_origins_are_served_on_every_surface() {
         ("GET", "/fhir/Patient", vec![key.as_str()], 200),
         ("GET", "/fhir/Patient", vec![], 401),
         ("GET", "/fhir/Patient/absent", vec![&key], 404),
-        ("PATCH", "/fhir/Patient/absent", vec![&key], 405),
+        ("PATCH", "/fhir/Patient/absent", vec![&key], 415),
         ("GET", "/fhir/metadata", vec![], 200),
         ("POST", "/fhir/Patient", vec![&key, "Content-Length: 99999999"], 413),
         ("POST", "/v2/ingest", vec![&key, "Content-Type: image/png"], 415),

@@ -6,9 +6,11 @@
 mod answer;
 mod ask;
 mod bundle;
+mod format;
 mod mask;
 mod metadata;
 mod operation;
+mod patch;
 mod provenance;
 mod read;
 mod rules;
@@ -79,6 +81,9 @@ async fn handle(State(door): State<Arc<Door>>, request: Request<Body>) -> Respon
         Ok(response) => response,
         Err(refusal) => refuse(refusal),
     };
+    // a search by a form may ask for another form in its body
+    let format = response.extensions().get().copied().unwrap_or(ask.format);
+    response = format.of(response).await;
     answer::common_headers(&mut response);
     // of a HEAD the server sends the header of this answer, with its length, and not the body
     response
@@ -129,6 +134,7 @@ pub(crate) async fn route(door: &Door, ask: &Ask) -> Result<Response<Body>, Refu
             ask::check_id(id)?;
             match *method {
                 Method::PUT => write::update(door, ask, of, id).await,
+                Method::PATCH => patch::patch(door, ask, of, id).await,
                 Method::DELETE => write::delete(door, ask, of, id).await,
                 _ if reading => read::read(door, ask, of, id).await,
                 _ => Err(not_allowed(&segments)),
@@ -150,7 +156,7 @@ fn allowed(segments: &[&str]) -> &'static str {
         ["metadata"] | [_, _, "_history", ..] => "GET, HEAD, OPTIONS",
         [_, "_search"] => "POST, OPTIONS",
         [_] => "GET, HEAD, POST, PUT, DELETE, OPTIONS",
-        _ => "GET, HEAD, PUT, DELETE, OPTIONS",
+        _ => "GET, HEAD, PUT, PATCH, DELETE, OPTIONS",
     }
 }
 

@@ -33,7 +33,8 @@ impl Capability {
             "software": { "name": "Hilum", "version": env!("CARGO_PKG_VERSION") },
             "implementation": { "description": "Hilum, the integration edge", "url": "" },
             "fhirVersion": "4.0.1",
-            "format": ["application/fhir+json", "json"],
+            "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
+            "patchFormat": ["application/json-patch+json"],
             "rest": [{
                 "extension": [limits(settings)],
                 "mode": "server",
@@ -67,7 +68,8 @@ fn limits(settings: &Settings) -> Value {
 
 fn resource(of: ResourceType, settings: &Settings) -> Value {
     let deletable = !settings.deny_delete.iter().any(|name| name == of.name());
-    let mut interactions = vec!["read", "vread", "create", "update", "history-instance", "search-type"];
+    let mut interactions =
+        vec!["read", "vread", "create", "update", "patch", "history-instance", "search-type"];
     if deletable {
         interactions.push("delete");
     }
@@ -83,9 +85,13 @@ fn resource(of: ResourceType, settings: &Settings) -> Value {
         "conditionalRead": "not-match",
         "conditionalUpdate": true,
         "conditionalDelete": if deletable { "single" } else { "not-supported" },
-        "searchInclude": references().map(|p| format!("{of}:{}", p.name)).collect::<Vec<_>>(),
         "searchParam": searchable().map(|p| json!({ "name": p.name, "definition": p.url, "type": kind(p.param_type) })).collect::<Vec<_>>(),
     });
+    let includes: Vec<Value> = references().map(|p| format!("{of}:{}", p.name).into()).collect();
+    // FHIR has no empty list
+    if !includes.is_empty() {
+        resource["searchInclude"] = includes.into();
+    }
     let operations = operation::of_type(of);
     resource["operation"] =
         operations.map(|o| json!({ "name": o.name, "definition": o.definition })).collect();
@@ -143,6 +149,7 @@ pub(crate) fn openapi() -> utoipa::openapi::OpenApi {
             "/fhir/{type}/{id}": {
                 "get": operation("Read", json!([of, id]), None, ("200", "the resource")),
                 "put": operation("Update", json!([of, id]), Some(&body), ("200", "updated")),
+                "patch": operation("Patch (application/json-patch+json)", json!([of, id]), Some(&body), ("200", "updated")),
                 "delete": operation("Delete", json!([of, id]), None, ("204", "deleted")),
             },
             "/fhir/{type}/{id}/_history": { "get": operation("History", json!([of, id]), None, ("200", "a history Bundle")) },

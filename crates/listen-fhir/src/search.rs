@@ -10,7 +10,8 @@ use hilum_intake::store::{Page, Right, Version};
 use serde_json::{Value, json};
 
 use crate::answer::{Refusal, json as json_answer};
-use crate::ask::{Ask, check_format, essence, is_pretty, named};
+use crate::ask::{Ask, essence, is_pretty, named};
+use crate::format::Format;
 use crate::{Door, mask, provenance};
 
 /// The parameter that carries a page cursor.
@@ -34,9 +35,11 @@ pub(crate) async fn post(door: &Door, ask: &Ask, of: ResourceType) -> Result<Res
     }
     let mut pairs = ask.query.clone();
     pairs.extend(decode_pairs(&String::from_utf8_lossy(&ask.body)));
-    check_format(named(&pairs, "_format").unwrap_or_default())?;
+    let format = named(&pairs, "_format").map_or(Ok(ask.format), Format::asked)?;
     let body = bundle_of(door, ask, of, &pairs).await?;
-    Ok(json_answer(StatusCode::OK, shown(is_pretty(&pairs), body)))
+    let mut response = json_answer(StatusCode::OK, shown(is_pretty(&pairs), body));
+    response.extensions_mut().insert(format);
+    Ok(response)
 }
 
 /// The searchset of a search.

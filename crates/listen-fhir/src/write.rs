@@ -390,7 +390,7 @@ pub(crate) fn location(ask: &Ask, outcome: &Outcome) -> String {
     format!("{}/{}/{}/_history/{}", ask.base, outcome.resource_type, outcome.id, outcome.version)
 }
 
-fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
+pub(crate) fn written(ask: &Ask, outcome: &Outcome) -> Response<Body> {
     let body = match ask.returns {
         Return::Minimal => Bytes::new(),
         Return::Representation => shown(ask, outcome),

@@ -22,8 +22,8 @@ use crate::front::{NotUnderstood, authority, scheme};
 const ANY: &str = "*";
 /// How long a browser may remember the answer to a preflight.
 const MAX_AGE: Duration = Duration::from_secs(3600);
-const METHODS: [Method; 6] =
-    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::DELETE, Method::OPTIONS];
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
 /// Headers that a script may send.
 const REQUEST_HEADERS: [&str; 14] = [
     "accept",

@@ -65,7 +65,7 @@ pub(super) async fn change(
 }
 
 /// The current version, when the caller may do this with it.
-pub(super) async fn readable(
+pub(crate) async fn readable(
     door: &Door,
     ask: &Ask,
     of: ResourceType,

@@ -4,6 +4,8 @@ mod everything;
 mod meta;
 mod validate;
 
+pub(crate) use meta::readable;
+
 use axum::body::Body;
 use axum::http::{Method, Response, StatusCode};
 use hilum_fhir::{Issue, IssueCode, Resource, ResourceType};
