@@ -1,4 +1,4 @@
-//! FHIR as values: JSON, definitions, search parameters, validation, merge. No I/O, no clock, no randomness.
+//! FHIR as values: JSON and XML, definitions, search parameters, validation, merge, patch. No I/O, no clock, no randomness.
 //!
 //! The vocabulary every other crate shares lives here: an [`Issue`] is what is wrong with input, a [`Resource`] is a
 //! FHIR resource, and a [`Change`] is one entry of the transaction a submission turns into.

@@ -112,7 +112,11 @@ fn attributes<'i>(tag: &Tag<'i>, scope: &mut Scope<'i>) -> Result<(usize, bool),
         names.push(attribute.name);
         match scope.declare(&attribute)? {
             Some(Space::Xhtml) => declares |= prefix.is_empty(),
-            Some(_) => return Err("a narrative declares another namespace than that of xhtml"),
+            Some(_) if prefix.is_empty() => {
+                return Err("a narrative declares another namespace than that of xhtml");
+            }
+            // a prefix that nothing of the narrative can have
+            Some(_) => {}
             None if !["", "xml"].contains(&prefix) => {
                 return Err("an attribute of a narrative is of another namespace");
             }

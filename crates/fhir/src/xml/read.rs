@@ -1,12 +1,12 @@
 //! XML into JSON, in one pass over the events of the document and with a stack of its own: nothing recurses on input.
 
 use quick_xml::Reader;
-use quick_xml::events::{BytesDecl, Event};
+use quick_xml::events::Event;
 use serde_json::{Map, Number, Value};
 
 use super::div::{self, Div};
 use super::scope::{Scope, Space};
-use super::tag::{self, Tag, Wrong};
+use super::tag::{self, Attributes, Tag, Wrong};
 use super::{Limits, printable};
 use crate::validate::primitive::Primitive;
 use crate::validate::schema::{Child, Definition, Kind, SCHEMA};
@@ -109,7 +109,7 @@ impl<'i> Read<'i, '_> {
         match event {
             Event::DocType(_) => Err(self.refuse("a document type is not accepted")),
             Event::PI(_) => Err(self.refuse("a processing instruction is not accepted")),
-            Event::Decl(declaration) => self.declaration(declaration),
+            Event::Decl(_) => self.declaration(raw),
             _ if self.div.is_some() => self.narrative(event, raw),
             Event::Start(_) | Event::Empty(_) => {
                 let is_empty = matches!(event, Event::Empty(_));
@@ -124,19 +124,34 @@ impl<'i> Read<'i, '_> {
         }
     }
 
-    /// `<?xml …?>`, which is the first thing in the document where there is one.
-    fn declaration(&self, declaration: &BytesDecl<'_>) -> Result<(), Issue> {
+    /// `<?xml …?>`, which is the first thing in the document where there is one (XML 1.0, section 2.8).
+    fn declaration(&self, raw: &str) -> Result<(), Issue> {
         if self.at != 0 {
             return Err(self.refuse("an xml declaration stands at the start"));
         }
-        if !declaration.version().is_ok_and(|version| version == "1.0") {
-            return Err(self.refuse("the version of xml is 1.0"));
+        let content = raw.strip_prefix("<?xml").and_then(|rest| rest.strip_suffix("?>")).unwrap_or_default();
+        let mut expected = ["version", "encoding", "standalone"].iter();
+        let mut is_first = true;
+        for attribute in Attributes::of(content) {
+            let attribute = attribute.map_err(|wrong| self.refuse(wrong))?;
+            if !expected.any(|name| *name == attribute.name) || (is_first && attribute.name != "version") {
+                return Err(self.refuse("an xml declaration has a version, an encoding and standalone"));
+            }
+            is_first = false;
+            match (attribute.name, attribute.raw) {
+                ("version", version) if version != "1.0" => {
+                    return Err(self.refuse("the version of xml is 1.0"));
+                }
+                ("encoding", name) if !name.eq_ignore_ascii_case("utf-8") => {
+                    return Err(self.refuse("the encoding of fhir is utf-8"));
+                }
+                ("standalone", answer) if !["yes", "no"].contains(&answer) => {
+                    return Err(self.refuse("standalone is yes or no"));
+                }
+                _ => {}
+            }
         }
-        match declaration.encoding() {
-            None => Ok(()),
-            Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") => Ok(()),
-            Some(_) => Err(self.refuse("the encoding of fhir is utf-8")),
-        }
+        if is_first { Err(self.refuse("an xml declaration has a version")) } else { Ok(()) }
     }
 
     fn narrative(&mut self, event: &Event<'_>, raw: &'i str) -> Result<(), Issue> {

@@ -35,7 +35,7 @@ impl<'i> Tag<'i> {
     }
 
     pub(super) fn attributes(&self) -> Attributes<'i> {
-        Attributes { rest: self.rest }
+        Attributes::of(self.rest)
     }
 }
 
@@ -61,6 +61,13 @@ pub(super) struct Attribute<'i> {
 /// The attributes of a tag. The iterator ends after the first error.
 pub(super) struct Attributes<'i> {
     rest: &'i str,
+}
+
+impl<'i> Attributes<'i> {
+    /// Those of a text that begins with white space, where it is not empty.
+    pub(super) fn of(rest: &'i str) -> Self {
+        Self { rest }
+    }
 }
 
 impl<'i> Iterator for Attributes<'i> {

@@ -13,8 +13,8 @@ use crate::{Issue, IssueCode, Resource, ResourceType};
 /// # Errors
 /// An [`Issue`] with the FHIRPath of the place when the resource has what XML cannot say, so that nothing is dropped: a member R4 does
 /// not define, a value of another JSON kind than its type has, an empty text, list or object, a null that is not made up for by the
-/// sibling, a character XML forbids (section 2.2 of XML 1.0), a narrative that is not well-formed. A resource without issues of
-/// [`crate::validate::validate`] has none of the first three.
+/// sibling, an underscore sibling of an attribute or a narrative, a character XML forbids (section 2.2 of XML 1.0), a narrative that is
+/// not well-formed. Validation finds most of these, but not the last three.
 pub fn write(resource: &Resource) -> Result<Vec<u8>, Issue> {
     let mut write = Write {
         out: String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>"),

@@ -68,6 +68,29 @@ fn what_is_no_document_of_fhir_is_refused() {
 }
 
 #[test]
+fn an_xml_declaration_is_as_xml_has_it() {
+    let declared = |declaration: &str| format!("{declaration}<Patient xmlns='http://hl7.org/fhir'/>");
+    for (declaration, says) in [
+        ("<?xml?>", "has a version"),
+        ("<?xml ?>", "has a version"),
+        ("<?xml encoding='utf-8'?>", "has a version"),
+        ("<?xml version='1.0' version='1.0'?>", "has a version"),
+        ("<?xml version='1.0' standalone='yes' encoding='utf-8'?>", "has a version"),
+        ("<?xml version='1.0' encodingg='Geheim'?>", "has a version"),
+        ("<?xml version='1.0' standalone='Geheim'?>", "yes or no"),
+        ("<?xml version='1.0'encoding='utf-8'?>", "not separated"),
+        ("<?xml version=1.0?>", "not well-formed"),
+    ] {
+        refused(&declared(declaration), "", says);
+    }
+    for declaration in
+        ["<?xml version='1.0'?>", "<?xml\tversion = \"1.0\"\n encoding='UTF-8' standalone='no' ?>\n"]
+    {
+        assert!(read_text(&declared(declaration)).is_ok(), "{declaration}");
+    }
+}
+
+#[test]
 fn elements_and_attributes_that_r4_does_not_define_there_are_refused() {
     for (content, place, says) in [
         ("<nome/>", "Patient.nome", "is no element of the type"),
@@ -211,7 +234,9 @@ fn narratives_that_are_no_xhtml_are_refused() {
         ("<!DOCTYPE x>", "document type"),
         ("<?xml version='1.0'?>", "declaration"),
         ("<p xmlns='http://hl7.org/fhir'/>", "declares another namespace"),
-        ("<s:svg xmlns:s='http://www.w3.org/2000/svg'/>", "declares another namespace"),
+        ("<s:svg xmlns:s='http://www.w3.org/2000/svg'/>", "is not in the namespace of xhtml"),
+        ("<p xmlns:s='urn:x'><s:p/></p>", "is not in the namespace of xhtml"),
+        ("<p xmlns:s='urn:x' s:p=''/>", "of another namespace"),
         ("<h:script/>", "stands for no namespace"),
         ("<p h:title='x'/>", "of another namespace"),
     ] {

@@ -58,6 +58,7 @@ fn a_narrative_is_kept_to_the_letter() {
         r#"<div xmlns="http://www.w3.org/1999/xhtml"/>"#,
         "<div\n xmlns='http://www.w3.org/1999/xhtml' class = \"a\" ><table ><tr><td colspan='2'> &lt;&#x20;\r\n\t</td></tr></table><br /></div >",
         r#"<div xmlns="http://www.w3.org/1999/xhtml">a > b ]] &gt; &quot; <![CDATA[<p> & ]]> <!-- <p> --><img src='#a' alt='&amp;'/></div>"#,
+        r#"<div xmlns:o="urn:schemas-microsoft-com:office:office" xmlns="http://www.w3.org/1999/xhtml"><p>x</p></div>"#,
         r#"<div lang="de" xmlns="http://www.w3.org/1999/xhtml"><p xmlns="http://www.w3.org/1999/xhtml">Grüße 🩺</p></div>"#,
     ] {
         let value = json!({ "resourceType": "Patient", "text": { "div": div } });

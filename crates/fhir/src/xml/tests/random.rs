@@ -127,6 +127,38 @@ fn random_resource() -> impl Strategy<Value = Resource> {
     })
 }
 
+/// What narratives are broken with.
+const SCRAPS: [&str; 28] = [
+    "x",
+    " ",
+    "<p>",
+    "</p>",
+    "<p",
+    ">",
+    "/>",
+    "<br/>",
+    "</div>",
+    "<div>",
+    "</text>",
+    "<text>",
+    "<!--",
+    "-->",
+    "--",
+    "<![CDATA[",
+    "]]>",
+    "&",
+    "amp;",
+    "&#65;",
+    "&#1;",
+    "<?x",
+    "?>",
+    " a='b'",
+    " a=\"",
+    "\"",
+    "</Patient>",
+    "<h:p/>",
+];
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
@@ -176,6 +208,16 @@ proptest! {
         if let Ok(read_once) = read(&text, &Limits::default()) {
             let written = write(&read_once).unwrap();
             prop_assert_eq!(read(&written, &Limits::default()).unwrap(), read_once);
+        }
+    }
+
+    #[test]
+    fn a_narrative_of_scraps_is_refused_or_reads_back_as_it_was(scraps in proptest::collection::vec(0..SCRAPS.len(), 0..12)) {
+        let content: String = scraps.into_iter().map(|scrap| SCRAPS[scrap]).collect();
+        let div = format!("<div xmlns=\"http://www.w3.org/1999/xhtml\">{content}</div>");
+        let resource = json!({ "resourceType": "Patient", "text": { "status": "additional", "div": div } });
+        if let Ok(written) = write_value(resource.clone()) {
+            prop_assert_eq!(read_text(&written).unwrap(), resource);
         }
     }
 }
