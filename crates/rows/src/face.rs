@@ -58,8 +58,18 @@ pub trait Resources {
     ) -> Result<Vec<Version>, Error>;
     /// Versions after a feed position, in feed order.
     fn feed(&self, after: u64, limit: u32) -> Result<Vec<FeedEntry>, Error>;
+    /// The heads of resources of a type by id, deleted or not, in any order; what never was there is left out. One look-up where each costs a round
+    /// trip.
+    fn heads(&self, of: ResourceType, ids: &[String]) -> Result<Vec<(String, Head)>, Error> {
+        let head = |id: &String| Ok(self.head(of, id)?.map(|head| (id.clone(), head)));
+        ids.iter().filter_map(|id| head(id).transpose()).collect()
+    }
     /// The resources that one replaces, not deleted: `(rid, vid)`, in order of rid.
     fn replaced_by(&self, survivor: i64, max: usize) -> Result<Vec<(i64, i64)>, Error>;
+    /// Those of the resources that may replace others. One look-up where each costs a round trip; all of them where none does.
+    fn replacing(&self, rids: &[i64]) -> Result<Vec<i64>, Error> {
+        Ok(rids.to_vec())
+    }
     /// The time of the last event of a further sender, ms since 1970.
     fn heard(&self, rid: i64, sender: i64) -> Result<Option<i64>, Error>;
 }

@@ -21,6 +21,26 @@ impl Resources for Session {
         Ok(pairs(&self.rows(sql, &[&survivor, &number(max)])?))
     }
 
+    fn replacing(&self, rids: &[i64]) -> Result<Vec<i64>, Error> {
+        let sql = concat!(
+            "SELECT s.rid FROM ",
+            each!("$2::bigint[]"),
+            " s(rid) WHERE EXISTS (SELECT 1 FROM head h WHERE h.site=$1 AND h.successor=s.rid OFFSET 0)"
+        );
+        Ok(self.rows(sql, &[&rids])?.iter().map(|row| row.get(0)).collect())
+    }
+
+    fn heads(&self, of: ResourceType, ids: &[String]) -> Result<Vec<(String, Head)>, Error> {
+        let sql = concat!(
+            "SELECT h.rid, h.ver::bigint, h.vid, h.ord, h.deleted, h.applied, h.successor, h.sender, h.fid FROM ",
+            each!("$2::text[]"),
+            " n(fid) CROSS JOIN LATERAL (SELECT * FROM head h WHERE h.site=$1 AND h.rt=$3::bigint::smallint AND h.fid=n.fid OFFSET 0) h"
+        );
+        let ids: Vec<String> = ids.iter().map(|id| clean(id)).collect();
+        let rows = self.rows(sql, &[&ids, &of.number()])?;
+        Ok(rows.iter().map(|row| (row.get(8), head_at(row, 0))).collect())
+    }
+
     fn heard(&self, rid: i64, sender: i64) -> Result<Option<i64>, Error> {
         let sql = "SELECT applied FROM heard WHERE site=$1 AND rid=$2 AND sender=$3";
         Ok(self.row(sql, &[&rid, &sender])?.map(|row| row.get(0)))
@@ -463,6 +483,9 @@ fn collect(
     session.rows(sql, values)?.iter().map(candidate).try_for_each(each)
 }
 
+/// Keys that are looked up together.
+const KEYS_AT_ONCE: usize = 512;
+
 fn number(max: usize) -> i64 {
     i64::try_from(max).unwrap_or(i64::MAX)
 }
@@ -478,12 +501,16 @@ pub(crate) fn candidates(
         Lookup::Ids(_) => {}
         Lookup::Keys { keys, .. } => {
             let sql = concat!(
-                "SELECT h.ord, h.rid, h.vid FROM ix i",
+                "SELECT h.ord, h.rid, h.vid FROM ",
+                each!("$2::bigint[],$3::bigint[]"),
+                " k(key,sys) CROSS JOIN LATERAL (SELECT i.rid FROM ix i WHERE i.site=$1 AND i.key=k.key AND i.sys=k.sys OFFSET 0) i",
                 head_of!("i.rid"),
-                "WHERE NOT h.deleted AND i.site=$1 AND i.key=$3 AND i.sys=$4 LIMIT $2"
+                "WHERE NOT h.deleted LIMIT $4"
             );
-            for key in keys {
-                collect(session, sql, &[&limit, &key.value, &key.system], each)?;
+            for some in keys.chunks(KEYS_AT_ONCE) {
+                let values: Vec<i64> = some.iter().map(|key| key.value).collect();
+                let systems: Vec<i64> = some.iter().map(|key| key.system).collect();
+                collect(session, sql, &[&values, &systems, &limit], each)?;
             }
         }
         Lookup::Strings(key, forms) => {
