@@ -60,6 +60,7 @@ fn benches(c: &mut Criterion) {
         count_max: 1000,
         parameters_max: 64,
         or_values_max: 500,
+        chain_depth_max: 4,
     };
     let observation = ResourceType::from_name("Observation").unwrap();
     let pairs = decode_pairs(

@@ -108,6 +108,7 @@ pub(crate) fn store_config(config: &Config) -> StoreConfig {
         includes_max: search.includes_max,
         total_probe_max: search.total_probe_max,
         candidates_max: search.candidates_max,
+        chained_max: search.chained_max,
         exclusive: true,
     }
 }

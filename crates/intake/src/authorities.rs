@@ -129,6 +129,7 @@ fn active() -> Result<Query, Error> {
         count_max: PAGE,
         parameters_max: 8,
         or_values_max: 8,
+        chain_depth_max: 4,
     };
     let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
     let pairs = decode_pairs(&format!("status=active&kind=identifier&_count={PAGE}"));

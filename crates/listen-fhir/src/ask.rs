@@ -182,13 +182,12 @@ impl Ask {
         Ok(access.covers(right, thing, &self.context()?))
     }
 
-    /// Restricts a search to what the caller may search.
+    /// Restricts a search to what the caller may search, on every type that its chains lead to.
     ///
     /// # Errors
-    /// 403 when that is nothing of its type.
+    /// 403 when that is nothing of one of these types.
     pub(crate) fn restrict(&self, query: &mut Query) -> Result<(), Refusal> {
-        let of = query.resource_type;
-        if self.access()?.restrict(query) { Ok(()) } else { Err(lacking(of, Right::Search)) }
+        self.access()?.restrict(query).map_err(|of| lacking(of, Right::Search))
     }
 
     /// What dates and prefixes need to know.

@@ -38,6 +38,7 @@ impl Capability {
             "rest": [{
                 "extension": [limits(settings)],
                 "mode": "server",
+                "documentation": "Searches may have chained parameters (subject:Patient.name) and _has, each within the other, within the limits chain_depth_max and chained_max; conditions, criteria and scopes may not.",
                 "security": { "cors": settings.cors, "description": "An API key in the X-API-Key header or as a bearer token; its site and scopes decide what it may do." },
                 "resource": resources,
                 "interaction": [{ "code": "transaction" }, { "code": "batch" }],
@@ -97,7 +98,7 @@ fn resource(of: ResourceType, settings: &Settings) -> Value {
         operations.map(|o| json!({ "name": o.name, "definition": o.definition })).collect();
     if of.name() == "Provenance" {
         resource["documentation"] =
-            "One Provenance is rendered for each submission; it is read, searched and included like a stored one, the newest first.".into();
+            "One Provenance is rendered for each submission; it is read, searched and included like a stored one, the newest first. Chained parameters and _has do not lead from or over it.".into();
     }
     resource
 }

@@ -92,9 +92,24 @@ fn parse(
         count_max: limits.count_max,
         parameters_max: limits.parameters_max,
         or_values_max: limits.or_values_max,
+        chain_depth_max: limits.chain_depth_max,
     };
-    Query::parse(of, pairs, &options, &ask.context()?)
-        .map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))
+    let (query, warnings) = Query::parse(of, pairs, &options, &ask.context()?)
+        .map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))?;
+    leads_over_stored_ones(&query)?;
+    Ok((query, warnings))
+}
+
+/// What is rendered is not in the index that chains follow: a chain from it or over it would miss it.
+fn leads_over_stored_ones(query: &Query) -> Result<(), Refusal> {
+    let linked = query.linked();
+    let over = linked.iter().any(|search| provenance::is_provenance(search.resource_type));
+    if linked.is_empty() || !(over || provenance::is_provenance(query.resource_type)) {
+        return Ok(());
+    }
+    let text = "chained parameters and _has do not lead from or over Provenances, which are rendered; search them by target, patient or agent";
+    let issue = Issue::error(IssueCode::NotSupported, text);
+    Err(Refusal::new(StatusCode::BAD_REQUEST, issue))
 }
 
 /// Rendered resources come newest first; another order is not silently something else.

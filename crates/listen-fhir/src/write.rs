@@ -248,6 +248,7 @@ pub(crate) fn condition_target(
         count_max: 1,
         parameters_max: limits.parameters_max,
         or_values_max: limits.or_values_max,
+        chain_depth_max: limits.chain_depth_max,
     };
     let parsed = Query::parse(of, pairs, &options, &ask.context()?);
     let (mut query, _) = parsed.map_err(|issues| Refusal::with(StatusCode::BAD_REQUEST, issues))?;

@@ -232,6 +232,10 @@ limits! {
         parameters_max: usize = 64,
         /// Comma-separated values of a search.
         or_values_max: usize = 500,
+        /// References a chained parameter or `_has` follows, at most 16; 0 = there are none.
+        chain_depth_max: usize = 4,
+        /// Resources that a link of a chained parameter or `_has` may lead over.
+        chained_max: u32 = 10_000,
         /// Candidates a search may look at.
         candidates_max: u32 = 100_000,
         /// Matches counted for a total that was not asked for.

@@ -256,6 +256,7 @@ fn query(of: &str, text: &str) -> Query {
         count_max: 1000,
         parameters_max: 64,
         or_values_max: 500,
+        chain_depth_max: 4,
     };
     let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
     let of = ResourceType::from_name(of).unwrap();

@@ -170,16 +170,27 @@ impl Access {
         self.everything || self.grants_of(of, right).next().is_some()
     }
 
-    /// Restricts a search to what may be searched; `false` when that is nothing of its type.
-    pub fn restrict(&self, query: &mut Query) -> bool {
+    /// Restricts a search to what may be searched, and the searches that its chains and `_has` make on other types as well: what may not be seen
+    /// decides on nothing either. The store refuses a chain that was not restricted.
+    ///
+    /// # Errors
+    /// The type of which nothing may be searched.
+    pub fn restrict(&self, query: &mut Query) -> Result<(), ResourceType> {
         let of = query.resource_type;
-        if self.is_whole(of, Right::Search) {
-            return true;
+        if !self.is_whole(of, Right::Search) {
+            query.within = self.grants_of(of, Right::Search).filter_map(|grant| grant.part(of)).collect();
+            if query.within.is_empty() {
+                return Err(of);
+            }
         }
-        let mut parts = self.grants_of(of, Right::Search).filter_map(|grant| grant.part(of)).peekable();
-        let is_some = parts.peek().is_some();
-        query.within = parts.collect();
-        is_some
+        // as deep as a chain may be
+        for filter in &mut query.filters {
+            if let Condition::Linked(linked) = &mut filter.condition {
+                linked.searches.iter_mut().try_for_each(|search| self.restrict(search))?;
+                linked.allowed = true;
+            }
+        }
+        Ok(())
     }
 
     /// Whether it may do this with one resource as it is.
@@ -357,9 +368,9 @@ mod tests {
         assert!(covers(Right::Read, "lab") && covers(Right::Read, "vital") && !covers(Right::Read, "other"));
         assert!(covers(Right::Search, "lab") && !covers(Right::Search, "vital"));
         let mut query = Query::all(kind("Observation"));
-        assert!(access.restrict(&mut query));
+        assert!(access.restrict(&mut query).is_ok());
         assert_eq!(query.within.len(), 1);
-        assert!(!access.restrict(&mut Query::all(kind("Patient"))));
+        assert_eq!(access.restrict(&mut Query::all(kind("Patient"))), Err(kind("Patient")));
     }
 
     #[test]

@@ -607,6 +607,7 @@ fn shows_studies(query: &Query) -> bool {
     let includes = query.includes.iter().any(|include| include.target.is_none_or(is_study));
     is_study(query.resource_type)
         || includes
+        || query.linked().iter().any(|search| is_study(search.resource_type))
         || query.revincludes.iter().any(|include| is_study(include.source))
 }
 

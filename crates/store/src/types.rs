@@ -49,6 +49,8 @@ pub struct Config {
     pub total_probe_max: u32,
     /// Most candidates a search may look at.
     pub candidates_max: u32,
+    /// Most resources that a link of a chained parameter or `_has` may lead over.
+    pub chained_max: u32,
     /// Whether the lock that keeps a second edge out is taken. Commands beside a running edge (`hilum submissions`) do not take it: of files they
     /// only read, and nothing is created or migrated for them.
     pub exclusive: bool,
@@ -97,6 +99,7 @@ impl Config {
             includes_max: 1_000,
             total_probe_max: 1_000,
             candidates_max: 100_000,
+            chained_max: 10_000,
             exclusive: true,
         }
     }

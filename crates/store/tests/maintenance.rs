@@ -29,6 +29,7 @@ async fn count(store: &Store, site: &Site, text: &str) -> usize {
         count_max: 1000,
         parameters_max: 64,
         or_values_max: 500,
+        chain_depth_max: 4,
     };
     let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
     let query = Query::parse(of, &decode_pairs(text), &options, &context).unwrap().0;

@@ -7,7 +7,8 @@ use super::{
 use crate::Timestamp;
 
 impl Query {
-    /// Whether a resource with these entries satisfies every filter and is within what may be seen. `id` and `last_updated` serve `_id` and `_lastUpdated`.
+    /// Whether a resource with these entries satisfies every filter and is within what may be seen. `id` and `last_updated` serve `_id` and
+    /// `_lastUpdated`. Chains and `_has` are not satisfied: other resources decide on them.
     pub fn matches(&self, entries: &Entries, id: &str, last_updated: Timestamp) -> bool {
         self.filters.iter().all(|filter| filter.holds(entries, id, last_updated))
             && (self.within.is_empty()
@@ -47,6 +48,8 @@ impl Filter {
                 let served = matches!(self.parameter.name, "_id" | "_lastUpdated");
                 (values.next().is_none() && !served) == *missing
             }
+            // never by this resource alone
+            Condition::Linked(_) => false,
             Condition::TokenNot(tokens) => !values.any(|value| tokens.iter().any(|token| token.holds(value))),
             condition => values.any(|value| condition.holds(value)),
         }

@@ -4,6 +4,7 @@
 //! name-value pairs into a [`Query`]; [`index`] turns a resource into [`Entry`]s; [`Query::matches`] compares the
 //! two. The store writes entries as index rows and re-checks every candidate with `matches`.
 
+mod chain;
 mod compartment;
 mod date;
 mod extract;
@@ -102,6 +103,28 @@ pub enum Condition {
     Id(Vec<String>),
     /// `_lastUpdated` in microseconds since 1970, half-open, with the prefix applied as for dates.
     LastUpdated(Vec<Comparison>),
+    /// A chain or `_has`. One resource alone does not tell whether it holds: [`Query::matches`] says no, the store looks.
+    Linked(Linked),
+}
+
+/// Searches on other types that decide on a resource: a chained parameter (R4 search.html, "Chained parameters") or `_has` ("Reverse chaining").
+#[derive(Clone, Debug)]
+pub struct Linked {
+    /// Of `_has` the reference parameter by which the other resource refers to this one; then the filter's own parameter is `_id`. `None` for a
+    /// chain: this one refers to the other by the filter's parameter.
+    pub by: Option<&'static Parameter>,
+    /// One search for each type the other resource may be of; one of them has to find it.
+    pub searches: Vec<Query>,
+    /// Whether the caller may do these searches and they are restricted to what he may see. It is set by who knows the caller; a query that has one
+    /// without it is refused by the store.
+    pub allowed: bool,
+}
+
+impl Linked {
+    /// Not allowed yet.
+    pub(crate) fn new(by: Option<&'static Parameter>, searches: Vec<Query>) -> Self {
+        Self { by, searches, allowed: false }
+    }
 }
 
 /// How a string is compared. Values of the first two are in [`normal_form`]; of `Exact` as sent.

@@ -1,5 +1,6 @@
 //! From name-value pairs to a query.
 
+use super::chain::is_linked;
 use super::shape::Shaped;
 use super::value::{date, flag, instant, normal, number, quantity, reference, split, token, unescape};
 use super::{
@@ -24,6 +25,8 @@ pub struct Options<'a> {
     pub parameters_max: usize,
     /// Largest number of comma-separated values in all.
     pub or_values_max: usize,
+    /// Largest number of references that one chained parameter or `_has` follows; 0 = there are none. More than 16 are never followed.
+    pub chain_depth_max: usize,
 }
 
 impl Options<'static> {
@@ -36,6 +39,7 @@ impl Options<'static> {
             count_max: 1,
             parameters_max: 64,
             or_values_max: 500,
+            chain_depth_max: 4,
         }
     }
 }
@@ -43,11 +47,12 @@ impl Options<'static> {
 impl Query {
     /// Reads decoded name-value pairs. The second part are warnings: parameters left out, empty values.
     ///
-    /// Chained parameters (`a.b`) and `_has` are not supported and answered like unknown ones.
+    /// Chained parameters (`a.b`) and `_has` become [`Condition::Linked`]: who knows the caller has to allow them. Under `condition` they are an
+    /// error.
     ///
     /// # Errors
-    /// Issues for a bad value, an unsupported modifier, a limit, and under `strict` an unknown parameter. Their location is
-    /// `http.` and the parameter's name, as OperationOutcome wants it.
+    /// Issues for a bad value, an unsupported modifier, a limit, whatever is not understood in a chain or `_has`, and under `strict` an unknown
+    /// parameter. Their location is `http.` and the parameter's name, as OperationOutcome wants it.
     pub fn parse(
         resource_type: ResourceType,
         pairs: &[(String, String)],
@@ -65,6 +70,7 @@ impl Query {
             warnings: Vec::new(),
             errors: Vec::new(),
             values: 0,
+            searches: 0,
         };
         for (name, value) in pairs {
             reader.pair(name, value);
@@ -123,19 +129,21 @@ pub fn decode_pairs(text: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-struct Reader<'a> {
-    query: Query,
-    options: &'a Options<'a>,
+pub(super) struct Reader<'a> {
+    pub(super) query: Query,
+    pub(super) options: &'a Options<'a>,
     context: &'a Context,
     warnings: Vec<Issue>,
     errors: Vec<Issue>,
     /// Values so far.
     values: usize,
+    /// Searches on other types so far.
+    pub(super) searches: usize,
 }
 
 impl Reader<'_> {
     fn pair(&mut self, name: &str, value: &str) {
-        if value.chars().all(|letter| letter == ',') {
+        if !is_linked(name) && value.chars().all(|letter| letter == ',') {
             self.empty(name);
             return;
         }
@@ -185,23 +193,40 @@ impl Reader<'_> {
 
     /// `None` when the type has no such parameter.
     fn filter(&mut self, name: &str, value: &str) -> Result<Option<Filter>, Issue> {
-        // chains: `subject.name`, `subject:Patient.name`; `_has:…`
-        if name.contains('.') {
-            return Ok(None);
+        if is_linked(name) {
+            return self.linked(name, value).map(Some);
         }
         let (name, modifier) = name.split_once(':').map_or((name, None), |(name, m)| (name, Some(m)));
         let Some(parameter) = parameter(self.query.resource_type, name) else { return Ok(None) };
-        if modifier == Some("missing") {
-            return Ok(Some(Filter { parameter, condition: Condition::Missing(flag(value)?) }));
+        if modifier != Some("missing") {
+            self.count(value)?;
         }
-        let mut values = split(value, ',');
-        values.retain(|value| !value.is_empty());
-        self.values += values.len();
+        self.plain(parameter, modifier, value).map(Some)
+    }
+
+    /// Counts the values of a parameter.
+    pub(super) fn count(&mut self, value: &str) -> Result<(), Issue> {
+        self.values += split(value, ',').iter().filter(|value| !value.is_empty()).count();
         if self.values > self.options.or_values_max {
             let text = format!("more than {} values", self.options.or_values_max);
             return Err(Issue::error(IssueCode::TooCostly, text));
         }
-        Ok(Some(Filter { parameter, condition: self.condition(parameter, modifier, &values)? }))
+        Ok(())
+    }
+
+    /// A condition on a resource itself.
+    pub(super) fn plain(
+        &self,
+        parameter: &'static Parameter,
+        modifier: Option<&str>,
+        value: &str,
+    ) -> Result<Filter, Issue> {
+        if modifier == Some("missing") {
+            return Ok(Filter { parameter, condition: Condition::Missing(flag(value)?) });
+        }
+        let mut values = split(value, ',');
+        values.retain(|value| !value.is_empty());
+        Ok(Filter { parameter, condition: self.condition(parameter, modifier, &values)? })
     }
 
     fn condition(
@@ -278,6 +303,6 @@ fn location(name: &str) -> String {
 }
 
 /// A parameter name as it may stand in a text: the letters such names are made of.
-fn printable(name: &str) -> String {
+pub(super) fn printable(name: &str) -> String {
     name.chars().filter(|c| c.is_ascii_alphanumeric() || "_-.:".contains(*c)).take(64).collect()
 }

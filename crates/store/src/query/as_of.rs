@@ -3,15 +3,17 @@
 //! The walk over the index sees what is current. What changed since the first page stands elsewhere in the index now, or nowhere, so a page would
 //! show it twice or never. A cursor therefore carries the feed position of the first page; resources that have a newer version are left out of the
 //! walk, and come as they were then, where they stood then. What was created since is left out; what was deleted since is not shown any more.
+//! What a chain or `_has` asks of other resources is asked of them as they are now.
 
 use std::collections::HashSet;
 
 use hilum_fhir::Resource;
-use hilum_fhir::search::{Context, Query, index};
+use hilum_fhir::search::index;
 use hilum_rows::row::{Candidate, Changed, Position};
-use hilum_rows::{Db, stored};
+use hilum_rows::stored;
 
-use super::patience::Patience;
+use super::links::{Asked, Checked};
+use super::stream::Ground;
 use crate::{Error, Version};
 
 /// Versions written since the first page that are looked through, the oldest first. Beyond, a page shows what is current.
@@ -36,14 +38,9 @@ pub(super) struct Earlier {
 
 impl AsOf {
     /// Looks through what was written after the feed position `first_page`.
-    pub(super) fn read(
-        rows: Db<'_>,
-        query: &Query,
-        context: &Context,
-        first_page: u64,
-        patience: &Patience,
-    ) -> Result<Self, Error> {
-        let changed = rows.changed_since(query.resource_type, first_page, VERSIONS_MAX)?;
+    pub(super) fn read(ground: &Ground<'_>, asked: &Asked<'_>, first_page: u64) -> Result<Self, Error> {
+        let (rows, patience, context) = (ground.rows, ground.patience, &ground.context());
+        let changed = rows.changed_since(asked.query.resource_type, first_page, VERSIONS_MAX)?;
         let candidates = earlier_ones(&changed);
         if candidates.len() > AT_ONCE {
             patience.long()?;
@@ -57,7 +54,8 @@ impl AsOf {
                 }
                 let resource = stored::parse(&version.body)?;
                 let entries = index(&resource, context);
-                if query.matches(&entries, &version.id, version.last_updated) {
+                let checked = Checked { entries: &entries, rid: candidate.rid, version: &version };
+                if asked.matches(ground, &checked)? {
                     let ord = entries.clinical_date.unwrap_or(candidate.ord);
                     earlier.push(Earlier { candidate: Candidate { ord, ..candidate }, version, resource });
                 }

@@ -3,9 +3,11 @@
 mod as_of;
 mod cursor;
 pub(crate) mod identifiers;
+mod links;
 pub(crate) mod lookup;
 pub(crate) mod orders;
 mod patience;
 mod patients;
 pub(crate) mod search;
+mod stream;
 mod terms;

@@ -1,10 +1,11 @@
-//! Searches: driven by the rarest key, streamed in index order, every candidate checked on its body.
+//! Searches: pages, orders, counts and includes of what a walk over the index finds.
 //!
 //! The order of the index is `(ord, rid)`: `ord` is the clinical date of the type, or the time of creation for types without one. Searches without
 //! `_sort`, and those sorted by the clinical date, stream in it and stop at the end of the page; other sorts are made in memory
 //! within `candidates_max`.
 
 use std::borrow::Cow;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::Duration;
 
@@ -12,27 +13,27 @@ use hilum_fhir::search::{
     Condition, Context, EntryValue, Filter, Include, ParamType, Parameter, Query, Reference, Sort, Summary,
     Total, clinical_parameter, index, normal_form, parameters,
 };
-use hilum_fhir::{Issue, IssueCode, Resource, ResourceType, Timestamp};
-use hilum_rows::keys::{Key, Lookup};
-use hilum_rows::row::{Candidate, Position, Walk};
+use hilum_fhir::{Resource, ResourceType};
+use hilum_rows::keys::Lookup;
+use hilum_rows::row::{Candidate, Position};
 use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
 use super::as_of::AsOf;
 use super::cursor::{self, Cursor};
+use super::links::Asked;
 use super::patience::Patience;
+use super::stream::{Ground, Stream, too_costly};
 use super::{patients, terms};
 use crate::engine::SiteDb;
-use crate::{Error, ErrorKind, Page, Version};
+use crate::{Error, Page, Version};
 
-/// Hits counted to find the rarest key.
-const PROBE_MAX: i64 = 1000;
-/// Rows fetched from the index at a time.
-const STEP: usize = 256;
 /// Bytes of the bodies that a page includes; then it says that more would be (as with `includes_max`).
 const INCLUDED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Bytes of the bodies that match on a page; one that comes to them is shorter than `_count` and has a next one.
 const PAGE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Candidates that a condition may look at.
+const CONDITION_CANDIDATES_MAX: usize = 100_000;
 /// Levels of `:iterate`.
 const ITERATIONS_MAX: usize = 4;
 
@@ -62,8 +63,17 @@ pub(crate) fn search(
     let cursor = cursor.map(|text| cursor::open(&db.secret, &identity, text)).transpose()?;
     let patience = Patience::new(within);
     let done = db.snapshot(|rows| {
-        let query = &*followed(rows, query)?;
-        Search { rows, db, query, zone: &db.zone, now, patience: &patience }.page(&identity, cursor)
+        let ground = Ground {
+            rows,
+            zone: &db.zone,
+            now,
+            patience: &patience,
+            candidates_max: db.config.candidates_max as usize,
+            chained_max: db.config.chained_max as usize,
+            looked: Cell::new(0),
+        };
+        let asked = ground.asked(query)?;
+        Search { db, ground: &ground, asked: &asked, query: &asked.query }.page(&identity, cursor)
     });
     if patience.is_over() { Ok(None) } else { done.map(Some) }
 }
@@ -113,7 +123,7 @@ fn replaced(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
     }
 }
 
-/// At most two matches of a condition, as `(rid, vid)`.
+/// At most two matches of a condition, as `(rid, vid)`. It asks of the resource itself: one with a chain or `_has` is refused.
 pub(super) fn first_two(
     rows: Db<'_>,
     query: &Query,
@@ -122,8 +132,10 @@ pub(super) fn first_two(
 ) -> Result<Vec<(i64, i64)>, Error> {
     let mut found = Vec::new();
     let patience = &Patience::new(None);
-    let query = &*followed(rows, query)?;
-    let stream = Stream { rows, query, zone, now, candidates_max: 100_000, descending: false, patience };
+    let (candidates_max, looked) = (CONDITION_CANDIDATES_MAX, Cell::new(0));
+    let ground = &Ground { rows, zone, now, patience, candidates_max, chained_max: 0, looked };
+    let asked = &Asked::alone(rows, query)?;
+    let stream = Stream { ground, asked, besides: None, descending: false };
     stream.run(None, &mut |_, candidate, version| {
         let _ = version;
         found.push((candidate.rid, candidate.vid));
@@ -133,12 +145,11 @@ pub(super) fn first_two(
 }
 
 struct Search<'s> {
-    rows: Db<'s>,
     db: &'s SiteDb,
+    ground: &'s Ground<'s>,
+    asked: &'s Asked<'s>,
+    /// That of `asked`, without its chains.
     query: &'s Query,
-    zone: &'s TimeZone,
-    now: i64,
-    patience: &'s Patience,
 }
 
 impl Search<'_> {
@@ -156,9 +167,7 @@ impl Search<'_> {
             });
         }
         let as_of = match cursor {
-            Some(cursor) => {
-                AsOf::read(self.rows, self.query, &self.context(), cursor.first_page, self.patience)?
-            }
+            Some(cursor) => AsOf::read(self.ground, self.asked, cursor.first_page)?,
             None => AsOf::default(),
         };
         let after = cursor.map(|cursor| cursor.after);
@@ -168,7 +177,8 @@ impl Search<'_> {
         };
         let next = match last {
             Some(after) => {
-                let first_page = cursor.map_or_else(|| self.rows.newest(), |cursor| Ok(cursor.first_page))?;
+                let first_page =
+                    cursor.map_or_else(|| self.ground.rows.newest(), |cursor| Ok(cursor.first_page))?;
                 Some(cursor::seal(&self.db.secret, identity, Cursor { first_page, after }))
             }
             None => None,
@@ -191,21 +201,8 @@ impl Search<'_> {
         }
     }
 
-    fn context(&self) -> Context {
-        Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) }
-    }
-
     fn stream(&self, descending: bool) -> Stream<'_> {
-        let Self { rows, query, zone, now, patience, .. } = *self;
-        Stream {
-            rows,
-            query,
-            zone,
-            now,
-            candidates_max: self.db.config.candidates_max as usize,
-            descending,
-            patience,
-        }
+        Stream { ground: self.ground, asked: self.asked, besides: None, descending }
     }
 
     /// A page in index order, and the position after it when more follows.
@@ -248,7 +245,7 @@ impl Search<'_> {
         size: usize,
         as_of: AsOf,
     ) -> Result<(Vec<Version>, Option<Position>), Error> {
-        let context = self.context();
+        let context = self.ground.context();
         let place = |resource: &Resource, version: &Version| {
             let keys = self.query.sort.iter().map(|sort| sort_key(sort, resource, version, &context));
             (keys.collect::<Vec<SortKey>>(), version.id.clone()) as Place
@@ -287,7 +284,7 @@ impl Search<'_> {
     /// What the page before ended with, as it was shown.
     fn ended_with(&self, after: Position) -> Result<(Resource, Version), Error> {
         let shown = Candidate { ord: 0, rid: after.rid, vid: after.ord };
-        let mut found = self.rows.versions_of(&[shown], &[])?;
+        let mut found = self.ground.rows.versions_of(&[shown], &[])?;
         // retention may have removed it meanwhile
         let (_, version) = found.pop().ok_or_else(cursor::refused)?;
         Ok((stored::parse(&version.body)?, version))
@@ -310,9 +307,9 @@ impl Search<'_> {
 
     fn count(&self, max: u64) -> Result<Option<u64>, Error> {
         let mut count = 0_u64;
-        if self.query.filters.is_empty() && self.query.within.is_empty() {
-            self.patience.long()?;
-            return self.rows.count(self.query.resource_type).map(Some);
+        if self.query.filters.is_empty() && self.query.within.is_empty() && self.asked.links.is_empty() {
+            self.ground.patience.long()?;
+            return self.ground.rows.count(self.query.resource_type).map(Some);
         }
         self.stream(false).run(None, &mut |_, _, _| {
             count += 1;
@@ -324,14 +321,14 @@ impl Search<'_> {
     /// The number of hits of a search that one exact key decides, when there are few.
     fn cheap_count(&self, max: i64) -> Result<Option<u64>, Error> {
         let [filter] = self.query.filters.as_slice() else { return Ok(None) };
-        if !self.query.within.is_empty() {
+        if !self.query.within.is_empty() || !self.asked.links.is_empty() {
             return Ok(None);
         }
-        let Some(Lookup::Keys { keys, exact: true }) = terms::lookup(self.rows, filter)? else {
+        let Some(Lookup::Keys { keys, exact: true }) = terms::lookup(self.ground.rows, filter)? else {
             return Ok(None);
         };
         let [key] = keys.as_slice() else { return Ok(None) };
-        let count = self.rows.count_key(*key, max + 1)?;
+        let count = self.ground.rows.count_key(*key, max + 1)?;
         Ok((count <= max).then_some(count.cast_unsigned()))
     }
 
@@ -351,7 +348,7 @@ impl Search<'_> {
             let sources: Vec<Version> = if round == 0 { matches.to_vec() } else { added[from..].to_vec() };
             from = added.len();
             for source in &sources {
-                self.patience.step()?;
+                self.ground.patience.step()?;
                 let mut wanted = Vec::new();
                 for include in includes.iter().filter(|i| round == 0 || i.iterate) {
                     wanted.extend(self.references_of(source, include)?);
@@ -366,7 +363,7 @@ impl Search<'_> {
                     if added.len() >= max || bytes >= INCLUDED_BYTES_MAX {
                         return Ok((added, true));
                     }
-                    let found = self.rows.current(resource_type, &id)?.filter(|v| !v.body.is_empty());
+                    let found = self.ground.rows.current(resource_type, &id)?.filter(|v| !v.body.is_empty());
                     bytes += found.as_ref().map_or(0, |version| version.body.len());
                     added.extend(found);
                 }
@@ -387,7 +384,7 @@ impl Search<'_> {
             return Ok(Vec::new());
         }
         let resource = stored::parse(&source.body)?;
-        let entries = index(&resource, &self.context()).entries.into_iter();
+        let entries = index(&resource, &self.ground.context()).entries.into_iter();
         let found = entries.filter(|entry| include.parameter.is_none_or(|wanted| wanted == entry.parameter));
         Ok(found
             .filter_map(|entry| match entry.value {
@@ -417,182 +414,17 @@ impl Search<'_> {
         for parameter in all {
             let mut wanted = vec![Reference::Local(target.resource_type, target.id.clone())];
             if target.resource_type == patients::patient_type() {
-                let further = replaced(self.rows, &target.id)?;
+                let further = replaced(self.ground.rows, &target.id)?;
                 wanted.extend(further.into_iter().map(|id| Reference::Local(target.resource_type, id)));
             }
             let filter = Filter { parameter, condition: Condition::Reference(wanted) };
-            let Some(Lookup::Keys { keys, .. }) = terms::lookup(self.rows, &filter)? else { continue };
+            let Some(Lookup::Keys { keys, .. }) = terms::lookup(self.ground.rows, &filter)? else { continue };
             for key in keys {
-                let ids = self.rows.ids_with_key(key, max + 1)?;
+                let ids = self.ground.rows.ids_with_key(key, max + 1)?;
                 found.extend(ids.into_iter().map(|id| (include.source, id)));
             }
         }
         Ok(found)
-    }
-}
-
-/// A walk over the candidates of a query in index order.
-struct Stream<'s> {
-    rows: Db<'s>,
-    query: &'s Query,
-    zone: &'s TimeZone,
-    now: i64,
-    candidates_max: usize,
-    descending: bool,
-    patience: &'s Patience,
-}
-
-/// Called for each match; false ends the walk. The resource is given when the body had to be read for the check.
-type Take<'t> = dyn FnMut(Option<&Resource>, Candidate, Version) -> bool + 't;
-
-impl Stream<'_> {
-    fn run(&self, after: Option<Position>, take: &mut Take<'_>) -> Result<(), Error> {
-        let (drive, rest) = self.choose()?;
-        match drive {
-            Some(Lookup::Keys { keys, .. }) if keys.len() == 1 => {
-                self.by_steps(Some(keys[0]), after, &rest, take)
-            }
-            None => self.by_steps(None, after, &rest, take),
-            Some(lookup) => {
-                let mut all = self.gather(&lookup)?;
-                all.sort_unstable_by_key(|c| (c.ord, c.rid));
-                if self.descending {
-                    all.reverse();
-                }
-                all.retain(|c| after.is_none_or(|p| self.is_after(Position { ord: c.ord, rid: c.rid }, p)));
-                self.check(&all, &rest, take).map(drop)
-            }
-        }
-    }
-
-    fn is_after(&self, one: Position, other: Position) -> bool {
-        if self.descending { one < other } else { one > other }
-    }
-
-    /// The filter with the fewest hits drives; exact keys among the others are looked up per candidate.
-    fn choose(&self) -> Result<(Option<Lookup>, Rest), Error> {
-        let filters = self.query.filters.iter();
-        let lookups: Vec<Option<Lookup>> =
-            filters.map(|filter| terms::lookup(self.rows, filter)).collect::<Result<_, _>>()?;
-        let exact =
-            |l: &Option<Lookup>| matches!(l, Some(Lookup::Keys { exact: true, keys }) if keys.len() == 1);
-        let mut best: Option<(i64, usize)> = None;
-        let candidates = lookups.iter().flatten().count();
-        for (at, lookup) in lookups.iter().enumerate() {
-            let Some(lookup) = lookup else { continue };
-            let hits = if candidates == 1 { 0 } else { self.estimate(lookup)? };
-            if best.is_none_or(|(fewest, _)| hits < fewest) {
-                best = Some((hits, at));
-            }
-        }
-        let driver = best.map(|(_, at)| at);
-        let others = |at: &usize| Some(*at) != driver;
-        let keys = (0..lookups.len()).filter(others).filter_map(|at| match &lookups[at] {
-            Some(Lookup::Keys { keys, exact: true }) if keys.len() == 1 => Some(keys[0]),
-            _ => None,
-        });
-        let rest =
-            Rest { keys: keys.collect(), body: !lookups.iter().all(exact) || !self.query.within.is_empty() };
-        Ok((driver.and_then(|at| lookups[at].clone()), rest))
-    }
-
-    fn estimate(&self, lookup: &Lookup) -> Result<i64, Error> {
-        let mut hits = 0;
-        match lookup {
-            Lookup::Ids(ids) => return Ok(i64::try_from(ids.len()).unwrap_or(i64::MAX)),
-            Lookup::Keys { keys, .. } => {
-                for key in keys {
-                    hits += self.rows.count_key(*key, PROBE_MAX)?;
-                }
-            }
-            Lookup::Strings(key, forms) => {
-                for form in forms {
-                    hits += self.rows.count_strings(*key, form, PROBE_MAX)?;
-                }
-            }
-            // ranges are wide as a rule: used only when nothing else drives
-            Lookup::Ranges(..) => hits = PROBE_MAX * 10,
-        }
-        Ok(hits)
-    }
-
-    /// All candidates of a look-up that is not one key, each once, bounded.
-    fn gather(&self, lookup: &Lookup) -> Result<Vec<Candidate>, Error> {
-        let mut found: Vec<Candidate> = Vec::new();
-        self.rows.candidates(self.query.resource_type, lookup, self.candidates_max, &mut |candidate| {
-            if found.len() >= self.candidates_max {
-                return Err(too_costly());
-            }
-            if found.len().is_multiple_of(STEP) {
-                self.patience.step()?;
-            }
-            found.push(candidate);
-            Ok(())
-        })?;
-        let mut known = HashSet::with_capacity(found.len());
-        found.retain(|candidate| known.insert(candidate.rid));
-        Ok(found)
-    }
-
-    /// Candidates of one key, or of the whole type, fetched in steps.
-    fn by_steps(
-        &self,
-        key: Option<Key>,
-        after: Option<Position>,
-        rest: &Rest,
-        take: &mut Take<'_>,
-    ) -> Result<(), Error> {
-        let start = if self.descending {
-            Position { ord: i64::MAX, rid: i64::MAX }
-        } else {
-            Position { ord: i64::MIN, rid: i64::MIN }
-        };
-        let mut position = after.unwrap_or(start);
-        let mut seen = 0;
-        let mut step = self.query.count.map_or(32, |count| count as usize + 1).clamp(2, STEP);
-        loop {
-            let candidates = self.step(key, position, step)?;
-            let Some(last) = candidates.last() else { return Ok(()) };
-            position = Position { ord: last.ord, rid: last.rid };
-            seen += candidates.len();
-            let more = candidates.len() == step;
-            if !self.check(&candidates, rest, take)? || !more {
-                return Ok(());
-            }
-            if seen >= self.candidates_max {
-                return Err(too_costly());
-            }
-            step = STEP;
-        }
-    }
-
-    fn step(&self, key: Option<Key>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
-        let (of, descending) = (self.query.resource_type, self.descending);
-        self.rows.step(&Walk { key, of, after, descending, limit })
-    }
-
-    /// Hands on the candidates that match; false when the taker has enough.
-    fn check(&self, candidates: &[Candidate], rest: &Rest, take: &mut Take<'_>) -> Result<bool, Error> {
-        let context = Context { zone: self.zone.clone(), now: Timestamp::from_micros(self.now) };
-        for some in candidates.chunks(self.rows.candidates_at_once()) {
-            self.patience.step()?;
-            for (candidate, version) in self.rows.versions_of(some, &rest.keys)? {
-                if version.resource_type != self.query.resource_type {
-                    continue;
-                }
-                let resource = if rest.body { Some(stored::parse(&version.body)?) } else { None };
-                if let Some(resource) = &resource {
-                    let entries = index(resource, &context);
-                    if !self.query.matches(&entries, &version.id, version.last_updated) {
-                        continue;
-                    }
-                }
-                if !take(resource.as_ref(), candidate, version) {
-                    return Ok(false);
-                }
-            }
-        }
-        Ok(true)
     }
 }
 
@@ -626,14 +458,6 @@ impl First {
         self.sort_out();
         self.all
     }
-}
-
-/// What is left to check of a candidate.
-struct Rest {
-    /// Exact keys it must have.
-    keys: Vec<Key>,
-    /// Whether its body must be read.
-    body: bool,
 }
 
 /// A value to sort by; what lacks one comes last in both directions.
@@ -670,9 +494,4 @@ fn sort_key(sort: &Sort, resource: &Resource, version: &Version, context: &Conte
             _ => None,
         });
     keys.min().unwrap_or(SortKey::Absent)
-}
-
-fn too_costly() -> Error {
-    let text = "the search would look at too many resources; narrow it by an identifier, a code, a patient or a name";
-    Error::refused(ErrorKind::Precondition, Issue::error(IssueCode::TooCostly, text))
 }

@@ -1,6 +1,7 @@
 //! The behaviour of the store, as callers see it. No test knows the engine.
 
 mod at_once;
+mod chains;
 mod destinations;
 mod limits;
 mod orders;

@@ -67,6 +67,7 @@ fn query(of: &str, text: &str) -> Query {
         count_max: 1000,
         parameters_max: 64,
         or_values_max: 500,
+        chain_depth_max: 4,
     };
     Query::parse(kind(of), &decode_pairs(text), &options, &context()).unwrap().0
 }

@@ -48,6 +48,7 @@ fn query(text: &str) -> Query {
         count_max: 1000,
         parameters_max: 64,
         or_values_max: 500,
+        chain_depth_max: 4,
     };
     let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
     Query::parse(patients(), &decode_pairs(text), &options, &context).unwrap().0

@@ -343,6 +343,7 @@ fn query(of: ResourceType, text: &str) -> Query {
         count_max: COUNT,
         parameters_max: 64,
         or_values_max: 500,
+        chain_depth_max: 4,
     };
     let context = Context { zone: jiff::tz::TimeZone::UTC, now: Timestamp::from_micros(0) };
     Query::parse(of, &decode_pairs(text), &options, &context).unwrap().0

@@ -106,13 +106,15 @@ proptest! {
         name in "(_id|_lastUpdated|_sort|_count|_include|_revinclude|_elements|code|date|value-quantity|value-string|subject|_profile|code-value-quantity|probability|\\PC{0,8})(:(not|exact|missing|below|Patient|identifier|iterate|\\PC{0,5}))?",
         value in "((eq|ne|gt|lt|ge|le|sa|eb|ap)?[0-9eE.:+T -]{0,20}|[a-zA-Z,$|\\\\:*-]{0,20}|\\PC{0,20})",
         of in 0i64..146,
+        before in "((subject|patient|encounter|_has|_has:Observation|\\PC{0,4})[.:]){0,5}",
         strict in any::<bool>(),
         condition in any::<bool>(),
     ) {
         let options = Options {
-            strict, condition, bases: &["http://a/fhir".to_owned()], count_max: 10, parameters_max: 4, or_values_max: 4,
+            strict, condition, bases: &["http://a/fhir".to_owned()], count_max: 10, parameters_max: 4, or_values_max: 4, chain_depth_max: 3,
         };
         let of = ResourceType::from_number(of).unwrap();
+        let _ = Query::parse(of, &[(format!("{before}{name}"), value.clone())], &options, &context());
         if let Ok((query, _)) = Query::parse(of, &[(name, value)], &options, &context()) {
             query.matches(&index(&Resource::new(of), &context()), "1", context().now);
         }
