@@ -331,12 +331,113 @@ fn what_a_filter_leaves_out_is_written_in_no_way() {
     }
 }
 
+/// A search that asks of another resource reads it: what may not be searched decides on nothing.
+#[test]
+fn what_may_not_be_searched_is_not_found_through_a_chain() {
+    let mut asking = Asking::new();
+    for (id, family, gender) in [("p", "Smith", "male"), ("q", "Jones", "female")] {
+        asking.put(
+            &json!({ "resourceType": "Patient", "id": id, "gender": gender, "name": [{ "family": family }] }),
+        );
+    }
+    let of = |id: &str, category: &str, patient: &str| {
+        let mut body = observation(id, category);
+        body["subject"]["reference"] = format!("Patient/{patient}").into();
+        body
+    };
+    for body in [of("o1", "lab", "p"), of("o2", "lab", "q"), of("secret", "psychiatry", "q")] {
+        asking.put(&body);
+    }
+    const WOMEN: &str = "system/Observation.rs system/Patient.rs?gender=female";
+    for (scopes, path, status, total) in [
+        ("admin/all", "/Observation?patient.name=smith", 200, 1),
+        (WOMEN, "/Observation?patient.name=smith", 200, 0),
+        (WOMEN, "/Observation?_id=o1&patient.name:contains=mit", 200, 0),
+        (WOMEN, "/Observation?subject:Patient.name=jones", 200, 2),
+        (LAB, "/Patient?_has:Observation:patient:category=lab", 200, 2),
+        (LAB, "/Patient?_has:Observation:patient:category=psychiatry", 200, 0),
+        (LAB, "/Patient?_id=q&_has:Observation:patient:category:not=lab", 200, 0),
+        ("system/Observation.rs", "/Observation?patient.name=jones", 403, 0),
+        ("system/Observation.rs system/Patient.r", "/Observation?patient.name=jones", 403, 0),
+        ("system/Patient.rs", "/Patient?_has:Observation:patient:category=lab", 403, 0),
+    ] {
+        let reply = asking.json(scopes, "GET", &format!("{path}&_total=accurate"), &Value::Null);
+        assert_eq!(reply.status, status, "{scopes} {path}: {reply:?}");
+        if status == 200 {
+            assert_eq!(reply.json()["total"], total, "{scopes} {path}: {reply:?}");
+        } else {
+            assert!(reply.body.contains("system/"), "names the scope that lacks: {reply:?}");
+        }
+        let bundle = entry("GET", &format!("{path}&_total=accurate")[1..], &Value::Null);
+        let reply = asking.json(scopes, "POST", "", &bundle);
+        assert_eq!(reply.status, status, "{scopes} {path} in a transaction: {reply:?}");
+        if status == 200 {
+            assert_eq!(reply.json()["entry"][0]["resource"]["total"], total, "{scopes} {path}: {reply:?}");
+        }
+    }
+}
+
+#[test]
+fn a_chain_is_followed_over_pages_and_refused_where_it_is_not_understood_or_decides_a_write() {
+    let mut asking = Asking::new();
+    asking.put(&json!({ "resourceType": "Patient", "id": "p", "name": [{ "family": "Smith" }] }));
+    for at in 0..5 {
+        asking.put(&observation(&format!("o{at}"), "lab"));
+    }
+    let (mut found, mut path) = (0, "/Observation?patient.name=smith&_count=2".to_owned());
+    loop {
+        let page = asking.json("admin/all", "GET", &path, &Value::Null).json();
+        found += page["entry"].as_array().map_or(0, Vec::len);
+        let links = page["link"].as_array().unwrap();
+        assert!(
+            links.iter().all(|link| link["url"].as_str().unwrap().contains("patient.name=smith")),
+            "{links:?}"
+        );
+        let Some(next) = links.iter().find(|link| link["relation"] == "next") else { break };
+        let url = next["url"].as_str().unwrap();
+        path = url[url.find("/Observation").unwrap()..].to_owned();
+    }
+    assert_eq!(found, 5);
+    for path in [
+        "/Observation?patient.foo=1",
+        "/Observation?foo.name=1",
+        "/Observation?status.name=1",
+        "/Patient?_has:Observation:patient:foo=1",
+        "/Patient?_has:Nothing:patient:code=1",
+        "/Patient?_has:Provenance:target:recorded=2020",
+        "/Provenance?target:Patient.name=smith",
+    ] {
+        for handling in ["strict", "lenient"] {
+            let prefer = format!("Prefer: handling={handling}");
+            let reply = asking.with("admin/all", "GET", &format!("/fhir{path}"), &[&prefer], "");
+            assert_eq!(reply.status, 400, "{path} {handling}: {reply:?}");
+        }
+    }
+    let body = observation("o0", "lab");
+    let with_chain = "/fhir/Observation?patient.name=smith";
+    let if_none_exist = [JSON, "If-None-Exist: patient.name=smith"];
+    let writes: [(&str, &str, &[&str], String); 3] = [
+        ("PUT", with_chain, &[JSON], body.to_string()),
+        ("DELETE", with_chain, &[], String::new()),
+        ("POST", "/fhir/Observation", &if_none_exist, body.to_string()),
+    ];
+    for (method, path, headers, body) in writes {
+        let reply = asking.with("admin/all", method, path, headers, &body);
+        assert!(reply.status == 400 && reply.body.contains("no part of a condition"), "{method}: {reply:?}");
+    }
+    let subscription = json!({ "resourceType": "Subscription", "status": "requested", "reason": "r",
+        "criteria": "Observation?patient.name=smith", "channel": { "type": "rest-hook", "endpoint": "https://hook.example" } });
+    let reply = asking.json("admin/all", "POST", "/Subscription", &subscription);
+    assert!(reply.status == 422 && reply.body.contains("no part of a condition"), "{reply:?}");
+}
+
 #[test]
 fn a_key_is_not_made_with_a_scope_that_is_not_understood() {
     let asking = Asking::new();
     for scope in [
         "system/Patient.reads",
         "system/Patient.rs?shoe-size=7",
+        "system/Observation.rs?patient.name=smith",
         "patient/Patient.rs",
         "system/Patients.rs",
         "admin/everything",
