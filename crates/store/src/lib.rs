@@ -53,7 +53,7 @@ use crate::commit::plan::{Speaker, planner};
 use crate::commit::submission::{self, INLINE_BYTES_MAX, Packed};
 use crate::commit::{Applied, Ready};
 use crate::engine::SiteDb;
-use crate::query::search;
+use crate::query::{patients, search};
 
 /// A search that takes longer leaves the async thread it began on.
 const SEARCH_INLINE_MAX: Duration = Duration::from_millis(2);
@@ -522,7 +522,7 @@ impl Store {
     /// `Unavailable`.
     pub async fn followed(&self, site: &Site, query: &Query) -> Result<Query, Error> {
         let query = query.clone();
-        self.ask(site, move |rows| search::followed(rows, &query).map(std::borrow::Cow::into_owned)).await
+        self.ask(site, move |rows| patients::followed(rows, &query).map(std::borrow::Cow::into_owned)).await
     }
 
     /// Whether writes are accepted for all sites, and why not.

@@ -12,8 +12,7 @@ use hilum_fhir::search::index;
 use hilum_rows::row::{Candidate, Changed, Position};
 use hilum_rows::stored;
 
-use super::links::{Asked, Checked};
-use super::stream::Ground;
+use super::stream::{Checked, Ground, Sought};
 use crate::{Error, Version};
 
 /// Versions written since the first page that are looked through, the oldest first. Beyond, a page shows what is current.
@@ -38,9 +37,9 @@ pub(super) struct Earlier {
 
 impl AsOf {
     /// Looks through what was written after the feed position `first_page`.
-    pub(super) fn read(ground: &Ground<'_>, asked: &Asked<'_>, first_page: u64) -> Result<Self, Error> {
+    pub(super) fn read(ground: &Ground<'_>, asked: &dyn Sought, first_page: u64) -> Result<Self, Error> {
         let (rows, patience, context) = (ground.rows, ground.patience, &ground.context());
-        let changed = rows.changed_since(asked.query.resource_type, first_page, VERSIONS_MAX)?;
+        let changed = rows.changed_since(asked.query().resource_type, first_page, VERSIONS_MAX)?;
         let candidates = earlier_ones(&changed);
         if candidates.len() > AT_ONCE {
             patience.long()?;

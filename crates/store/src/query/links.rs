@@ -19,9 +19,8 @@ use hilum_rows::keys::Lookup;
 use hilum_rows::row::{Candidate, Head};
 use hilum_rows::{Db, stored};
 
-use super::patients::{self, SUCCESSORS_MAX};
-use super::search::followed;
-use super::stream::{Ground, PROBE_MAX, Stream};
+use super::patients::{self, SUCCESSORS_MAX, followed};
+use super::stream::{Checked, Ground, PROBE_MAX, Sought, Stream, Way};
 use super::terms;
 use crate::{Error, ErrorKind, Version};
 
@@ -62,20 +61,6 @@ pub(super) struct Open<'q> {
     known: RefCell<HashMap<(ResourceType, String), bool>>,
 }
 
-/// A candidate that is looked at.
-pub(super) struct Checked<'c> {
-    pub(super) entries: &'c Entries,
-    pub(super) rid: i64,
-    pub(super) version: &'c Version,
-}
-
-impl Checked<'_> {
-    /// Whether a search finds it; none finds everything.
-    pub(super) fn is_found_by(&self, query: Option<&Query>) -> bool {
-        query.is_none_or(|query| query.matches(self.entries, &self.version.id, self.version.last_updated))
-    }
-}
-
 /// Where a resource refers to by a parameter.
 fn references<'e>(entries: &'e Entries, by: &'e Parameter) -> impl Iterator<Item = (ResourceType, &'e str)> {
     let entries = entries.entries.iter().filter(move |entry| entry.parameter == by);
@@ -98,28 +83,6 @@ impl<'q> Asked<'q> {
         Err(Error::refused(ErrorKind::Precondition, Issue::error(IssueCode::NotSupported, text)))
     }
 
-    /// Whether nothing can match.
-    pub(super) fn is_never(&self) -> bool {
-        self.links.iter().any(|link| match link {
-            Link::To(_, targets) => targets.is_empty(),
-            Link::Among(among) => among.is_empty(),
-            Link::Open(_) => false,
-        })
-    }
-
-    /// Whether a resource matches.
-    pub(super) fn matches(&self, ground: &Ground<'_>, checked: &Checked<'_>) -> Result<bool, Error> {
-        if !checked.is_found_by(Some(&*self.query)) {
-            return Ok(false);
-        }
-        for link in &self.links {
-            if !link.holds(ground, checked)? {
-                return Ok(false);
-            }
-        }
-        Ok(true)
-    }
-
     /// Whether anything matches it and `besides`.
     fn finds(&self, ground: &Ground<'_>, besides: &Query) -> Result<bool, Error> {
         let mut found = false;
@@ -132,9 +95,46 @@ impl<'q> Asked<'q> {
     }
 }
 
+impl Sought for Asked<'_> {
+    fn query(&self) -> &Query {
+        &self.query
+    }
+
+    fn ways(&self, rows: Db<'_>) -> Result<Vec<Option<Way<'_>>>, Error> {
+        let mut ways = Vec::with_capacity(self.links.len());
+        for link in &self.links {
+            ways.push(match link.known() {
+                Some(known) => Some(Way::Known(known)),
+                None => link.lookup(rows)?.map(Way::Lookup),
+            });
+        }
+        Ok(ways)
+    }
+
+    fn is_never(&self) -> bool {
+        self.links.iter().any(|link| match link {
+            Link::To(_, targets) => targets.is_empty(),
+            Link::Among(among) => among.is_empty(),
+            Link::Open(_) => false,
+        })
+    }
+
+    fn matches(&self, ground: &Ground<'_>, checked: &Checked<'_>) -> Result<bool, Error> {
+        if !checked.is_found_by(Some(&*self.query)) {
+            return Ok(false);
+        }
+        for link in &self.links {
+            if !link.holds(ground, checked)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+}
+
 impl Link<'_> {
     /// The candidates, when they are known.
-    pub(super) fn known(&self) -> Option<&HashMap<i64, Candidate>> {
+    fn known(&self) -> Option<&HashMap<i64, Candidate>> {
         match self {
             Self::Among(among) => Some(among),
             _ => None,
@@ -142,7 +142,7 @@ impl Link<'_> {
     }
 
     /// How the index leads to candidates.
-    pub(super) fn lookup(&self, rows: Db<'_>) -> Result<Option<Lookup>, Error> {
+    fn lookup(&self, rows: Db<'_>) -> Result<Option<Lookup>, Error> {
         let Self::To(parameter, targets) = self else { return Ok(None) };
         let references = targets.iter().flat_map(|(of, ids)| ids.iter().map(|id| local(*of, id)));
         terms::lookup(rows, &Filter { parameter, condition: Condition::Reference(references.collect()) })

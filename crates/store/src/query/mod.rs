@@ -7,7 +7,7 @@ mod links;
 pub(crate) mod lookup;
 pub(crate) mod orders;
 mod patience;
-mod patients;
+pub(crate) mod patients;
 pub(crate) mod search;
 mod stream;
 mod terms;

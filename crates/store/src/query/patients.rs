@@ -1,6 +1,9 @@
 //! Which Patients are one: those that lead to another by `link` replaced-by.
 
+use std::borrow::Cow;
+
 use hilum_fhir::ResourceType;
+use hilum_fhir::search::{Condition, Query, Reference};
 use hilum_rows::Db;
 
 use crate::Error;
@@ -21,6 +24,44 @@ pub(crate) fn patient_type() -> ResourceType {
 pub(crate) fn replaced_ids(db: Db<'_>, survivor: i64) -> Result<Vec<String>, Error> {
     let names = replaced(db, survivor)?.into_iter().map(|rid| db.name(rid));
     Ok(names.collect::<Result<Vec<_>, Error>>()?.into_iter().flatten().map(|(_, id)| id).collect())
+}
+
+/// The query with every Patient it names followed by those that one replaced: what hangs on them is the survivor's.
+pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
+    let mut followed = Cow::Borrowed(query);
+    for (at, filter) in query.filters.iter().enumerate() {
+        let Condition::Reference(wanted) = &filter.condition else { continue };
+        let mut further = Vec::new();
+        for reference in wanted {
+            let id = match reference {
+                Reference::Local(of, id) if *of == patient_type() => id,
+                Reference::Id(id) if filter.parameter.targets.contains(&patient_type()) => id,
+                _ => continue,
+            };
+            for id in replaced_by_id(rows, id)? {
+                further.push(Reference::Local(patient_type(), id));
+            }
+        }
+        if !further.is_empty() {
+            let mut all = wanted.clone();
+            all.extend(further);
+            followed.to_mut().filters[at].condition = Condition::Reference(all);
+        }
+    }
+    for (at, part) in query.within.iter().enumerate() {
+        if let Cow::Owned(part) = self::followed(rows, part)? {
+            followed.to_mut().within[at] = part;
+        }
+    }
+    Ok(followed)
+}
+
+/// Ids of the Patients that the one with this id replaced.
+pub(super) fn replaced_by_id(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
+    match rows.head(patient_type(), id)? {
+        Some(head) => replaced_ids(rows, head.rid),
+        None => Ok(Vec::new()),
+    }
 }
 
 /// The rows of the Patients that lead to one by `link` replaced-by, at most [`REPLACED_MAX`].

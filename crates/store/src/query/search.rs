@@ -4,7 +4,6 @@
 //! `_sort`, and those sorted by the clinical date, stream in it and stop at the end of the page; other sorts are made in memory
 //! within `candidates_max`.
 
-use std::borrow::Cow;
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::time::Duration;
@@ -83,44 +82,6 @@ fn identity(query: &Query) -> String {
     let is_searched = |name: &str| !PRESENTATION.contains(&name.split(':').next().unwrap_or(name));
     let searched: Vec<_> = query.applied.iter().filter(|(name, _)| is_searched(name)).collect();
     format!("{:?}{searched:?}", query.resource_type)
-}
-
-/// The query with every Patient it names followed by those that one replaced: what hangs on them is the survivor's.
-pub(crate) fn followed<'q>(rows: Db<'_>, query: &'q Query) -> Result<Cow<'q, Query>, Error> {
-    let mut followed = Cow::Borrowed(query);
-    for (at, filter) in query.filters.iter().enumerate() {
-        let Condition::Reference(wanted) = &filter.condition else { continue };
-        let mut further = Vec::new();
-        for reference in wanted {
-            let id = match reference {
-                Reference::Local(of, id) if *of == patients::patient_type() => id,
-                Reference::Id(id) if filter.parameter.targets.contains(&patients::patient_type()) => id,
-                _ => continue,
-            };
-            for id in replaced(rows, id)? {
-                further.push(Reference::Local(patients::patient_type(), id));
-            }
-        }
-        if !further.is_empty() {
-            let mut all = wanted.clone();
-            all.extend(further);
-            followed.to_mut().filters[at].condition = Condition::Reference(all);
-        }
-    }
-    for (at, part) in query.within.iter().enumerate() {
-        if let Cow::Owned(part) = self::followed(rows, part)? {
-            followed.to_mut().within[at] = part;
-        }
-    }
-    Ok(followed)
-}
-
-/// Ids of the Patients that the one with this id replaced.
-fn replaced(rows: Db<'_>, id: &str) -> Result<Vec<String>, Error> {
-    match rows.head(patients::patient_type(), id)? {
-        Some(head) => patients::replaced_ids(rows, head.rid),
-        None => Ok(Vec::new()),
-    }
 }
 
 /// At most two matches of a condition, as `(rid, vid)`. It asks of the resource itself: one with a chain or `_has` is refused.
@@ -414,7 +375,7 @@ impl Search<'_> {
         for parameter in all {
             let mut wanted = vec![Reference::Local(target.resource_type, target.id.clone())];
             if target.resource_type == patients::patient_type() {
-                let further = replaced(self.ground.rows, &target.id)?;
+                let further = patients::replaced_by_id(self.ground.rows, &target.id)?;
                 wanted.extend(further.into_iter().map(|id| Reference::Local(target.resource_type, id)));
             }
             let filter = Filter { parameter, condition: Condition::Reference(wanted) };

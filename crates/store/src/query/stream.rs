@@ -3,14 +3,13 @@
 use std::cell::Cell;
 use std::collections::{HashMap, HashSet};
 
-use hilum_fhir::search::{Context, Query, index};
+use hilum_fhir::search::{Context, Entries, Query, index};
 use hilum_fhir::{Issue, IssueCode, Resource, Timestamp};
 use hilum_rows::keys::{Key, Lookup};
 use hilum_rows::row::{Candidate, Position, Walk};
 use hilum_rows::{Db, stored};
 use jiff::tz::TimeZone;
 
-use super::links::{Asked, Checked};
 use super::patience::Patience;
 use super::terms;
 use crate::{Error, ErrorKind, Version};
@@ -43,10 +42,36 @@ impl Ground<'_> {
     }
 }
 
+/// What a walk looks for: a query, and the chains beside it, which walk themselves when they are followed.
+pub(super) trait Sought {
+    /// What is asked of the resource itself.
+    fn query(&self) -> &Query;
+    /// How each of the chains would lead to candidates, if it does.
+    fn ways(&self, rows: Db<'_>) -> Result<Vec<Option<Way<'_>>>, Error>;
+    /// Whether nothing can match.
+    fn is_never(&self) -> bool;
+    /// Whether a resource matches.
+    fn matches(&self, ground: &Ground<'_>, checked: &Checked<'_>) -> Result<bool, Error>;
+}
+
+/// A candidate that is looked at.
+pub(super) struct Checked<'c> {
+    pub(super) entries: &'c Entries,
+    pub(super) rid: i64,
+    pub(super) version: &'c Version,
+}
+
+impl Checked<'_> {
+    /// Whether a search finds it; none finds everything.
+    pub(super) fn is_found_by(&self, query: Option<&Query>) -> bool {
+        query.is_none_or(|query| query.matches(self.entries, &self.version.id, self.version.last_updated))
+    }
+}
+
 /// A walk over the candidates of a query in index order.
 pub(super) struct Stream<'s> {
     pub(super) ground: &'s Ground<'s>,
-    pub(super) asked: &'s Asked<'s>,
+    pub(super) asked: &'s dyn Sought,
     /// What has to be true besides: the walk checks a single candidate of another search.
     pub(super) besides: Option<&'s Query>,
     pub(super) descending: bool,
@@ -56,7 +81,7 @@ pub(super) struct Stream<'s> {
 pub(super) type Take<'t> = dyn FnMut(Option<&Resource>, Candidate, Version) -> bool + 't;
 
 /// What leads to the candidates.
-enum Way<'l> {
+pub(super) enum Way<'l> {
     Lookup(Lookup),
     /// They are known already.
     Known(&'l HashMap<i64, Candidate>),
@@ -98,16 +123,11 @@ impl Stream<'_> {
     fn ways(&self) -> Result<Vec<Option<Way<'_>>>, Error> {
         let rows = self.ground.rows;
         let besides = self.besides.map_or(&[][..], |besides| &besides.filters);
-        let filters = self.asked.query.filters.iter().chain(besides);
+        let filters = self.asked.query().filters.iter().chain(besides);
         let mut ways: Vec<Option<Way<'_>>> = filters
             .map(|filter| Ok(terms::lookup(rows, filter)?.map(Way::Lookup)))
             .collect::<Result<_, Error>>()?;
-        for link in &self.asked.links {
-            ways.push(match link.known() {
-                Some(known) => Some(Way::Known(known)),
-                None => link.lookup(rows)?.map(Way::Lookup),
-            });
-        }
+        ways.extend(self.asked.ways(rows)?);
         Ok(ways)
     }
 
@@ -140,7 +160,7 @@ impl Stream<'_> {
         let others = ways.iter().enumerate().filter(|(at, _)| Some(*at) != driver);
         let rest = Rest {
             keys: others.filter_map(|(_, way)| exact(way)).collect(),
-            body: !ways.iter().all(|way| exact(way).is_some()) || !self.asked.query.within.is_empty(),
+            body: !ways.iter().all(|way| exact(way).is_some()) || !self.asked.query().within.is_empty(),
         };
         Ok((driver.and_then(|at| ways.swap_remove(at)), rest))
     }
@@ -173,7 +193,7 @@ impl Stream<'_> {
     fn gather(&self, lookup: &Lookup) -> Result<Vec<Candidate>, Error> {
         let Ground { rows, patience, candidates_max, .. } = *self.ground;
         let mut found: Vec<Candidate> = Vec::new();
-        rows.candidates(self.asked.query.resource_type, lookup, candidates_max, &mut |candidate| {
+        rows.candidates(self.asked.query().resource_type, lookup, candidates_max, &mut |candidate| {
             if found.len() >= candidates_max {
                 return Err(too_costly());
             }
@@ -203,7 +223,7 @@ impl Stream<'_> {
         };
         let mut position = after.unwrap_or(start);
         let mut seen = 0;
-        let mut step = self.asked.query.count.map_or(32, |count| count as usize + 1).clamp(2, STEP);
+        let mut step = self.asked.query().count.map_or(32, |count| count as usize + 1).clamp(2, STEP);
         loop {
             let candidates = self.step(key, position, step)?;
             let Some(last) = candidates.last() else { return Ok(()) };
@@ -221,7 +241,7 @@ impl Stream<'_> {
     }
 
     fn step(&self, key: Option<Key>, after: Position, limit: usize) -> Result<Vec<Candidate>, Error> {
-        let (of, descending) = (self.asked.query.resource_type, self.descending);
+        let (of, descending) = (self.asked.query().resource_type, self.descending);
         self.ground.rows.step(&Walk { key, of, after, descending, limit })
     }
 
@@ -232,7 +252,7 @@ impl Stream<'_> {
             self.ground.patience.step()?;
             self.look(some.len())?;
             for (candidate, version) in self.ground.rows.versions_of(some, &rest.keys)? {
-                if version.resource_type != self.asked.query.resource_type {
+                if version.resource_type != self.asked.query().resource_type {
                     continue;
                 }
                 let resource = if rest.body { Some(stored::parse(&version.body)?) } else { None };
