@@ -161,7 +161,7 @@ fn if_none_exist_is_understood_in_every_form_that_clients_send() {
     let entry = |condition: &str| json!({ "resource": sent, "request": { "method": "POST", "url": "Patient", "ifNoneExist": condition } });
     for query in ["birthdate=1970-01-01", "birthdate=1970-01-01&_id:missing=false"] {
         for condition in [
-            format!("{query}"),
+            query.to_owned(),
             format!("?{query}"),
             format!("Patient?{query}"),
             format!("/Patient?{query}"),

@@ -140,7 +140,7 @@ fn as_xml(body: &[u8]) -> Result<Bytes, Issue> {
     let written = Resource::from_value(value).and_then(|resource| xml::write(&resource));
     written.map(Bytes::from).map_err(|issue| {
         let text = format!("the answer cannot be written as xml, ask for json: {}", issue.diagnostics);
-        Issue { diagnostics: text.into(), ..issue }
+        Issue { diagnostics: text, ..issue }
     })
 }
 
