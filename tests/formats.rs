@@ -183,6 +183,30 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
 }
 
 #[test]
+fn a_merge_patch_has_the_members_that_change() {
+    let asking = Asking::new();
+    let patient = json!({ "resourceType": "Patient", "id": "a", "gender": "male", "birthDate": "1970-01-01", "contact": [{ "gender": "male" }] });
+    asking.put("Patient/a", &patient);
+    for kind in ["Content-Type: application/merge-patch+json", "Content-Type: application/json"] {
+        let merge = |body: Value| asking.ask("PATCH", "/Patient/a", &[kind], &body.to_string());
+        let done = merge(
+            json!({ "resourceType": "Patient", "id": "a", "gender": "female", "birthDate": null, "maritalStatus": { "text": "x" } }),
+        );
+        assert_eq!(done.status, 200, "{done:?}");
+        let expected = json!({ "resourceType": "Patient", "gender": "female", "contact": [{ "gender": "male" }], "maritalStatus": { "text": "x" } });
+        assert_eq!(sent(done.json()), expected, "{kind}");
+        assert_eq!(merge(json!({ "gender": "x" })).status, 422);
+        assert_eq!(merge(json!({ "resourceType": null })).status, 422);
+        assert_eq!(
+            merge(json!({ "resourceType": "Parameters", "parameter": [] })).status,
+            422,
+            "not a FHIRPath Patch"
+        );
+        assert_eq!(merge(json!([])).status, 400, "no operations");
+    }
+}
+
+#[test]
 fn patches_at_once_are_all_there() {
     let asking = Asking::new();
     asking

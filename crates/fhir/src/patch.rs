@@ -11,6 +11,9 @@ use serde_json::{Map, Value};
 use crate::{Issue, IssueCode};
 
 mod equal;
+mod merge;
+
+pub use merge::merge;
 
 /// Items and members that may be moved, to open or close gaps in lists and objects or to a deeper place, in all operations of one patch.
 const SHIFTS_MAX: usize = 10_000_000;

@@ -153,6 +153,7 @@ impl Reader<'_> {
                 self.left_out(name, why);
                 self.query.applied.extend(applied.map(|value| (name.to_owned(), value)));
             }
+            Shaped::NoMatter => self.no_matter(name),
             Shaped::Refused(issue) => self.refused(name, issue),
             Shaped::NoResultParameter => match self.filter(name, value) {
                 Ok(Some(filter)) => {
@@ -179,6 +180,11 @@ impl Reader<'_> {
             let text = format!("{text} and was left out");
             self.warnings.push(Issue::warning(IssueCode::NotSupported, text).at(location(name)));
         }
+    }
+
+    fn no_matter(&mut self, name: &str) {
+        let text = format!("{} is not known here and changes nothing that is found", printable(name));
+        self.warnings.push(Issue::warning(IssueCode::NotSupported, text).at(location(name)));
     }
 
     fn empty(&mut self, name: &str) {

@@ -16,6 +16,8 @@ pub(super) enum Shaped {
         /// What took effect.
         applied: Option<String>,
     },
+    /// Not understood, and without effect on what is found: said, and refused in no mode.
+    NoMatter,
     /// An error in every mode.
     Refused(Issue),
     /// Another kind of parameter.
@@ -28,6 +30,8 @@ impl From<Result<String, Issue>> for Shaped {
     }
 }
 
+/// Clients of other servers say with it how to count (fhirpy of Aidbox).
+const NO_MATTER: [&str; 1] = ["_totalMethod"];
 const NAMES: [&str; 10] = [
     "_sort",
     "_count",
@@ -45,6 +49,9 @@ impl Query {
     /// Takes a result parameter.
     pub(super) fn shape(&mut self, name: &str, value: &str, options: &Options<'_>) -> Shaped {
         let (base, modifier) = name.split_once(':').map_or((name, None), |(base, m)| (base, Some(m)));
+        if NO_MATTER.contains(&name) && !options.condition {
+            return Shaped::NoMatter;
+        }
         if !NAMES.contains(&base) {
             return Shaped::NoResultParameter;
         }

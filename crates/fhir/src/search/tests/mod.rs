@@ -322,6 +322,7 @@ fn what_is_not_understood_is_said() {
         ("_include:foo=Patient:link", false, false),
         ("_include=Patient", false, false),
         ("_contained=true", false, false),
+        ("_totalMethod=count", true, true),
     ] {
         assert_eq!(parse("Patient", text, true).is_ok(), strict, "{text}, strict");
         assert_eq!(parse("Patient", text, false).is_ok(), lenient, "{text}, lenient");
