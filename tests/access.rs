@@ -331,6 +331,9 @@ fn what_a_filter_leaves_out_is_written_in_no_way() {
     }
 }
 
+/// A key that may see one part of the patients.
+const WOMEN: &str = "system/Observation.rs system/Patient.rs?gender=female";
+
 /// A search that asks of another resource reads it: what may not be searched decides on nothing.
 #[test]
 fn what_may_not_be_searched_is_not_found_through_a_chain() {
@@ -348,7 +351,6 @@ fn what_may_not_be_searched_is_not_found_through_a_chain() {
     for body in [of("o1", "lab", "p"), of("o2", "lab", "q"), of("secret", "psychiatry", "q")] {
         asking.put(&body);
     }
-    const WOMEN: &str = "system/Observation.rs system/Patient.rs?gender=female";
     for (scopes, path, status, total) in [
         ("admin/all", "/Observation?patient.name=smith", 200, 1),
         (WOMEN, "/Observation?patient.name=smith", 200, 0),
