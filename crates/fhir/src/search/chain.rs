@@ -169,7 +169,7 @@ fn leads_to(parameter: &Parameter, of: ResourceType) -> bool {
     parameter.targets.is_empty() || parameter.targets.contains(&of)
 }
 
-/// The types that a link without one leads to: the one that has what follows, or all when all have it.
+/// The types that a link without one leads to: all that have what follows. What refers to another type has nothing that could match.
 fn types(parameter: &Parameter, rest: &str) -> Result<Vec<ResourceType>, Issue> {
     let first = rest.split(['.', ':']).next().unwrap_or_default();
     let has_it = |of: &ResourceType| match rest.strip_prefix("_has:") {
@@ -177,26 +177,17 @@ fn types(parameter: &Parameter, rest: &str) -> Result<Vec<ResourceType>, Issue> 
         None => super::parameter(*of, first).is_some(),
     };
     let name = format!("{} of {}", parameter.name, parameter.resource_type);
-    let example = |of: &str| format!("name the type, as in {}:{of}.{}", parameter.name, printable(first));
     if parameter.targets.is_empty() {
-        let text = format!("{name} can refer to any type; {}", example("Patient"));
+        let example = format!("{}:Patient.{}", parameter.name, printable(first));
+        let text = format!("{name} can refer to any type; name the type, as in {example}");
         return Err(Issue::error(IssueCode::NotSupported, text));
     }
     let types: Vec<ResourceType> = parameter.targets.iter().copied().filter(has_it).collect();
-    match types.as_slice() {
-        [] => {
-            let text = format!("nothing that {name} refers to has the search parameter {}", printable(first));
-            Err(Issue::error(IssueCode::NotSupported, text))
-        }
-        [one, _, ..] if types.len() < parameter.targets.len() => {
-            let text = format!(
-                "{name} can refer to several types with this search parameter; {}",
-                example(one.name())
-            );
-            Err(Issue::error(IssueCode::NotSupported, text))
-        }
-        _ => Ok(types),
+    if types.is_empty() {
+        let text = format!("nothing that {name} refers to has the search parameter {}", printable(first));
+        return Err(Issue::error(IssueCode::NotSupported, text));
     }
+    Ok(types)
 }
 
 /// Whether `Type:reference:…` leads to a type.
