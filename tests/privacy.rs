@@ -43,10 +43,13 @@ fn searches(edge: &Edge) {
     let long = format!("Patient?name={}", MARK.repeat(900));
     for (path, status) in [
         (format!("Patient?name={MARK}"), 200),
-        (format!("Patient?unknown={MARK}"), 200),
+        (format!("Patient?unknown={MARK}"), 400),
         (format!("Patient?birthdate={MARK}"), 400),
         (format!("Patient?name:{MARK}={MARK}"), 400),
-        (format!("Patient?general-practitioner.name={MARK}&_sort={MARK}"), 200),
+        (format!("Patient?general-practitioner.name={MARK}"), 200),
+        (format!("Patient?general-practitioner.{MARK}={MARK}&_sort={MARK}"), 400),
+        (format!("Patient?_has:Observation:patient:{MARK}={MARK}"), 400),
+        (format!("Patient/{MARK}/$everything?_type={MARK}"), 400),
         (format!("Patient?_cursor={MARK}"), 400),
         (format!("{MARK}?name={MARK}"), 404),
         (long, 414),
@@ -66,6 +69,7 @@ fn searches(edge: &Edge) {
 /// Writes the mark where it is refused: conditions, bundles, credentials, headers.
 fn writes(edge: &Edge) {
     let json = "Content-Type: application/fhir+json";
+    let xml = "Content-Type: application/fhir+xml";
     let patient = format!(r#"{{"resourceType":"Patient","name":[{{"family":"{MARK}"}}]}}"#);
     let condition = format!("If-None-Exist: birthdate={MARK}");
     let request = r#"{"method":"POST","url":"Patient"}"#;
@@ -81,9 +85,37 @@ fn writes(edge: &Edge) {
         (edge.http, "/fhir/Observation", &[json], &patient, 400),
         (edge.keyed, "/fhir/Patient", &[json, credential.as_str()], &patient, 401),
         (edge.http, "/v2/ingest", &["Content-Type: application/xml"], &patient, 415),
+        (
+            edge.http,
+            "/fhir/Patient",
+            &[xml],
+            &format!("<Patient xmlns=\"http://hl7.org/fhir\"><{MARK} value=\"{MARK}\"/></Patient>"),
+            400,
+        ),
+        (
+            edge.http,
+            "/fhir/Patient",
+            &[xml],
+            &format!("<Patient xmlns=\"http://hl7.org/fhir\"><active value=\"{MARK}\"/></Patient>"),
+            400,
+        ),
+        (edge.http, "/fhir/Patient/$validate", &[json], &patient, 200),
     ] {
         let reply = http::send(address, "POST", path, headers, body);
         assert_eq!(reply.status, status, "{path}: {reply:?}");
+    }
+    let made = http::send(
+        edge.http,
+        "PUT",
+        "/fhir/Patient/marked",
+        &[json],
+        r#"{"resourceType":"Patient","id":"marked"}"#,
+    );
+    assert_eq!(made.status, 201);
+    for (operation, status) in [("test", 422), ("replace", 422), (MARK, 400)] {
+        let patch = format!(r#"[{{"op":"{operation}","path":"/name/{MARK}","value":"{MARK}"}}]"#);
+        let json = "Content-Type: application/json-patch+json";
+        assert_eq!(http::send(edge.http, "PATCH", "/fhir/Patient/marked", &[json], patch).status, status);
     }
 }
 
