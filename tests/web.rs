@@ -377,7 +377,7 @@ fn media_types_are_read_in_any_case_and_quoting() {
         (200, 2, true),
         "{found:?}"
     );
-    assert_eq!(search("application/x-www-form-urlencoded", "family=Typed&_format=xml").status, 406);
+    assert_eq!(search("application/x-www-form-urlencoded", "family=Typed&_format=ttl").status, 406);
     assert_eq!(search("application/x-www-form-urlencoded-not", "family=Typed").status, 415);
 }
 
