@@ -34,7 +34,7 @@ impl Capability {
             "implementation": { "description": "Hilum, the integration edge", "url": "" },
             "fhirVersion": "4.0.1",
             "format": ["application/fhir+json", "application/fhir+xml", "json", "xml"],
-            "patchFormat": ["application/json-patch+json"],
+            "patchFormat": ["application/json-patch+json", "application/merge-patch+json"],
             "rest": [{
                 "extension": [limits(settings)],
                 "mode": "server",
