@@ -4,41 +4,18 @@
 
 mod harness;
 
-use harness::Edge;
+use harness::asking::Asking;
 use harness::http::{self, Reply};
 use serde_json::{Value, json};
 
-const JSON: &str = "Content-Type: application/fhir+json";
 const XML: &str = "Content-Type: application/fhir+xml";
 const AS_XML: &str = "Accept: application/fhir+xml";
 const PATCH: &str = "Content-Type: application/json-patch+json";
 const PATIENT: &str = include_str!("../fixtures/fhir/xml/patient.xml");
 const PATIENT_AS_JSON: &str = include_str!("../fixtures/fhir/xml/patient.json");
 
-struct Asking {
-    edge: Edge,
-    _dir: tempfile::TempDir,
-}
-
-impl Asking {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { edge: Edge::start(dir.path()), _dir: dir }
-    }
-
-    fn ask(&self, method: &str, path: &str, headers: &[&str], body: &str) -> Reply {
-        http::send(self.edge.http, method, &format!("/fhir{path}"), headers, body)
-    }
-
-    fn put(&self, path: &str, body: &Value) -> Reply {
-        let reply = self.ask("PUT", &format!("/{path}"), &[JSON], &body.to_string());
-        assert!(reply.status == 200 || reply.status == 201, "{path}: {reply:?}");
-        reply
-    }
-
-    fn patch(&self, path: &str, patch: &Value) -> Reply {
-        self.ask("PATCH", path, &[PATCH], &patch.to_string())
-    }
+fn patched(asking: &Asking, path: &str, patch: &Value) -> Reply {
+    asking.raw("PATCH", path, &[PATCH], &patch.to_string())
 }
 
 fn kind(reply: &Reply) -> &str {
@@ -62,26 +39,26 @@ fn what_was_sent_in_one_form_is_read_in_the_other() {
     let asking = Asking::new();
     // validation takes no comment in a narrative
     let (as_xml, as_json) = (PATIENT.replace("<!-- y -->", ""), PATIENT_AS_JSON.replace("<!-- y -->", ""));
-    let made = asking.ask("POST", "/Patient", &[XML], &as_xml);
+    let made = asking.raw("POST", "/Patient", &[XML], &as_xml);
     assert_eq!((made.status, kind(&made)), (201, "application/fhir+json"), "{made:?}");
     let path = format!("/Patient/{}", made.json()["id"].as_str().unwrap());
-    let read = asking.ask("GET", &path, &[], "");
+    let read = asking.raw("GET", &path, &[], "");
     let expected: Value = serde_json::from_str(&as_json).unwrap();
     assert_eq!(sent(read.json()), sent(expected), "digits, siblings and narrative are as they were");
 
-    let as_xml = asking.ask("GET", &path, &[AS_XML], "");
+    let as_xml = asking.raw("GET", &path, &[AS_XML], "");
     assert_eq!((as_xml.status, kind(&as_xml)), (200, "application/fhir+xml"));
     assert_eq!(as_xml.header("etag"), Some("W/\"1\""));
-    let head = asking.ask("HEAD", &path, &[AS_XML], "");
+    let head = asking.raw("HEAD", &path, &[AS_XML], "");
     assert_eq!(head.header("content-length"), Some(&*as_xml.body.len().to_string()));
-    let again = asking.ask("PUT", &path, &[XML, AS_XML], &as_xml.body);
+    let again = asking.raw("PUT", &path, &[XML, AS_XML], &as_xml.body);
     assert_eq!((again.status, again.header("etag")), (200, Some("W/\"1\"")), "the same content: {again:?}");
 }
 
 #[test]
 fn every_answer_is_in_the_form_that_is_asked_for() {
     let asking = Asking::new();
-    asking.put("Patient/a", &json!({ "resourceType": "Patient", "id": "a", "gender": "male" }));
+    asking.put("Patient/a", json!({ "resourceType": "Patient", "id": "a", "gender": "male" }));
     let batch = "<Bundle xmlns=\"http://hl7.org/fhir\"><type value=\"batch\"/><entry><request><method value=\"GET\"/><url value=\"Patient/a\"/></request></entry></Bundle>";
     for (method, path, headers, body, status, holds) in [
         ("GET", "/Patient?gender=male", vec![AS_XML], "", 200, "<gender value=\"male\"/>"),
@@ -131,7 +108,7 @@ fn every_answer_is_in_the_form_that_is_asked_for() {
         } else {
             headers
         };
-        let reply = asking.ask(method, path, &headers, body);
+        let reply = asking.raw(method, path, &headers, body);
         assert_eq!(
             (reply.status, kind(&reply)),
             (status, "application/fhir+xml"),
@@ -146,8 +123,9 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
     let asking = Asking::new();
     let patient =
         json!({ "resourceType": "Patient", "id": "a", "gender": "male", "birthDate": "1970-01-01" });
-    asking.put("Patient/a", &patient);
-    let done = asking.patch(
+    asking.put("Patient/a", patient);
+    let done = patched(
+        &asking,
         "/Patient/a",
         &json!([
             { "op": "test", "path": "/gender", "value": "male" },
@@ -158,7 +136,7 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
     assert_eq!((done.status, done.header("etag")), (200, Some("W/\"2\"")), "{done:?}");
     assert_eq!((&done.json()["gender"], &done.json()["birthDate"]), (&json!("female"), &json!("1970-01-01")));
     let same =
-        asking.patch("/Patient/a", &json!([{ "op": "replace", "path": "/gender", "value": "female" }]));
+        patched(&asking, "/Patient/a", &json!([{ "op": "replace", "path": "/gender", "value": "female" }]));
     assert_eq!((same.status, same.header("etag")), (200, Some("W/\"2\"")), "nothing changed");
 
     let operation = |op: &str, path: &str, value: &str| json!([{ "op": op, "path": path, "value": value }]);
@@ -173,22 +151,22 @@ fn a_patch_changes_what_it_names_and_nothing_else() {
         ("/Patient/a", json!({ "op": "add" }), 400),
         ("/Patient/absent", json!([]), 404),
     ] {
-        assert_eq!(asking.patch(path, &patch).status, status, "{path} {patch}");
+        assert_eq!(patched(&asking, path, &patch).status, status, "{path} {patch}");
     }
-    assert_eq!(asking.ask("GET", "/Patient/a", &[], "").header("etag"), Some("W/\"2\""), "all or nothing");
-    let stale = asking.ask("PATCH", "/Patient/a", &[PATCH, "If-Match: W/\"1\""], "[]");
+    assert_eq!(asking.raw("GET", "/Patient/a", &[], "").header("etag"), Some("W/\"2\""), "all or nothing");
+    let stale = asking.raw("PATCH", "/Patient/a", &[PATCH, "If-Match: W/\"1\""], "[]");
     assert_eq!(stale.status, 412, "{stale:?}");
-    assert_eq!(asking.ask("DELETE", "/Patient/a", &[], "").status, 204);
-    assert_eq!(asking.patch("/Patient/a", &json!([])).status, 410);
+    assert_eq!(asking.raw("DELETE", "/Patient/a", &[], "").status, 204);
+    assert_eq!(patched(&asking, "/Patient/a", &json!([])).status, 410);
 }
 
 #[test]
 fn a_merge_patch_has_the_members_that_change() {
     let asking = Asking::new();
     let patient = json!({ "resourceType": "Patient", "id": "a", "gender": "male", "birthDate": "1970-01-01", "contact": [{ "gender": "male" }] });
-    asking.put("Patient/a", &patient);
+    asking.put("Patient/a", patient);
     for kind in ["Content-Type: application/merge-patch+json", "Content-Type: application/json"] {
-        let merge = |body: Value| asking.ask("PATCH", "/Patient/a", &[kind], &body.to_string());
+        let merge = |body: Value| asking.raw("PATCH", "/Patient/a", &[kind], &body.to_string());
         let done = merge(
             json!({ "resourceType": "Patient", "id": "a", "gender": "female", "birthDate": null, "maritalStatus": { "text": "x" } }),
         );
@@ -209,20 +187,19 @@ fn a_merge_patch_has_the_members_that_change() {
 #[test]
 fn patches_at_once_are_all_there() {
     let asking = Asking::new();
-    asking
-        .put("Patient/a", &json!({ "resourceType": "Patient", "id": "a", "name": [{ "family": "First" }] }));
+    asking.put("Patient/a", json!({ "resourceType": "Patient", "id": "a", "name": [{ "family": "First" }] }));
     std::thread::scope(|scope| {
         for caller in 0..4 {
             let asking = &asking;
             scope.spawn(move || {
                 let name = json!({ "family": format!("Caller{caller}") });
                 let patch = json!([{ "op": "add", "path": "/name/-", "value": name }]);
-                let done = asking.patch("/Patient/a", &patch);
+                let done = patched(&asking, "/Patient/a", &patch);
                 assert_eq!(done.status, 200, "{done:?}");
             });
         }
     });
-    let names = asking.ask("GET", "/Patient/a", &[], "").json()["name"].as_array().unwrap().len();
+    let names = asking.raw("GET", "/Patient/a", &[], "").json()["name"].as_array().unwrap().len();
     assert_eq!(names, 5, "none undid another");
 }
 
@@ -231,20 +208,22 @@ fn a_patch_finds_out_no_secret_and_carries_none_elsewhere() {
     let asking = Asking::new();
     let endpoint = json!({ "resourceType": "Endpoint", "id": "e", "status": "active", "connectionType": { "code": "hl7-fhir-rest" },
         "payloadType": [{ "text": "any" }], "address": "https://peer.example/fhir", "header": ["Authorization: Bearer topsecret"] });
-    asking.put("Endpoint/e", &endpoint);
+    asking.put("Endpoint/e", endpoint);
     let secret = "Authorization: Bearer topsecret";
     let guessed =
-        asking.patch("/Endpoint/e", &json!([{ "op": "test", "path": "/header/0", "value": secret }]));
+        patched(&asking, "/Endpoint/e", &json!([{ "op": "test", "path": "/header/0", "value": secret }]));
     assert_eq!(guessed.status, 422, "a test sees what a read shows");
     let copied =
-        asking.patch("/Endpoint/e", &json!([{ "op": "copy", "from": "/header/0", "path": "/name" }]));
+        patched(&asking, "/Endpoint/e", &json!([{ "op": "copy", "from": "/header/0", "path": "/name" }]));
     assert!(!copied.body.contains("topsecret"), "{copied:?}");
-    let moved = asking.patch(
+    let moved = patched(
+        &asking,
         "/Endpoint/e",
         &json!([{ "op": "replace", "path": "/address", "value": "https://evil.example" }]),
     );
     assert!(moved.status >= 400, "a secret does not follow its address: {moved:?}");
-    let renamed = asking.patch("/Endpoint/e", &json!([{ "op": "add", "path": "/name", "value": "peer" }]));
+    let renamed =
+        patched(&asking, "/Endpoint/e", &json!([{ "op": "add", "path": "/name", "value": "peer" }]));
     assert_eq!(renamed.status, 200, "{renamed:?}");
     let key = asking.edge.key("system/Endpoint.r endpoint.reveal");
     let revealed = http::send(asking.edge.keyed, "GET", "/fhir/Endpoint/e", &[&key], "").json();

@@ -6,58 +6,26 @@ mod harness;
 
 use std::collections::BTreeSet;
 
-use harness::Edge;
-use harness::http::{self, Reply};
+use harness::asking::Asking;
+use harness::http::Reply;
 use serde_json::{Value, json};
 
-const JSON: &str = "Content-Type: application/fhir+json";
-
-struct Asking {
-    edge: Edge,
-    _dir: tempfile::TempDir,
-}
-
-impl Asking {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { edge: Edge::start(dir.path()), _dir: dir }
-    }
-
-    fn open(&self, method: &str, path: &str, body: &Value) -> Reply {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        http::send(self.edge.http, method, &format!("/fhir{path}"), &[JSON], body)
-    }
-
-    fn keyed(&self, key: &str, method: &str, path: &str, body: &Value) -> Reply {
-        let body = if body.is_null() { String::new() } else { body.to_string() };
-        http::send(self.edge.keyed, method, &format!("/fhir{path}"), &[JSON, key], body)
-    }
-
-    fn put(&self, path: &str, mut body: Value) {
-        let (of, id) = path.split_once('/').unwrap();
-        body["resourceType"] = of.into();
-        body["id"] = id.into();
-        let reply = self.open("PUT", &format!("/{path}"), &body);
-        assert!(reply.status == 200 || reply.status == 201, "{path}: {reply:?}");
-    }
-
-    /// A patient with a resource of several kinds, and what they refer to.
-    fn person(&self, name: &str) {
-        let patient = json!({ "reference": format!("Patient/{name}") });
-        let organization = json!({ "reference": "Organization/ward" });
-        self.put(&format!("Patient/{name}"), json!({ "managingOrganization": organization }));
-        self.put(
-            &format!("Encounter/{name}-visit"),
-            json!({ "status": "finished", "class": { "code": "IMP" }, "subject": patient,
-            "period": { "start": "2020-01-01", "end": "2020-01-02" }, "serviceProvider": organization }),
+/// A patient with a resource of several kinds, and what they refer to.
+fn person(asking: &Asking, name: &str) {
+    let patient = json!({ "reference": format!("Patient/{name}") });
+    let organization = json!({ "reference": "Organization/ward" });
+    asking.put(&format!("Patient/{name}"), json!({ "managingOrganization": organization }));
+    asking.put(
+        &format!("Encounter/{name}-visit"),
+        json!({ "status": "finished", "class": { "code": "IMP" }, "subject": patient,
+        "period": { "start": "2020-01-01", "end": "2020-01-02" }, "serviceProvider": organization }),
+    );
+    for (at, date) in ["2020-01-01", "2021-01-01", "2022-01-01"].iter().enumerate() {
+        // of the patient by two parameters, and once in the answer
+        asking.put(
+            &format!("Observation/{name}-{at}"),
+            json!({ "status": "final", "code": { "text": "x" }, "subject": patient, "performer": [patient, { "reference": "Practitioner/doc" }], "effectiveDateTime": date }),
         );
-        for (at, date) in ["2020-01-01", "2021-01-01", "2022-01-01"].iter().enumerate() {
-            // of the patient by two parameters, and once in the answer
-            self.put(
-                &format!("Observation/{name}-{at}"),
-                json!({ "status": "final", "code": { "text": "x" }, "subject": patient, "performer": [patient, { "reference": "Practitioner/doc" }], "effectiveDateTime": date }),
-            );
-        }
     }
 }
 
@@ -91,10 +59,10 @@ fn everything_of_a_patient_is_what_is_in_its_compartment_and_what_that_refers_to
     let asking = Asking::new();
     asking.put("Organization/ward", json!({ "name": "Ward" }));
     asking.put("Practitioner/doc", json!({}));
-    asking.person("a");
-    asking.person("b");
+    person(&asking, "a");
+    person(&asking, "b");
     let everything = |query: &str| {
-        let reply = asking.open("GET", &format!("/Patient/a/$everything{query}"), &Value::Null);
+        let reply = asking.open("GET", &format!("/Patient/a/$everything{query}"), &[], &Value::Null);
         assert_eq!(reply.status, 200, "{query}: {reply:?}");
         reply.json()
     };
@@ -111,7 +79,7 @@ fn everything_of_a_patient_is_what_is_in_its_compartment_and_what_that_refers_to
     assert_eq!(entries(&later, "match"), set(&[]));
     let posted =
         json!({ "resourceType": "Parameters", "parameter": [{ "name": "_type", "valueCode": "Encounter" }] });
-    let posted = asking.open("POST", "/Patient/a/$everything", &posted).json();
+    let posted = asking.open("POST", "/Patient/a/$everything", &[], &posted).json();
     assert_eq!(entries(&posted, "match"), set(&["Encounter/a-visit"]));
 
     for (path, status) in [
@@ -123,21 +91,21 @@ fn everything_of_a_patient_is_what_is_in_its_compartment_and_what_that_refers_to
         ("/Patient/$everything", 404),
         ("/Patient/a/$nothing", 404),
     ] {
-        assert_eq!(asking.open("GET", path, &Value::Null).status, status, "{path}");
+        assert_eq!(asking.open("GET", path, &[], &Value::Null).status, status, "{path}");
     }
-    let refused = asking.open("DELETE", "/Patient/a/$everything", &Value::Null);
+    let refused = asking.open("DELETE", "/Patient/a/$everything", &[], &Value::Null);
     assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD, POST, OPTIONS")));
 }
 
 #[test]
 fn pages_of_everything_hold_each_one_once() {
     let asking = Asking::new();
-    asking.person("a");
+    person(&asking, "a");
     for count in 1..=6 {
         let mut found = Vec::new();
         let mut path = format!("/Patient/a/$everything?_count={count}&_pretty=true");
         for _ in 0..20 {
-            let page = asking.open("GET", &path, &Value::Null).json();
+            let page = asking.open("GET", &path, &[], &Value::Null).json();
             let of_page = entries(&page, "match");
             assert!(of_page.len() <= count, "{page:#}");
             found.extend(of_page);
@@ -154,10 +122,10 @@ fn pages_of_everything_hold_each_one_once() {
 fn everything_shows_a_key_what_its_scopes_grant_and_no_more() {
     let asking = Asking::new();
     asking.put("Practitioner/doc", json!({}));
-    asking.person("a");
+    person(&asking, "a");
     let shown = |scopes: &str| {
         let key = asking.edge.key(scopes);
-        let reply = asking.keyed(&key, "GET", "/Patient/a/$everything", &Value::Null);
+        let reply = asking.keyed(&key, "GET", "/Patient/a/$everything", &[], &Value::Null);
         (reply.status, entries(&reply.json(), "match"), entries(&reply.json(), "include"))
     };
     let none = set(&[]);
@@ -177,13 +145,13 @@ fn everything_shows_a_key_what_its_scopes_grant_and_no_more() {
 #[test]
 fn everything_of_a_survivor_has_what_hangs_on_those_it_replaced() {
     let asking = Asking::new();
-    asking.person("a");
+    person(&asking, "a");
     let replaced_by = json!([{ "type": "replaced-by", "other": { "reference": "Patient/c" } }]);
     let replaces = json!([{ "type": "replaces", "other": { "reference": "Patient/a" } }]);
     asking.put("Patient/c", json!({}));
     asking.put("Patient/a", json!({ "active": false, "link": replaced_by }));
     asking.put("Patient/c", json!({ "link": replaces }));
-    let all = asking.open("GET", "/Patient/c/$everything", &Value::Null).json();
+    let all = asking.open("GET", "/Patient/c/$everything", &[], &Value::Null).json();
     let found = entries(&all, "match");
     assert!(found.is_superset(&set(&["Patient/c", "Encounter/a-visit", "Observation/a-2"])), "{found:?}");
 }
@@ -192,7 +160,7 @@ fn everything_of_a_survivor_has_what_hangs_on_those_it_replaced() {
 fn validate_tells_what_a_write_would_be_told_and_writes_nothing() {
     let asking = Asking::new();
     let told = |path: &str, body: &Value| {
-        let reply = asking.open("POST", path, body);
+        let reply = asking.open("POST", path, &[], body);
         let issue = reply.json()["issue"][0].clone();
         let text = |name: &str| issue[name].as_str().unwrap_or_default().to_owned();
         (reply.status, text("severity"), issue["expression"][0].as_str().unwrap_or_default().to_owned())
@@ -224,14 +192,18 @@ fn validate_tells_what_a_write_would_be_told_and_writes_nothing() {
         assert_eq!(told(path, body), expected, "{path} {body}");
     }
     for (path, body) in [("/Patient/$validate", &mode("other")), ("/Patient/$validate", &Value::Null)] {
-        assert_eq!(asking.open("POST", path, body).status, 400, "{path} {body}");
+        assert_eq!(asking.open("POST", path, &[], body).status, 400, "{path} {body}");
     }
-    assert_eq!(asking.open("GET", "/Patient?_summary=count", &Value::Null).json()["total"], 0);
+    assert_eq!(asking.open("GET", "/Patient?_summary=count", &[], &Value::Null).json()["total"], 0);
     asking.put("Patient/x", json!({ "gender": "male" }));
-    let stored = asking.open("GET", "/Patient/x/$validate", &Value::Null);
+    let stored = asking.open("GET", "/Patient/x/$validate", &[], &Value::Null);
     assert_eq!((stored.status, stored.json()["issue"][0]["severity"].as_str()), (200, Some("information")));
     let key = asking.edge.key("system/Patient.s");
-    assert_eq!(asking.keyed(&key, "GET", "/Patient/x/$validate", &Value::Null).status, 403, "it is a read");
+    assert_eq!(
+        asking.keyed(&key, "GET", "/Patient/x/$validate", &[], &Value::Null).status,
+        403,
+        "it is a read"
+    );
 }
 
 #[test]
@@ -263,23 +235,23 @@ fn tags_are_added_and_taken_away_without_the_rest() {
     };
     let names = |of: &[&str]| of.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
     for _ in 0..2 {
-        let added = asking.open("POST", "/Patient/x/$meta-add", &meta(&new));
+        let added = asking.open("POST", "/Patient/x/$meta-add", &[], &meta(&new));
         assert_eq!(
             tags(&added),
             ("2".to_owned(), names(&["kept", "new"]), names(&["R"]), 1),
             "again it changes nothing"
         );
     }
-    assert_eq!(asking.open("GET", "/Patient/x", &Value::Null).json()["gender"], "male");
-    let removed = asking.open("POST", "/Patient/x/$meta-delete", &meta(&new));
+    assert_eq!(asking.open("GET", "/Patient/x", &[], &Value::Null).json()["gender"], "male");
+    let removed = asking.open("POST", "/Patient/x/$meta-delete", &[], &meta(&new));
     assert_eq!(tags(&removed), ("3".to_owned(), names(&["kept"]), names(&[]), 0));
-    assert_eq!(tags(&asking.open("GET", "/Patient/x/$meta", &Value::Null)).0, "3");
+    assert_eq!(tags(&asking.open("GET", "/Patient/x/$meta", &[], &Value::Null)).0, "3");
     assert_eq!(
-        asking.open("POST", "/Patient/x/$meta-add", &json!({ "resourceType": "Parameters" })).status,
+        asking.open("POST", "/Patient/x/$meta-add", &[], &json!({ "resourceType": "Parameters" })).status,
         400
     );
-    assert_eq!(asking.open("GET", "/Patient/x/$meta-add", &Value::Null).status, 405);
-    assert_eq!(asking.open("POST", "/Patient/absent/$meta-add", &meta(&new)).status, 404);
+    assert_eq!(asking.open("GET", "/Patient/x/$meta-add", &[], &Value::Null).status, 405);
+    assert_eq!(asking.open("POST", "/Patient/absent/$meta-add", &[], &meta(&new)).status, 404);
     let key = asking.edge.key("system/Patient.rs");
-    assert_eq!(asking.keyed(&key, "POST", "/Patient/x/$meta-add", &meta(&new)).status, 403);
+    assert_eq!(asking.keyed(&key, "POST", "/Patient/x/$meta-add", &[], &meta(&new)).status, 403);
 }

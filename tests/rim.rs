@@ -4,53 +4,8 @@
 
 mod harness;
 
-use harness::Edge;
-use harness::http::{self, Reply};
+use harness::asking::Asking;
 use serde_json::{Value, json};
-
-const JSON: &str = "Content-Type: application/fhir+json";
-
-/// An edge, and who asks it.
-struct Asking {
-    edge: Edge,
-    _dir: tempfile::TempDir,
-}
-
-impl Asking {
-    fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        Self { edge: Edge::start(dir.path()), _dir: dir }
-    }
-
-    /// Without a key, with every right.
-    fn open(&self, method: &str, path: &str, headers: &[&str], body: &Value) -> Reply {
-        let (headers, body) = with_json(headers, body);
-        http::send(self.edge.http, method, &format!("/fhir{path}"), &headers, &body)
-    }
-
-    /// With a key that has these scopes only.
-    fn keyed(&self, key: &str, method: &str, path: &str, headers: &[&str], body: &Value) -> Reply {
-        let (mut headers, body) = with_json(headers, body);
-        headers.push(key);
-        http::send(self.edge.keyed, method, &format!("/fhir{path}"), &headers, &body)
-    }
-
-    fn made(&self, resource: &Value) -> String {
-        let of = resource["resourceType"].as_str().unwrap();
-        let reply = self.open("POST", &format!("/{of}"), &[], resource);
-        assert_eq!(reply.status, 201, "{reply:?}");
-        format!("/{of}/{}", reply.json()["id"].as_str().unwrap())
-    }
-
-    fn current(&self, path: &str) -> Value {
-        self.open("GET", path, &[], &Value::Null).json()
-    }
-}
-
-fn with_json<'h>(headers: &[&'h str], body: &Value) -> (Vec<&'h str>, String) {
-    let body = if body.is_null() { String::new() } else { body.to_string() };
-    (headers.iter().copied().chain((!body.is_empty()).then_some(JSON)).collect(), body)
-}
 
 fn patient(number: &str, born: &str) -> Value {
     json!({ "resourceType": "Patient", "identifier": [{ "system": "urn:mrn", "value": number }], "birthDate": born })

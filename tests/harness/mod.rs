@@ -1,10 +1,11 @@
 //! The real binary in a folder of its own, and peers that speak its protocols: shared by every end-to-end test.
 //!
-//! [`Edge`] starts it on free ports, kills it, ends it politely; [`http`], [`mllp`] and [`dicom`] are the clients; [`doors`] is the
+//! [`Edge`] starts it on free ports, kills it, ends it politely; [`http`], [`mllp`] and [`dicom`] are the clients, [`asking`] one of the FHIR surface; [`doors`] is the
 //! table of all doors, so that a property is tested on each of them.
 
 #![allow(dead_code, reason = "each test uses its part")]
 
+pub(crate) mod asking;
 pub(crate) mod cluster;
 pub(crate) mod dicom;
 pub(crate) mod doors;
