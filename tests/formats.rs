@@ -194,7 +194,7 @@ fn patches_at_once_are_all_there() {
             scope.spawn(move || {
                 let name = json!({ "family": format!("Caller{caller}") });
                 let patch = json!([{ "op": "add", "path": "/name/-", "value": name }]);
-                let done = patched(&asking, "/Patient/a", &patch);
+                let done = patched(asking, "/Patient/a", &patch);
                 assert_eq!(done.status, 200, "{done:?}");
             });
         }
